@@ -1,0 +1,277 @@
+"""Group relative policy optimisation: roll out, score, compare within the group, update.
+
+    python grpo.py runs/base/model --steps 5        # a few updates of a saved model, with the metrics of each
+    python train_zero.py                            # the whole R1-Zero recipe on the laptop
+
+For each question G responses are drawn; a response's advantage is how much better than its group it did, so no critic is
+needed [DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3].
+
+Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath and every public trainer), not per output;
+(2) groups whose responses all earned the same carry no gradient and are left out, and counted; (3) the reference model
+and its KL are off by default on the laptop (kl_beta = 0): a model this small has little to forget.
+"""
+
+import argparse
+import random
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import rewards as rw
+from data import Problem
+from model import GPT, chunked_logprobs
+from rewards import RewardConfig
+from sample import Rollout, generate
+from sft import micro_batches
+from tokenizer import Tokenizer
+
+
+@dataclass
+class GRPOConfig:
+    steps: int = 120
+    problems_per_step: int = 32
+    group_size: int = 16
+    max_new_tokens: int = 300
+    temperature: float = 1.0
+    minibatches: int = 4  # optimiser steps a rollout is split into; from the second on the ratios differ from 1
+    micro_tokens: int = 4096  # per forward pass, padding included
+    lr: float = 3e-4
+    warmup: int = 5  # rollouts over which the learning rate rises
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    average: str = "sequence"  # the loss is a mean over "sequence"s of their token means (the paper), or over all "token"s
+    kl_beta: float = 0.0
+    ref_every: int = 0  # refresh the reference model every so many rollouts (R1-Zero: 400); 0: never
+    max_grad_norm: float = 1.0
+    save_every: int = 10
+
+    def __post_init__(self):
+        if self.average not in ("sequence", "token"):
+            raise ValueError(f"grpo.average is '{self.average}'; use 'sequence' or 'token'")
+
+
+# ---------------------------------------------------------------------------------------------- the mathematics
+
+
+def group_advantages(rewards: Tensor, group_size: int, kind: str = "grpo") -> Tensor:
+    """How much better than its group each response did: (r - mean) / std over the group [eq 3].
+
+    rewards [B], the group_size responses to a question side by side; returns [B]. A group without spread gets zeros.
+    std is the population's. kind: only "grpo".
+
+    >>> group_advantages(torch.tensor([1.0, 0.0, 0.0, 1.0, 5.0, 5.0, 5.0, 5.0]), 4).tolist()
+    [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    if kind != "grpo":
+        raise ValueError(f"there is no advantage of kind '{kind}'; use 'grpo'")
+    groups = rewards.view(-1, group_size)
+    centred = groups - groups.mean(1, keepdim=True)
+    std = centred.square().mean(1, keepdim=True).sqrt()
+    spread = std > 1e-6 * groups.abs().amax(1, keepdim=True).clamp(min=1)  # below is rounding, not a difference
+    return torch.where(spread, centred / std.clamp(min=1e-30), 0.0).flatten()
+
+
+def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, cfg: GRPOConfig,
+                ref_logprobs: Tensor | None = None, normalizer: float | None = None) -> tuple[Tensor, dict[str, float]]:
+    """The clipped objective with its KL penalty, negated [eq 1-2]; returns (loss, summed metrics).
+
+    logprobs, old_logprobs, ref_logprobs, mask [B, T] (mask: 1 at the response's tokens), advantages [B].
+    normalizer: what the sum is divided by - the number of sequences (or of tokens, as cfg.average says) in the whole
+    optimiser step, so that micro-batches and ranks add up to one loss; by default those of this call.
+
+    >>> lp = torch.tensor([[0.0, 0.0]]).log_softmax(-1)
+    >>> loss, _ = policy_loss(lp, lp, torch.tensor([2.0]), torch.ones(1, 2), GRPOConfig())
+    >>> loss.item()                       # at ratio 1 the loss is minus the mean advantage
+    -2.0
+    """
+    mask = mask.to(logprobs.dtype)
+    ratio = ((logprobs - old_logprobs) * mask).exp()  # [B, T]
+    advantage = advantages[:, None].to(logprobs.dtype)
+    clipped = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
+    per_token = -torch.min(ratio * advantage, clipped * advantage)  # [B, T]
+    kl = torch.zeros_like(per_token)
+    if ref_logprobs is not None and cfg.kl_beta:
+        d = (ref_logprobs - logprobs) * mask
+        kl = d.exp() - d - 1  # k3 [eq 2]: never negative, zero where the two agree
+        per_token = per_token + cfg.kl_beta * kl
+    lengths = mask.sum(1).clamp(min=1)  # [B]
+    if cfg.average == "sequence":
+        total, count = ((per_token * mask).sum(1) / lengths).sum(), float(len(mask))
+    else:
+        total, count = (per_token * mask).sum(), mask.sum().item()
+    with torch.no_grad():
+        metrics = {"clip_ratio/low_mean": ((ratio < 1 - cfg.clip_low) & (advantage < 0)).mul(mask).sum().item(),
+                   "clip_ratio/high_mean": ((ratio > 1 + cfg.clip_high) & (advantage > 0)).mul(mask).sum().item(),
+                   "kl": (kl * mask).sum().item(), "tokens": mask.sum().item()}
+    return total / (normalizer or count), metrics
+
+
+def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: Tensor | None = None,
+                   positions: Tensor | None = None) -> Tensor:
+    """log p [B, T] of each token given those before it, at the sampling temperature; 0 at the first, and where mask is 0.
+
+    tokens, mask [B, T]. Only masked positions pay for the vocabulary, and never all of them at once.
+    """
+    hidden = model(tokens, positions=positions, return_hidden=True)[:, :-1]  # [B, T-1, D]
+    wanted = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
+    wanted = wanted[:, 1:]
+    picked = chunked_logprobs(hidden[wanted], model.lm_head.weight, tokens[:, 1:][wanted], temperature)
+    out = torch.zeros(tokens.shape, dtype=picked.dtype, device=tokens.device)
+    out[:, 1:][wanted] = picked
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- one step
+
+
+def rollout(model: GPT, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig, seed: int) -> Rollout:
+    """group_size responses to each problem, the group's side by side."""
+    return generate(model, [tokenizer.prompt(p.prompt) for p in problems], num_generations=cfg.group_size,
+                    max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed)
+
+
+def score_rollout(batch: Rollout, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig,
+                  reward_cfg: RewardConfig) -> tuple[Tensor, dict[str, float], list[dict]]:
+    """(total rewards [B], metrics, one record a response)."""
+    texts = [tokenizer.decode(ids) for ids in batch.responses()]
+    records = []
+    for i, text in enumerate(texts):
+        p = problems[i // cfg.group_size]
+        records.append({"task": p.task, "prompt": p.prompt, "response": text, "rewards": rw.score(p, text, reward_cfg)})
+        records[-1]["language_consistency"] = rw.language_consistency(rw.thinking(text), p.language)
+        records[-1]["reflection_words"] = rw.reflection_words(text)
+    totals = torch.tensor([r["rewards"]["total"] for r in records])
+    lengths = (batch.lengths - batch.prompt_lengths).float()
+    groups = totals.view(-1, cfg.group_size)
+    metrics = {"reward": totals.mean().item(), "reward_std": groups.std(1, correction=0).mean().item(),
+               "frac_reward_zero_std": (group_advantages(totals, cfg.group_size).view_as(groups) == 0).all(1).float().mean().item(),
+               "completions/mean_length": lengths.mean().item(), "completions/min_length": lengths.min().item(),
+               "completions/max_length": lengths.max().item(),
+               "completions/clipped_ratio": 1 - batch.finished.float().mean().item(),
+               # the mean of -log p over drawn tokens is an unbiased estimate of the policy's entropy a token, in nats
+               "entropy": -batch.logprobs.sum().item() / lengths.sum().item()}
+    for name in records[0]["rewards"]:
+        if name != "total":
+            metrics[f"rewards/{name}/mean"] = _mean(r["rewards"][name] for r in records)
+    for name in ("language_consistency", "reflection_words"):
+        metrics[name] = _mean(r[name] for r in records)
+    for task in sorted({p.task for p in problems}):
+        mine = [i for i, r in enumerate(records) if r["task"] == task]
+        metrics[f"{task}/accuracy"] = _mean(records[i]["rewards"].get("accuracy", 0.0) for i in mine)
+        metrics[f"{task}/format"] = _mean(records[i]["rewards"].get("format", 0.0) for i in mine)
+        metrics[f"{task}/mean_length"] = lengths[mine].mean().item()
+        metrics[f"{task}/language_consistency"] = _mean(records[i]["language_consistency"] for i in mine)
+    return totals, metrics, records
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advantages: Tensor, cfg: GRPOConfig, lr: float,
+           rng: random.Random, ref: GPT | None = None) -> dict[str, float]:
+    """cfg.minibatches optimiser steps over one rollout; rows with no advantage are never run through the model."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    rows = advantages.nonzero()[:, 0].tolist()
+    sums: dict[str, float] = {"grad_norm": 0.0, "loss": 0.0, "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0, "kl": 0.0, "tokens": 0.0}
+    gaps, load, steps = [0.0], {}, 0
+    rng.shuffle(rows)
+    size = -(-len(rows) // cfg.minibatches)  # rounded up
+    T = batch.tokens.shape[1]
+    slots = torch.arange(T, device=model.device)
+    lengths = batch.lengths.tolist()
+    for start in range(0, len(rows), max(size, 1)):
+        mini = rows[start : start + size]
+        mask = (slots >= batch.prompt_lengths[mini, None]) & (slots < batch.lengths[mini, None])  # [b, T]
+        normalizer = float(len(mini)) if cfg.average == "sequence" else mask.sum().item()
+        for group in micro_batches([lengths[i] for i in mini], cfg.micro_tokens):
+            part = torch.tensor([mini[i] for i in group], device=model.device)
+            longest = max(lengths[mini[i]] for i in group)
+            tokens, part_mask = batch.tokens[part, :longest], mask[group, :longest]
+            positions = torch.where(slots[:longest] < batch.lengths[part, None], slots[:longest], -1)
+            old = batch.logprobs[part, :longest]
+            logprobs = token_logprobs(model, tokens, cfg.temperature, part_mask, positions)
+            ref_logprobs = None
+            if ref is not None:
+                with torch.no_grad():
+                    ref_logprobs = token_logprobs(ref, tokens, cfg.temperature, part_mask, positions)
+            loss, metrics = policy_loss(logprobs, old, advantages[part], part_mask, cfg, ref_logprobs, normalizer)
+            (loss + model.balance_loss() * (len(group) / len(mini))).backward()
+            sums["loss"] += loss.item()
+            for k, v in metrics.items():
+                sums[k] += v
+            if start == 0:  # before the first update the two should agree: what is left is the engines' difference
+                gap = (logprobs.detach() - old)[part_mask].abs()
+                gaps.append(gap.max().item())
+                sums["gap"] = sums.get("gap", 0.0) + gap.mean().item() * len(group) / len(mini)
+        sums["grad_norm"] += torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm).item()
+        optimizer.step()
+        model.zero_grad(set_to_none=True)
+        load = model.update_balance()
+        steps += 1
+    tokens = max(sums.pop("tokens"), 1.0)
+    out = {k: v / tokens for k, v in sums.items() if k.startswith(("clip", "kl"))}
+    return out | {"loss": sums["loss"] / max(steps, 1), "grad_norm": sums["grad_norm"] / max(steps, 1), "learning_rate": lr,
+                  "sampling/sampling_logp_difference/mean": sums.get("gap", 0.0),
+                  "sampling/sampling_logp_difference/max": max(gaps), "trained_tokens": tokens} | load
+
+
+def make_optimizer(model: GPT, cfg: GRPOConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+
+
+def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig,
+         reward_cfg: RewardConfig, number: int, seed: int, ref: GPT | None = None) -> tuple[dict[str, float], list[dict]]:
+    """One whole step: rollout, rewards, advantages, update. Returns (metrics, one record a response).
+
+    Everything random is a function of (seed, number), so a resumed run goes on as if it had never stopped.
+    """
+    t0 = time.perf_counter()
+    batch = rollout(model, tokenizer, problems, cfg, seed * 1_000_003 + number)
+    t1 = time.perf_counter()
+    totals, metrics, records = score_rollout(batch, tokenizer, problems, cfg, reward_cfg)
+    t2 = time.perf_counter()
+    advantages = group_advantages(totals, cfg.group_size).to(model.device)
+    lr = cfg.lr * min(1.0, (number + 1) / max(cfg.warmup, 1))
+    metrics |= update(model, optimizer, batch, advantages, cfg, lr, random.Random(f"{seed} {number}"), ref)
+    t3 = time.perf_counter()
+    drawn = (batch.lengths - batch.prompt_lengths).sum().item()
+    metrics |= {"num_tokens": drawn, "step_time": t3 - t0, "timing/rollout_s": t1 - t0, "timing/reward_s": t2 - t1,
+                "timing/train_s": t3 - t2, "throughput/rollout_tok_s": drawn / (t1 - t0),
+                "throughput/train_tok_s": metrics.pop("trained_tokens") / (t3 - t2)}
+    return metrics, records
+
+
+def main() -> None:
+    import config
+    import parallel
+    import tokenizer as tokenizers
+    from data import World, load_jsonl
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="model folder to start from; it is not changed")
+    parser.add_argument("--steps", type=int, default=5, help="updates to make (default 5)")
+    parser.add_argument("--data", help="JSONL file of problems, instead of the world's")
+    cfg, args = config.parse(parser)
+    with config.user_errors():
+        model = GPT.from_pretrained(args.model, device=parallel.device(cfg.device))
+        tokenizer = tokenizers.load(args.model)
+        dataset = load_jsonl(args.data) if args.data else None
+        world, optimizer, n = World(cfg.seed, cfg.world), make_optimizer(model, cfg.grpo), cfg.grpo.problems_per_step
+        for number in range(args.steps):
+            indices = range(number * n, (number + 1) * n)
+            problems = ([dataset[i % len(dataset)] for i in indices] if dataset
+                        else [world.problem(cfg.world.tasks[i % len(cfg.world.tasks)], i) for i in indices])
+            metrics, records = step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, number, cfg.seed)
+            best = max(records, key=lambda r: r["rewards"]["total"])
+            print(f"--- step {number + 1}")
+            print("  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+            print(f"best of {len(records)}: {best['prompt']}\n  {best['response']}  {best['rewards']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,657 @@
+"""The network: a mixture-of-experts GPT with multi-head latent attention, by hand.
+
+    python model.py                            # cost report of the laptop model
+    python model.py --config deepseek-v3       # 671B parameters, counted on the meta device
+
+Everything DeepSeek-V3 [arXiv 2412.19437] needs stands here: RMSNorm, rotary positions, latent (MLA) and grouped-query
+(GQA) attention with their caches, SwiGLU, the mixture of experts with its auxiliary-loss-free balancing, and
+multi-token prediction. A dense model is the same config with n_experts = 0 and attention = "gqa".
+
+Deviations from DeepSeek-V3: (1) the embedding may be tied to the head; (2) the shared experts are one wide SwiGLU, which
+is the same function; (3) the laptop model has no query compression (q_lora_rank = None, as DeepSeek-V2-Lite).
+
+Shapes: B rows, T new tokens, S tokens seen so far, D model width, H heads, E experts, K experts a token, V vocabulary.
+"""
+
+import argparse
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass
+class ModelConfig:
+    """Shape of the network. The defaults are the laptop model (`tiny`)."""
+
+    vocab_size: int = 1024
+    dim: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    max_seq_len: int = 1024
+    hidden_dim: int = 384  # width of a dense SwiGLU
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+    pad_id: int = 0  # these two are set from the tokenizer
+    eos_id: int = 1
+    # positions
+    rope_theta: float = 10000.0
+    rope_interleaved: bool = True  # pairs (2j, 2j+1) as DeepSeek; False: halves (j, j + d/2) as Llama and Qwen
+    # attention
+    attention: str = "mla"  # "mla" or "gqa"
+    q_lora_rank: int | None = None
+    kv_lora_rank: int = 32
+    qk_nope_head_dim: int = 16
+    qk_rope_head_dim: int = 16
+    v_head_dim: int = 32
+    n_kv_heads: int = 4  # gqa only, like the next three
+    head_dim: int = 32
+    qkv_bias: bool = False  # Qwen2
+    qk_norm: bool = False  # Qwen3
+    # mixture of experts
+    n_experts: int = 8  # 0: every layer dense
+    n_shared_experts: int = 1
+    n_experts_per_token: int = 2
+    expert_dim: int = 96  # width of one expert
+    n_dense_layers: int = 1  # the first layers stay dense
+    n_groups: int = 1  # group-limited routing: experts are split in n_groups, a token may use topk_groups of them
+    topk_groups: int = 1
+    routed_scale: float = 1.0
+    bias_update_speed: float = 1e-3  # gamma of the balancing bias [V3 2.1.2]
+    balance_loss: float = 1e-4  # alpha of the sequence-wise balance loss [V3 eq 17]
+    # multi-token prediction, depth 1 [V3 2.2]
+    mtp: bool = False
+
+    def __post_init__(self):
+        if self.attention not in ("mla", "gqa"):
+            raise ValueError(f"model.attention is '{self.attention}'; use 'mla' or 'gqa'")
+        if self.n_experts and not 0 < self.n_experts_per_token <= self.n_experts // self.n_groups * self.topk_groups:
+            raise ValueError(f"model.n_experts_per_token is {self.n_experts_per_token}, but the router can reach only "
+                             f"{self.n_experts // self.n_groups * self.topk_groups} experts")
+        if self.attention == "gqa" and self.n_heads % self.n_kv_heads:
+            raise ValueError(f"model.n_heads {self.n_heads} is not a multiple of model.n_kv_heads {self.n_kv_heads}")
+
+
+_V3 = dict(vocab_size=129280, dim=7168, n_layers=61, n_heads=128, max_seq_len=163840, hidden_dim=18432, tie_embeddings=False,
+           q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, n_experts=256,
+           n_shared_experts=1, n_experts_per_token=8, expert_dim=2048, n_dense_layers=3, n_groups=8, topk_groups=4, routed_scale=2.5)
+_QWEN = dict(attention="gqa", rope_interleaved=False, rope_theta=1e6, qkv_bias=True, n_experts=0, vocab_size=151936,
+             max_seq_len=32768, norm_eps=1e-6, tie_embeddings=True)
+# Published shapes, for the cost report and as templates for `--model.*`.
+SHAPES = {
+    "deepseek-v3": _V3,
+    "qwen2.5-0.5b": _QWEN | dict(dim=896, n_layers=24, n_heads=14, n_kv_heads=2, head_dim=64, hidden_dim=4864),
+    "qwen2.5-1.5b": _QWEN | dict(dim=1536, n_layers=28, n_heads=12, n_kv_heads=2, head_dim=128, hidden_dim=8960),
+    "llama-3.2-1b": dict(attention="gqa", rope_interleaved=False, rope_theta=5e5, n_experts=0, vocab_size=128256, dim=2048,
+                         n_layers=16, n_heads=32, n_kv_heads=8, head_dim=64, hidden_dim=8192, max_seq_len=131072, norm_eps=1e-5),
+}
+
+
+# ---------------------------------------------------------------------------------------------- small parts
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension [arXiv 1910.07467]."""
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+def rope_angles(positions: Tensor, dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * theta^(-2j/dim), each [B, T, dim/2] [RoFormer, arXiv 2104.09864]."""
+    freqs = theta ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)  # [dim/2]
+    angles = positions.clamp(min=0)[..., None].float() * freqs  # [B, T, dim/2]
+    return angles.cos(), angles.sin()
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Rotate the pairs of x [B, T, H, d] by the angles [B, T, d/2]; the pairs are neighbours or halves."""
+    cos, sin = cos[:, :, None], sin[:, :, None]  # [B, T, 1, d/2]
+    a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, -1)
+    a, b = a.float(), b.float()
+    rotated = (a * cos - b * sin, a * sin + b * cos)
+    out = torch.stack(rotated, -1).flatten(-2) if interleaved else torch.cat(rotated, -1)
+    return out.type_as(x)
+
+
+def attention_reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """softmax(q k^T scale) v, written out. Same arguments as `attention`; the tests hold the two equal."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))  # [B, H, S, d]
+    scores = q @ k.transpose(-1, -2) * scale  # [B, H, T, S]
+    if mask is None:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1) @ v
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """The fast path of `attention_reference`.
+
+    q [B, H, T, d], k [B, G, S, d], v [B, G, S, dv] with G dividing H; mask [B, 1, T, S] is True where a query may look,
+    None means causal (T = S). Returns [B, H, T, dv].
+    """
+    if q.device.type == "cpu":  # the CPU kernel's bf16 backward takes 2.2x its float32 time (64 x 4 x 128 x 32, 2 cores)
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale,
+                                              enable_gqa=k.shape[1] != q.shape[1])
+
+
+class Cache:
+    """What attention remembers of the tokens so far: a tuple of tensors [B, heads, slots, width] for each layer.
+
+    A token's slot is not its position: rows of a batch may have prompts of different lengths, padded on the right, and
+    every row writes its next token to the same slot. `valid` [B, slots] says which slots hold a real token. Keys carry
+    their rotary position already, so the order of slots does not matter.
+    """
+
+    def __init__(self, capacity: int):
+        self.capacity, self.length = capacity, 0
+        self.layers: dict[int, tuple[Tensor, ...]] = {}
+        self.valid: Tensor | None = None
+
+    def append(self, layer: int, *new: Tensor) -> list[Tensor]:
+        """Store new [B, heads, T, width] tensors; return each with all slots up to and including them."""
+        end = self.length + new[0].shape[2]
+        if layer not in self.layers:
+            self.layers[layer] = tuple(x.new_empty(*x.shape[:2], self.capacity, x.shape[3]) for x in new)
+        for store, x in zip(self.layers[layer], new):
+            store[:, :, self.length : end] = x
+        return [store[:, :, :end] for store in self.layers[layer]]
+
+    def select(self, rows: Tensor, capacity: int | None = None) -> "Cache":
+        """A copy that holds the given rows [n] (repeats allowed), with room for `capacity` slots."""
+        out = Cache(capacity or self.capacity)
+        out.length, out.valid = self.length, self.valid[rows]
+        for layer, stores in self.layers.items():
+            out.layers[layer] = tuple(s.new_empty(len(rows), s.shape[1], out.capacity, s.shape[3]) for s in stores)
+            for new, old in zip(out.layers[layer], stores):
+                new[:, :, : self.length] = old[rows, :, : self.length]
+        return out
+
+
+# ---------------------------------------------------------------------------------------------- attention
+
+
+class MLA(nn.Module):
+    """Multi-head latent attention [V3 2.1.1]: keys and values of all heads are read out of one small latent a token.
+
+    The cache holds that latent c [kv_lora_rank] and one rotary key shared by the heads [qk_rope_head_dim], no more.
+    """
+
+    def __init__(self, cfg: ModelConfig, layer: int):
+        super().__init__()
+        self.layer, self.interleaved = layer, cfg.rope_interleaved
+        self.n_heads, self.rank = cfg.n_heads, cfg.kv_lora_rank
+        self.nope, self.rope, self.v_dim = cfg.qk_nope_head_dim, cfg.qk_rope_head_dim, cfg.v_head_dim
+        self.scale = (self.nope + self.rope) ** -0.5
+        q_dim = cfg.n_heads * (self.nope + self.rope)
+        if cfg.q_lora_rank is None:
+            self.q_proj = nn.Linear(cfg.dim, q_dim, bias=False)
+        else:
+            self.q_a_proj = nn.Linear(cfg.dim, cfg.q_lora_rank, bias=False)
+            self.q_a_layernorm = RMSNorm(cfg.q_lora_rank, cfg.norm_eps)
+            self.q_b_proj = nn.Linear(cfg.q_lora_rank, q_dim, bias=False)
+        self.kv_a_proj_with_mqa = nn.Linear(cfg.dim, self.rank + self.rope, bias=False)
+        self.kv_a_layernorm = RMSNorm(self.rank, cfg.norm_eps)
+        self.kv_b_proj = nn.Linear(self.rank, cfg.n_heads * (self.nope + self.v_dim), bias=False)
+        self.o_proj = nn.Linear(cfg.n_heads * self.v_dim, cfg.dim, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        B, T, _ = x.shape
+        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if hasattr(self, "q_a_proj") else self.q_proj(x)
+        q_nope, q_rope = q.view(B, T, self.n_heads, -1).split([self.nope, self.rope], -1)
+        q_rope = apply_rope(q_rope, cos, sin, self.interleaved)  # [B, T, H, rope]
+        c, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], -1)
+        c = self.kv_a_layernorm(c)  # [B, T, rank]
+        k_rope = apply_rope(k_rope[:, :, None], cos, sin, self.interleaved)  # [B, T, 1, rope]: one key for all heads
+        latent = torch.cat([c[:, :, None], k_rope.to(c.dtype)], -1).transpose(1, 2)  # [B, 1, T, rank + rope]
+        if cache is not None:
+            (latent,) = cache.append(self.layer, latent)  # [B, 1, S, rank + rope]
+        if cache is not None and T == 1:
+            out = self.absorbed(q_nope, q_rope, latent, mask)
+        else:
+            S = latent.shape[2]
+            kv = self.kv_b_proj(latent[:, 0, :, : self.rank]).view(B, S, self.n_heads, -1)
+            k_nope, v = kv.split([self.nope, self.v_dim], -1)  # [B, S, H, nope], [B, S, H, v]
+            k_rope = latent[:, 0, :, None, self.rank :].to(k_nope.dtype).expand(-1, -1, self.n_heads, -1)
+            q = torch.cat([q_nope, q_rope], -1).transpose(1, 2)  # [B, H, T, nope + rope]
+            k = torch.cat([k_nope, k_rope], -1).transpose(1, 2)  # [B, H, S, nope + rope]
+            out = attention(q, k, v.transpose(1, 2), mask, self.scale).transpose(1, 2)  # [B, T, H, v]
+        return self.o_proj(out.reshape(B, T, -1))
+
+    def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, mask: Tensor | None) -> Tensor:
+        """One new token a row, without ever reading out keys and values: W_UK moves into the query, W_UV behind the sum.
+
+        (W_UK c) . q = c . (W_UK^T q), so all heads are query rows against the one latent cache. q_* [B, 1, H, .], latent
+        [B, 1, S, rank + rope]; returns [B, 1, H, v]. The values are the whole latent (its rotary part is then dropped),
+        which lets one fused kernel read the cache once.
+        """
+        w_uk, w_uv = self.kv_b_proj.weight.view(self.n_heads, -1, self.rank).split([self.nope, self.v_dim], 1)
+        q = torch.einsum("bthd,hdr->bthr", q_nope, w_uk.to(q_nope.dtype))  # [B, 1, H, rank]
+        q = torch.cat([q, q_rope.to(q.dtype)], -1)  # [B, 1, H, rank + rope]: the heads are the query rows
+        out = attention(q, latent.to(q.dtype), latent.to(q.dtype), mask, self.scale)[..., : self.rank]
+        return torch.einsum("bthr,hvr->bthv", out, w_uv.to(out.dtype))
+
+
+class GQA(nn.Module):
+    """Grouped-query attention [arXiv 2305.13245] as in Llama (plain), Qwen2 (qkv_bias) and Qwen3 (qk_norm)."""
+
+    def __init__(self, cfg: ModelConfig, layer: int):
+        super().__init__()
+        self.layer, self.interleaved = layer, cfg.rope_interleaved
+        self.n_heads, self.n_kv_heads, self.head_dim = cfg.n_heads, cfg.n_kv_heads, cfg.head_dim
+        self.q_proj = nn.Linear(cfg.dim, cfg.n_heads * cfg.head_dim, bias=cfg.qkv_bias)
+        self.k_proj = nn.Linear(cfg.dim, cfg.n_kv_heads * cfg.head_dim, bias=cfg.qkv_bias)
+        self.v_proj = nn.Linear(cfg.dim, cfg.n_kv_heads * cfg.head_dim, bias=cfg.qkv_bias)
+        self.o_proj = nn.Linear(cfg.n_heads * cfg.head_dim, cfg.dim, bias=False)
+        if cfg.qk_norm:
+            self.q_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
+            self.k_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        B, T, _ = x.shape
+        q = self.q_proj(x).view(B, T, self.n_heads, self.head_dim)
+        k = self.k_proj(x).view(B, T, self.n_kv_heads, self.head_dim)
+        v = self.v_proj(x).view(B, T, self.n_kv_heads, self.head_dim)
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = apply_rope(q, cos, sin, self.interleaved), apply_rope(k, cos, sin, self.interleaved)
+        q, k, v = (y.transpose(1, 2) for y in (q, k.to(v.dtype), v))  # [B, heads, T, head_dim]
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)  # [B, G, S, head_dim]
+        if cache is not None and T == 1:
+            # the query heads that share a key are rows of one small product: the cache is read once, never repeated
+            q = q.view(B, self.n_kv_heads, -1, self.head_dim)
+        out = attention(q, k, v, mask, self.head_dim**-0.5)
+        out = out.reshape(B, self.n_heads, T, self.head_dim).transpose(1, 2)  # [B, T, H, head_dim]
+        return self.o_proj(out.reshape(B, T, -1))
+
+
+# ---------------------------------------------------------------------------------------------- feed-forward
+
+
+class SwiGLU(nn.Module):
+    """W_down(silu(W_gate x) * W_up x) [arXiv 2002.05202]."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden, bias=False)
+        self.up_proj = nn.Linear(dim, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Router(nn.Module):
+    """Sigmoid scores; the balancing bias takes part in the choice of experts, never in their weights [V3 eq 12-16]."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.weight = nn.Parameter(torch.empty(cfg.n_experts, cfg.dim))
+        self.register_buffer("e_score_correction_bias", torch.zeros(cfg.n_experts))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [N, D] -> chosen experts [N, K], their weights [N, K], all scores [N, E]; float32 whatever x is."""
+        cfg = self.cfg
+        with torch.autocast(x.device.type, enabled=False):
+            scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [N, E]
+        biased = scores.detach() + self.e_score_correction_bias.float()
+        if cfg.n_groups > 1:  # keep the topk_groups groups whose two best experts score highest
+            groups = biased.view(len(x), cfg.n_groups, -1)
+            best = groups.topk(min(2, groups.shape[-1]), -1).values.sum(-1).topk(cfg.topk_groups, -1).indices
+            closed = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter(1, best, False)
+            biased = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)
+        chosen = biased.topk(cfg.n_experts_per_token, -1).indices  # [N, K]
+        weights = scores.gather(1, chosen)
+        return chosen, weights / weights.sum(-1, keepdim=True).clamp(min=1e-20) * cfg.routed_scale, scores
+
+
+class MoE(nn.Module):
+    """DeepSeekMoE: shared experts for every token plus the K best of E small routed ones; no token is ever dropped."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.gate = Router(cfg)
+        self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, cfg.dim, 2 * cfg.expert_dim))
+        self.down = nn.Parameter(torch.empty(cfg.n_experts, cfg.expert_dim, cfg.dim))
+        if cfg.n_shared_experts:
+            self.shared_experts = SwiGLU(cfg.dim, cfg.n_shared_experts * cfg.expert_dim)
+        # tokens each expert has seen since the last bias update; not part of the checkpoint
+        self.register_buffer("counts", torch.zeros(cfg.n_experts), persistent=False)
+        self.sequence_loss: Tensor | None = None
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x [B, T, D]; valid [B, T] False at padding, which is routed but neither counted nor balanced."""
+        cfg, flat = self.cfg, x.flatten(0, 1)  # [N, D]
+        chosen, weights, scores = self.gate(flat)
+        if self.training and torch.is_grad_enabled():
+            used = F.one_hot(chosen, cfg.n_experts).sum(1).view(*valid.shape, -1) * valid[..., None]  # [B, T, E]
+            self.counts += used.sum((0, 1))
+            self.sequence_loss = self.balance(used, scores.view_as(used), valid)
+        out = self.routed(flat, chosen, weights)
+        if cfg.n_shared_experts:
+            out = out + self.shared_experts(flat)
+        return out.view_as(x)
+
+    def routed(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Sort the (token, expert) pairs by expert, one grouped product over all experts, and put them back in order."""
+        (N, D), K = x.shape, chosen.shape[1]
+        order = chosen.flatten().argsort(stable=True)  # [N*K] pair numbers, expert by expert
+        ends = torch.bincount(chosen.flatten(), minlength=self.cfg.n_experts).cumsum(0).to(torch.int32)  # [E]
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        pairs = (order // K)[:, None].expand(-1, D)  # gather: its backward on CPU takes 0.6x the time of indexing's
+        h = F.grouped_mm(x.to(dtype).gather(0, pairs), self.gate_up.to(dtype), offs=ends)  # [N*K, 2 expert_dim]
+        gate, up = h.chunk(2, -1)
+        h = F.grouped_mm(F.silu(gate) * up, self.down.to(dtype), offs=ends)  # [N*K, D]
+        h = h.gather(0, order.argsort()[:, None].expand(-1, D)).view(N, K, D)
+        return (h * weights[..., None].to(dtype)).sum(1)
+
+    def balance(self, used: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
+        """Sequence-wise balance loss, mean over rows [V3 eq 17-20]: alpha sum_i f_i P_i; f_i carries no gradient."""
+        cfg, length = self.cfg, valid.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
+        f = used.sum(1) * cfg.n_experts / (cfg.n_experts_per_token * length)  # [B, E]
+        p = (scores / scores.sum(-1, keepdim=True) * valid[..., None]).sum(1) / length  # [B, E]
+        return cfg.balance_loss * (f * p).sum(-1).mean()
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then a dense or expert feed-forward."""
+
+    def __init__(self, cfg: ModelConfig, layer: int):
+        super().__init__()
+        self.input_layernorm = RMSNorm(cfg.dim, cfg.norm_eps)
+        self.self_attn = (MLA if cfg.attention == "mla" else GQA)(cfg, layer)
+        self.post_attention_layernorm = RMSNorm(cfg.dim, cfg.norm_eps)
+        self.mlp = MoE(cfg) if cfg.n_experts and layer >= cfg.n_dense_layers else SwiGLU(cfg.dim, cfg.hidden_dim)
+
+    def forward(self, x, cos, sin, mask, cache, valid) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        h = self.post_attention_layernorm(x)
+        return x + (self.mlp(h, valid) if isinstance(self.mlp, MoE) else self.mlp(h))
+
+
+class MTP(nn.Module):
+    """Multi-token prediction, depth 1 [V3 eq 21-23]: one more block that sees the next token and predicts the one after."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.enorm, self.hnorm = RMSNorm(cfg.dim, cfg.norm_eps), RMSNorm(cfg.dim, cfg.norm_eps)
+        self.eh_proj = nn.Linear(2 * cfg.dim, cfg.dim, bias=False)
+        self.block = Block(cfg, cfg.n_layers)
+
+
+# ---------------------------------------------------------------------------------------------- the model
+
+
+class GPT(nn.Module):
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.embed_tokens = nn.Embedding(cfg.vocab_size, cfg.dim)
+        self.layers = nn.ModuleList(Block(cfg, i) for i in range(cfg.n_layers))
+        self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
+        self.lm_head = nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
+        if cfg.mtp:
+            self.mtp = MTP(cfg)
+        if cfg.tie_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        for name, p in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(p)
+            elif p.dim() > 1:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight", "mlp.down"))  # GPT-2's scaling with depth
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * cfg.n_layers) if residual else 0.02)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None, positions: Tensor | None = None,
+                return_hidden: bool = False) -> Tensor:
+        """tokens [B, T] -> logits [B, T, V], or the normed hidden states [B, T, D] with return_hidden.
+
+        positions [B, T] are the tokens' places in their row, -1 at padding (only ever to the right of a row's tokens
+        within one call); by default they continue the cache. With a cache the new tokens also look at what it holds.
+        """
+        B, T = tokens.shape
+        start = cache.length if cache is not None else 0
+        if positions is None:
+            positions = torch.arange(start, start + T, device=tokens.device).expand(B, T)
+        valid, mask = positions >= 0, None
+        if cache is not None:
+            if start + T > cache.capacity:
+                raise ValueError(f"the cache holds {cache.capacity} tokens; {start + T} are needed: make it larger")
+            cache.valid = valid if cache.valid is None else torch.cat([cache.valid, valid], 1)  # [B, S]
+            if start:
+                mask = cache.valid[:, None, None].expand(B, 1, T, -1)  # [B, 1, T, S]
+                if T > 1:
+                    mask = mask & torch.ones(T, start + T, dtype=torch.bool, device=mask.device).tril(start)
+        cfg = self.cfg
+        rope_dim = cfg.qk_rope_head_dim if cfg.attention == "mla" else cfg.head_dim
+        cos, sin = rope_angles(positions, rope_dim, cfg.rope_theta)
+        x = self.embed_tokens(tokens)  # [B, T, D]
+        for block in self.layers:
+            x = block(x, cos, sin, mask, cache, valid)
+        if cache is not None:
+            cache.length += T
+        x = self.norm(x)
+        return x if return_hidden else self.lm_head(x)
+
+    def mtp_hidden(self, tokens: Tensor, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Hidden states [B, T-1, D] that predict token t+2 from the model's hidden state at t and token t+1."""
+        mtp, positions = self.mtp, positions[:, 1:]
+        rope_dim = self.cfg.qk_rope_head_dim if self.cfg.attention == "mla" else self.cfg.head_dim
+        cos, sin = rope_angles(positions, rope_dim, self.cfg.rope_theta)
+        x = mtp.eh_proj(torch.cat([mtp.enorm(self.embed_tokens(tokens[:, 1:])), mtp.hnorm(hidden[:, :-1])], -1))
+        return self.norm(mtp.block(x, cos, sin, None, None, positions >= 0))
+
+    # ------------------------------------------------------------------ experts' load
+
+    def moe_layers(self) -> list[MoE]:
+        return [m for m in self.modules() if isinstance(m, MoE)]
+
+    def balance_loss(self) -> Tensor | float:
+        """Sum over layers of the last forward's sequence-wise balance loss; 0 for a dense model."""
+        return sum(m.sequence_loss for m in self.moe_layers())
+
+    @torch.no_grad()
+    def update_balance(self) -> dict[str, float]:
+        """After each optimiser step: bias -= gamma where an expert was overloaded, += gamma where underloaded [V3 2.1.2].
+
+        Uses the counts gathered since the last call, so they must cover the whole global batch. Returns the metrics
+        `moe/max_load` and `moe/min_load`: the busiest and idlest expert's share of tokens, 1.0 = perfectly balanced.
+        """
+        loads = []
+        for moe in self.moe_layers():
+            mean = moe.counts.mean()
+            moe.gate.e_score_correction_bias += self.cfg.bias_update_speed * (mean - moe.counts).sign()
+            loads.append(moe.counts / mean.clamp(min=1))
+            moe.counts.zero_()
+        if not loads:
+            return {}
+        loads = torch.stack(loads)
+        return {"moe/max_load": loads.max().item(), "moe/min_load": loads.min().item()}
+
+    # ------------------------------------------------------------------ on disk
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write config.json and model.safetensors (Hugging Face names) to `folder`; each file is replaced whole."""
+        os.makedirs(folder, exist_ok=True)
+        tensors = {k: v.contiguous().cpu() for k, v in _to_hf(self.state_dict(), self.cfg).items()}
+        path = os.path.join(folder, "model.safetensors")
+        save_file(tensors, path + ".tmp", metadata={"format": "pt"})
+        os.replace(path + ".tmp", path)
+        path = os.path.join(folder, "config.json")
+        with open(path + ".tmp", "w") as f:
+            json.dump({"model_type": "pocket_r1"} | asdict(self.cfg), f, indent=1)
+        os.replace(path + ".tmp", path)
+
+    @classmethod
+    def from_pretrained(cls, folder: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> "GPT":
+        """Read a folder written by save_pretrained. ValueError in one sentence if it is missing, damaged or does not fit."""
+        path = os.path.join(folder, "config.json")
+        try:
+            with open(path) as f:
+                raw = json.load(f)
+        except OSError:
+            raise ValueError(f"no model at '{folder}' (config.json not found): give a folder that holds a saved model") from None
+        except json.JSONDecodeError as e:
+            raise ValueError(f"{path} is not valid JSON ({e}): restore it from a copy") from None
+        if raw.pop("model_type", None) != "pocket_r1":
+            raise ValueError(f"{path} was not written by this project; only its own model folders can be opened")
+        known = {f.name for f in fields(ModelConfig)}
+        if unknown := set(raw) - known:
+            raise ValueError(f"{path} has unknown fields {sorted(unknown)}: was it written by a newer version?")
+        with torch.device("meta"):
+            model = cls(ModelConfig(**raw))
+        path, tensors = os.path.join(folder, "model.safetensors"), {}
+        try:
+            with safe_open(path, "pt", device=str(device)) as f:
+                tensors = {k: f.get_tensor(k).to(dtype) for k in f.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError) as e:
+            raise ValueError(f"{path} is missing or damaged ({e}): restore it from a copy") from None
+        want = _to_hf(model.state_dict(), model.cfg)
+        for name in sorted(want.keys() | tensors.keys()):
+            if name not in tensors or name not in want:
+                raise ValueError(f"{path}: tensor '{name}' is {'missing' if name in want else 'not part of this model'}")
+            if tensors[name].shape != want[name].shape:
+                raise ValueError(f"{path}: tensor '{name}' is {list(tensors[name].shape)}, the config asks for {list(want[name].shape)}")
+        state = _from_hf(tensors, model.cfg)
+        model.load_state_dict(state, assign=True)
+        if model.cfg.tie_embeddings:
+            model.lm_head.weight = model.embed_tokens.weight
+        for moe in model.moe_layers():  # the one buffer that is not on disk
+            moe.counts = torch.zeros(model.cfg.n_experts, device=device)
+        return model
+
+
+def _to_hf(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
+    """Our names -> Hugging Face names: 'model.' in front, and the experts' stacked matrices as one tensor each, [out, in]."""
+    out = {}
+    for name, x in state.items():
+        if name == "lm_head.weight":
+            if not cfg.tie_embeddings:
+                out[name] = x
+        elif name.endswith("mlp.gate_up"):
+            for j in range(cfg.n_experts):
+                gate, up = x[j].T.chunk(2)
+                stem = f"model.{name.removesuffix('gate_up')}experts.{j}."
+                out[stem + "gate_proj.weight"], out[stem + "up_proj.weight"] = gate, up
+        elif name.endswith("mlp.down"):
+            for j in range(cfg.n_experts):
+                out[f"model.{name.removesuffix('down')}experts.{j}.down_proj.weight"] = x[j].T
+        else:
+            out["model." + name] = x
+    return out
+
+
+def _from_hf(tensors: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
+    """The inverse of _to_hf."""
+    out, stacks = {}, {}
+    for name, x in tensors.items():
+        if ".mlp.experts." in name:
+            stem, rest = name.removeprefix("model.").split("experts.")
+            j, kind, _ = rest.split(".")
+            stacks.setdefault(stem, {})[int(j), kind] = x.T
+        else:
+            out[name.removeprefix("model.")] = x
+    for stem, parts in stacks.items():
+        out[stem + "gate_up"] = torch.stack([torch.cat([parts[j, "gate_proj"], parts[j, "up_proj"]], 1) for j in range(cfg.n_experts)])
+        out[stem + "down"] = torch.stack([parts[j, "down_proj"] for j in range(cfg.n_experts)])
+    if cfg.tie_embeddings:
+        out["lm_head.weight"] = out["embed_tokens.weight"]
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- the head, in chunks
+
+
+def _chunk_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = F.linear(hidden, weight).float()  # [n, V]
+    if temperature != 1.0:
+        logits = logits / temperature
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def chunked_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0,
+                     chunk: int = 2048) -> Tensor:
+    """log p(target) [N] at a temperature, in nats, float32.
+
+    hidden [N, D], weight [V, D], targets [N]. Never more than `chunk` x V logits exist: each chunk's are recomputed in
+    the backward pass, so memory does not grow with N.
+    """
+    if len(hidden) <= chunk:
+        return _chunk_logprobs(hidden, weight, targets, temperature)
+    parts = [checkpoint(_chunk_logprobs, h, weight, t, temperature, use_reentrant=False)
+             for h, t in zip(hidden.split(chunk), targets.split(chunk))]
+    return torch.cat(parts)
+
+
+# ---------------------------------------------------------------------------------------------- cost report
+
+
+def count_parameters(model: GPT) -> tuple[int, int]:
+    """(total, active for one token) parameters, without the multi-token-prediction block."""
+    cfg = model.cfg
+    total = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("mtp."))
+    idle = cfg.n_experts - cfg.n_experts_per_token
+    moe = max(cfg.n_layers - cfg.n_dense_layers, 0) if cfg.n_experts else 0
+    return total, total - moe * idle * 3 * cfg.dim * cfg.expert_dim
+
+
+def cost_report(cfg: ModelConfig, context: int | None = None) -> dict[str, float]:
+    """Parameters, forward FLOPs a token, cache bytes a token (bf16), and bytes of memory to train and to serve.
+
+    FLOPs: 2 a parameter of every matrix product (the embedding is a look-up) plus attention at half of `context`, the
+    mean over a causal sequence. Training memory: float32 weights, gradients and two AdamW moments, activations apart.
+    Serving: bf16 weights plus one full context of cache.
+    """
+    with torch.device("meta"):
+        model = GPT(cfg)
+    total, active = count_parameters(model)
+    context = context or cfg.max_seq_len
+    mla = cfg.attention == "mla"
+    qk, v = (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim, cfg.v_head_dim) if mla else (cfg.head_dim, cfg.head_dim)
+    products = active - (0 if cfg.tie_embeddings else cfg.vocab_size * cfg.dim)
+    attention_flops = cfg.n_layers * cfg.n_heads * (qk + v) * 2 * context / 2
+    heads_cache = cfg.n_layers * cfg.n_heads * (qk + v) * 2
+    cache = (cfg.n_layers * (cfg.kv_lora_rank + cfg.qk_rope_head_dim) * 2 if mla
+             else cfg.n_layers * cfg.n_kv_heads * 2 * cfg.head_dim * 2)
+    return {"total parameters": total, "active parameters": active, "context": context,
+            "forward FLOPs a token": 2 * products + attention_flops,
+            "training FLOPs a token": 3 * (2 * products + attention_flops),
+            "cache bytes a token": cache, "the same with plain multi-head": heads_cache,
+            "training memory, bytes": total * 16, "serving memory, bytes": total * 2 + cache * context}
+
+
+def main() -> None:
+    import config
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--context", type=int, help="tokens of context for FLOPs and cache (default: the model's longest)")
+    cfg, args = config.parse(parser, shapes=SHAPES)
+    print(f"{cfg.name}: {cfg.model.n_layers} layers, width {cfg.model.dim}, attention {cfg.model.attention}, "
+          f"{cfg.model.n_experts or 'no'} experts")
+    for name, value in cost_report(cfg.model, args.context).items():
+        unit = next((f"{value / 10**e:.4g}{s}" for e, s in ((12, "T"), (9, "G"), (6, "M"), (3, "k")) if value >= 10**e), "")
+        print(f"  {name:32s} {int(value):>24,d}  {unit}")
+
+
+if __name__ == "__main__":
+    main()

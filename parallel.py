@@ -1,0 +1,96 @@
+"""How a run starts, stops and goes on: its folder, its metrics, its checkpoints.
+
+Every training script keeps the same files in runs/NAME: config.json, metrics.jsonl (a line a step), samples.jsonl (a few
+whole responses now and then), checkpoint/ (everything needed to go on) and model/ (the result).
+"""
+
+import json
+import os
+import pickle
+import signal
+from dataclasses import asdict
+
+import torch
+
+
+def device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" stands for. ValueError if it is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device is '{name}'; use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine has no usable GPU; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class Run:
+    """A run folder. Use as a context manager: Ctrl-C or a termination signal then lets the current step end first."""
+
+    def __init__(self, folder: str, cfg, resume: bool, stage: str):
+        """stage names the checkpoint, so that two stages of a recipe can share a folder. With resume, an existing
+        checkpoint is taken up (`self.state`); without it, an existing run is an error and nothing is touched."""
+        self.folder, self.stage, self.stopped = folder, stage, False
+        self.metrics_path = os.path.join(folder, "metrics.jsonl")
+        self.samples_path = os.path.join(folder, "samples.jsonl")
+        self.checkpoint = os.path.join(folder, "checkpoint", f"{stage}.pt")
+        self.state: dict | None = None
+        settings = json.loads(json.dumps(asdict(cfg)))
+        if os.path.exists(self.checkpoint):
+            if not resume:
+                raise ValueError(f"'{folder}' already holds a run: add --resume to go on with it, or name another with --out")
+            self.state = self._load()
+            if changed := _differences(self.state["config"], settings):
+                raise ValueError(f"the run in '{folder}' was started with {changed}: resume with the same settings, or name another --out")
+            for path, size in self.state["sizes"].items():  # steps after the checkpoint will be done again
+                if os.path.exists(path):
+                    os.truncate(path, min(size, os.path.getsize(path)))
+        elif os.path.exists(self.metrics_path) and not resume:
+            raise ValueError(f"'{folder}' already holds a run: add --resume to go on with it, or name another with --out")
+        os.makedirs(os.path.dirname(self.checkpoint), exist_ok=True)
+        self.settings = settings
+
+    def _load(self) -> dict:
+        try:
+            return torch.load(self.checkpoint, weights_only=True)
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as e:
+            raise ValueError(f"the checkpoint {self.checkpoint} is damaged ({type(e).__name__}): restore it, or start anew "
+                             "with another --out") from None
+
+    def __enter__(self) -> "Run":
+        def stop(number, frame):
+            if self.stopped:  # a second time: at once
+                raise KeyboardInterrupt
+            self.stopped = True
+
+        self._handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc) -> None:
+        for s, handler in self._handlers.items():
+            signal.signal(s, handler)
+
+    def save(self, **state) -> None:
+        """Write the checkpoint beside the old one, then put it in its place."""
+        sizes = {p: os.path.getsize(p) for p in (self.metrics_path, self.samples_path) if os.path.exists(p)}
+        torch.save(state | {"config": self.settings, "sizes": sizes}, self.checkpoint + ".tmp")
+        os.replace(self.checkpoint + ".tmp", self.checkpoint)
+
+    def log(self, **metrics) -> None:
+        """One line of metrics.jsonl."""
+        with open(self.metrics_path, "a") as f:
+            f.write(json.dumps({"stage": self.stage} | {k: round(v, 6) if isinstance(v, float) else v for k, v in metrics.items()}) + "\n")
+
+    def sample(self, step: int, records: list[dict]) -> None:
+        with open(self.samples_path, "a") as f:
+            for r in records:
+                f.write(json.dumps({"stage": self.stage, "step": step} | r, ensure_ascii=False) + "\n")
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> str:
+    """The first setting that differs, as 'key value, not value'; "" if none. Lengths of runs may differ."""
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            if inner := _differences(old[key], value, prefix + key + "."):
+                return inner
+        elif old.get(key) != value and prefix + key != "grpo.steps":
+            return f"--{prefix}{key} {old.get(key)}, not {value}"
+    return ""

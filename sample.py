@@ -1,0 +1,183 @@
+"""The generation engine, and a small chat on top of it.
+
+    python sample.py runs/zero/model "Tom has 3 apples, finds 4. How many now?"
+    python sample.py runs/zero/model                 # chat: a question a line, Ctrl-D ends
+
+Every prompt is read once, however many responses are wanted; then all rows take one token at a time through the cache.
+Prompts of different lengths share a batch without left padding (see model.Cache), and finished rows leave it.
+"""
+
+import argparse
+import codecs
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import tokenizer as tokenizers
+from model import GPT, Cache
+
+
+@dataclass
+class Rollout:
+    """B = prompts x num_generations rows; the rows of one prompt stand together. Beyond a row's length: pad tokens, 0."""
+
+    tokens: Tensor  # [B, T] int64, prompt and response
+    prompt_lengths: Tensor  # [B]
+    lengths: Tensor  # [B] prompt and response together, the end token included
+    logprobs: Tensor  # [B, T] float32: log p of each response token as it was drawn (0 at prompt and padding)
+    finished: Tensor  # [B] bool: ended by the end token, not by max_new_tokens
+
+    def responses(self) -> list[list[int]]:
+        """Response token ids of each row, without the end token."""
+        ends = self.lengths - self.finished.long()
+        return [row[a:b] for row, a, b in zip(self.tokens.tolist(), self.prompt_lengths.tolist(), ends.tolist())]
+
+
+def sampling_logprobs(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Log-probabilities [B, V] of the distribution that is drawn from: temperature, then top-k, then top-p (nucleus)."""
+    logp = (logits.float() / temperature).log_softmax(-1)
+    if top_k:
+        least = logp.topk(min(top_k, logp.shape[-1]), -1).values[:, -1:]
+        logp = logp.masked_fill(logp < least, float("-inf"))
+    if top_p < 1.0:
+        ranked, order = logp.sort(-1, descending=True)
+        p = ranked.softmax(-1)
+        outside = p.cumsum(-1) - p >= top_p  # the token that crosses top_p still belongs
+        logp = logp.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), float("-inf"))
+    return logp.log_softmax(-1) if top_k or top_p < 1.0 else logp
+
+
+def draw(logp: Tensor, uniform: Tensor) -> Tensor:
+    """One token a row [B] by inverting the cumulative distribution at uniform [B] in [0, 1): one random number a row, not V."""
+    cumulative = logp.exp().cumsum(-1)
+    token = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
+    return token.clamp(max=logp.shape[-1] - 1)
+
+
+@torch.inference_mode()
+def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, max_new_tokens: int, temperature: float = 1.0,
+             top_p: float = 1.0, top_k: int = 0, seed: int | None = None,
+             on_token: Callable[[int, int], None] | None = None) -> Rollout:
+    """Sample num_generations responses to each prompt (token ids); temperature 0 is greedy.
+
+    Row i's random numbers do not depend on which other rows are still running, so a seed fixes every response.
+    on_token(row, token) is called for each token as it is drawn. ValueError for an empty prompt or one that leaves no
+    room in the model's context; max_new_tokens is cut to that room.
+    """
+    if not prompts or not all(prompts):
+        raise ValueError("a prompt is empty: give at least one token")
+    longest, context = max(map(len, prompts)), model.cfg.max_seq_len
+    if longest >= context:
+        raise ValueError(f"a prompt of {longest} tokens leaves no room in the model's context of {context}: shorten it")
+    steps = min(max_new_tokens, context - longest)
+    device, was_training, pad_id, eos_id = model.device, model.training, model.cfg.pad_id, model.cfg.eos_id
+    model.eval()
+    generator = torch.Generator(device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+
+    # prefill: each prompt once, padded on the right
+    P, n = longest, len(prompts)
+    lengths = torch.tensor([len(p) for p in prompts], device=device)  # [n]
+    tokens = torch.tensor([p + [pad_id] * (P - len(p)) for p in prompts], device=device)  # [n, P]
+    slots = torch.arange(P, device=device)
+    cache = Cache(P)
+    hidden = model(tokens, cache, positions=torch.where(slots < lengths[:, None], slots, -1), return_hidden=True)
+    logits = model.lm_head(hidden[torch.arange(n, device=device), lengths - 1])  # [n, V] at each prompt's last token
+
+    # one row for each response
+    group = torch.arange(n, device=device).repeat_interleave(num_generations)  # [B]
+    B = len(group)
+    cache, logits, prompt_lengths = cache.select(group, P + steps), logits[group], lengths[group]
+    out = torch.full((B, P + steps), pad_id, device=device)
+    out[:, :P] = tokens[group]
+    logprobs = torch.zeros(B, P + steps, device=device)
+    ends = prompt_lengths + steps  # [B] length of each row, until it is known better
+    finished = torch.zeros(B, dtype=torch.bool, device=device)
+    rows = torch.arange(B, device=device)  # the row that each line of the running batch stands for
+    running = torch.ones(B, dtype=torch.bool, device=device)
+    for t in range(steps):
+        if temperature == 0:
+            logp = logits.float().log_softmax(-1)
+            token = logp.argmax(-1)
+        else:
+            logp = sampling_logprobs(logits, temperature, top_k, top_p)
+            token = draw(logp, torch.rand(B, generator=generator, device=device)[rows])
+        position = prompt_lengths[rows] + t  # [b]
+        live = rows[running]
+        out[live, position[running]] = token[running]
+        logprobs[live, position[running]] = logp.gather(1, token[:, None])[running, 0]
+        if on_token:
+            for r, i in zip(live.tolist(), token[running].tolist()):
+                on_token(r, i)
+        ended = running & (token == eos_id)
+        finished[rows[ended]], ends[rows[ended]] = True, position[ended] + 1
+        running = running & ~ended
+        alive = int(running.sum())
+        if alive == 0 or t == steps - 1:
+            break
+        if alive < 0.8 * len(rows):  # leaving the batch copies the cache, so wait until it pays
+            rows, token, position, cache = rows[running], token[running], position[running], cache.select(running.nonzero()[:, 0])
+            running = running[running]
+        logits = model(token[:, None], cache, positions=position[:, None])[:, 0]  # [b, V]
+    model.train(was_training)
+    T = int(ends.max())
+    return Rollout(out[:, :T], prompt_lengths, ends, logprobs[:, :T], finished)
+
+
+def main() -> None:
+    import config
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="model folder, such as runs/zero/model")
+    parser.add_argument("prompt", nargs="?", help="one question; without it, a chat")
+    parser.add_argument("--temperature", type=float, default=0.6, help="0 is greedy (default 0.6, as the paper's evaluations)")
+    parser.add_argument("--top-p", type=float, default=0.95)
+    parser.add_argument("--top-k", type=int, default=0, help="0: all")
+    parser.add_argument("--max-new-tokens", type=int, default=400)
+    parser.add_argument("--seed", type=int)
+    args = parser.parse_args()
+    with config.user_errors():
+        if args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0 or args.max_new_tokens < 1:
+            raise ValueError("--temperature and --top-k must not be negative, --top-p is in (0, 1], --max-new-tokens at least 1")
+        if args.prompt is not None and not args.prompt.strip():
+            raise ValueError("the prompt is empty: ask something")
+        model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)
+        if args.prompt is not None:
+            respond(model, tokenizer, args.prompt, args)
+        while args.prompt is None:
+            try:
+                prompt = input("> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                print()
+                break
+            if prompt:
+                try:
+                    respond(model, tokenizer, prompt, args)
+                except ValueError as e:  # a question too long ends itself, not the chat
+                    print(e)
+
+
+def respond(model: GPT, tokenizer: tokenizers.Tokenizer, prompt: str, args: argparse.Namespace) -> None:
+    """Stream one response to stdout: the thinking dim (on a terminal) and set apart, then the answer."""
+    color = sys.stdout.isatty()
+    marks = {tokenizer.special.get(k): v for k, v in {
+        "<think>": ("\033[2m" if color else "") + "thinking: ", "</think>": ("\033[0m" if color else "") + "\n",
+        "<answer>": "answer: ", "</answer>": "", "<|end|>": ""}.items()}
+    utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def show(_: int, token: int) -> None:
+        print(marks[token] if token in marks else utf8.decode(tokenizer.decode_bytes(token)), end="", flush=True)
+
+    rollout = generate(model, [tokenizer.prompt(prompt)], max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_p=args.top_p,
+                       top_k=args.top_k, seed=args.seed, on_token=show)
+    print("\033[0m" if color else "", "" if rollout.finished[0] else "[cut off at --max-new-tokens or the context]", sep="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""DeepSeek-R1-Zero: reinforcement learning on a base model, and nothing else [2501.12948, section 2.2].
+
+    python train_zero.py                                   # laptop: pretrains the base if there is none, then RL
+    python train_zero.py --quick                           # the same in a few minutes
+    python train_zero.py --data gsm8k_train.jsonl          # the same loop on a benchmark's problems
+
+No worked solution is ever shown in this stage: the model samples, rules score accuracy and format, GRPO updates. At the
+end the base and Zero are evaluated on the same held-out problems, and curves.png shows the way there.
+
+Deviations from the paper: the base is pretrained here, on the synthetic web text of data.py; the prompt has the roles of
+the paper's template without its sentence; each step takes problems of all tasks in equal parts.
+"""
+
+import argparse
+import json
+import os
+import random
+import time
+
+import matplotlib
+from tqdm import tqdm
+
+import eval as evaluation
+import grpo
+import parallel
+import sft
+import tokenizer as tokenizers
+from data import Problem, World, load_jsonl
+from model import GPT
+
+QUICK = {"sft.tokens": 2_000_000, "grpo.steps": 20, "eval.problems": 32, "eval.k": 8}
+
+
+def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> list[Problem]:
+    """The problems of a step: the world's next ones, the tasks in turn, or the next of the data set, shuffled each epoch."""
+    n = cfg.grpo.problems_per_step
+    if dataset is None:
+        tasks = cfg.world.tasks
+        return [world.problem(tasks[i % len(tasks)], i) for i in range(step * n, (step + 1) * n)]
+    out = []
+    for i in range(step * n, (step + 1) * n):
+        epoch, place = divmod(i, len(dataset))
+        order = random.Random(f"{cfg.seed} {epoch}").sample(range(len(dataset)), len(dataset))
+        out.append(dataset[order[place]])
+    return out
+
+
+def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None) -> str:
+    """GRPO on the model in folder `base`; returns the folder of the result. KeyboardInterrupt after a clean stop."""
+    with parallel.Run(out, cfg, resume, "zero") as run:
+        device = parallel.device(cfg.device)
+        model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
+        optimizer = grpo.make_optimizer(model, cfg.grpo)
+        ref = GPT.from_pretrained(base, device=device).requires_grad_(False) if cfg.grpo.kl_beta else None
+        world, done = World(cfg.seed, cfg.world), 0
+        if run.state:
+            model.load_state_dict(run.state["model"])
+            optimizer.load_state_dict(run.state["optimizer"])
+            if ref:
+                ref.load_state_dict(run.state["ref"])
+            done = run.state["step"]
+        with tqdm(total=cfg.grpo.steps, initial=done, unit="step", desc="zero") as bar:
+            for step in range(done, cfg.grpo.steps):
+                if ref and cfg.grpo.ref_every and step and step % cfg.grpo.ref_every == 0:
+                    ref.load_state_dict(model.state_dict())
+                problems = problems_of(step, cfg, world, dataset)
+                metrics, records = grpo.step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, step, cfg.seed, ref)
+                run.log(step=step + 1, **metrics)
+                if step % 10 == 0:
+                    run.sample(step + 1, records[:: max(1, len(records) // 8)])
+                bar.update()
+                bar.set_postfix(accuracy=f"{metrics['rewards/accuracy/mean']:.2f}", format=f"{metrics['rewards/format/mean']:.2f}",
+                                length=f"{metrics['completions/mean_length']:.0f}")
+                if (step + 1) % cfg.grpo.save_every == 0 or run.stopped or step + 1 == cfg.grpo.steps:
+                    run.save(model=model.state_dict(), optimizer=optimizer.state_dict(), ref=ref and ref.state_dict(), step=step + 1)
+                if run.stopped:
+                    raise KeyboardInterrupt
+        folder = os.path.join(out, "model")
+        tokenizer.save(folder)
+        model.save_pretrained(folder)
+    return folder
+
+
+def plot_curves(metrics_path: str, path: str) -> None:
+    """Accuracy, length, format and language consistency against RL steps, one line a task, to a PNG."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with open(metrics_path) as f:
+        rows = [r for r in map(json.loads, f) if r["stage"] == "zero"]
+    tasks = sorted(k.removesuffix("/accuracy") for k in rows[-1] if k.endswith("/accuracy"))
+    fig, axes = plt.subplots(1, 4, figsize=(16, 3.6))
+    for ax, (key, title) in zip(axes, (("accuracy", "accuracy (pass@1, training problems)"), ("mean_length", "response length, tokens"),
+                                       ("format", "format followed"), ("language_consistency", "words in the problem's language"))):
+        for color, task in zip(("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"), tasks):
+            points = [(r["step"], r[f"{task}/{key}"]) for r in rows if f"{task}/{key}" in r]
+            x, y = zip(*points)
+            smooth = [sum(y[max(0, i - 4) : i + 1]) / len(y[max(0, i - 4) : i + 1]) for i in range(len(y))]
+            ax.plot(x, y, color=color, alpha=0.25, lw=1)
+            ax.plot(x, smooth, color=color, label=task)
+        ax.set(title=title, xlabel="RL step")
+        ax.grid(alpha=0.3)
+        if key != "mean_length":
+            ax.set_ylim(-0.02, 1.02)
+    axes[0].legend()
+    fig.tight_layout()
+    fig.savefig(path + ".tmp", dpi=110, format="png")
+    os.replace(path + ".tmp", path)
+    plt.close(fig)
+
+
+def before_after(before: list[evaluation.Report], after: list[evaluation.Report], sets: dict[str, list[Problem]]) -> str:
+    """For each task, one held-out problem that Zero now solves more often than the base did, with a response of each."""
+    out = []
+    for b, a, problems in zip(before, after, sets.values()):
+        k = a.k
+
+        def right(report, i, k=k):
+            return sum(s["correct"] for s in report.samples[i * k : (i + 1) * k])
+
+        best = max(range(len(problems)), key=lambda i: (right(a, i) - right(b, i), -i))
+        shown = [next((s for s in r.samples[best * k : (best + 1) * k] if s["correct"] == want), r.samples[best * k])
+                 for r, want in ((b, False), (a, True))]
+        out.append(f"[{a.task}] {problems[best].prompt}\n  base ({right(b, best)} of {k} right): {shown[0]['response']}\n"
+                   f"  Zero ({right(a, best)} of {k} right): {shown[1]['response']}")
+    return "\n".join(out)
+
+
+def main() -> None:
+    import config
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/zero", help="run folder (default runs/zero)")
+    parser.add_argument("--base", help="model folder to start from (default: pretrained into OUT/base)")
+    parser.add_argument("--data", help="JSONL file of problems to train on, instead of the world's")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    cfg, args = config.parse(parser, quick=QUICK)
+    started = time.time()
+    with config.user_errors():
+        dataset = load_jsonl(args.data) if args.data else None
+        try:
+            base = args.base
+            if base is None:
+                if not os.path.exists(os.path.join(args.out, "base", "model", "model.safetensors")):
+                    print("there is no base model yet: pretraining one first", flush=True)
+                base = sft.pretrain(cfg, os.path.join(args.out, "base"), args.resume)
+            print(f"reinforcement learning on {base}; into {args.out}", flush=True)
+            folder = train(cfg, base, args.out, args.resume, dataset)
+        except KeyboardInterrupt:
+            raise ValueError(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume") from None
+        config.save(cfg, os.path.join(args.out, "config.json"))
+        tokenizer = tokenizers.load(base)
+        if dataset is None:
+            sets = evaluation.held_out(cfg.world, cfg.eval, cfg.world.tasks, cfg.seed)
+        else:
+            sets = {dataset[0].task: dataset[: cfg.eval.problems]}
+        reports = {}
+        for name, where in (("base", base), ("zero", folder)):
+            model = GPT.from_pretrained(where, device=parallel.device(cfg.device))
+            reports[name] = [evaluation.evaluate(model, tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
+                             for task, problems in sets.items()]
+        rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]
+        plot_curves(os.path.join(args.out, "metrics.jsonl"), os.path.join(args.out, "curves.png"))
+        evaluation.save_reports(rows, os.path.join(args.out, "eval.json"))
+        print(f"\nbefore and after, the same {'held-out' if dataset is None else 'training'} problem:\n" + before_after(*reports.values(), sets))
+        print("\n" + evaluation.table(rows))
+        print(f"\nmodel: {folder}\ncurves: {args.out}/curves.png\nfigures: {args.out}/eval.json\nminutes: {(time.time() - started) / 60:.1f}"
+              f"\ntry it: python sample.py {folder}")
+
+
+if __name__ == "__main__":
+    main()
