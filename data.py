@@ -30,12 +30,12 @@ class WorldConfig:
     tasks: tuple[str, ...] = TASKS
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
     direct: float = 0.7  # texts that blurt out an answer (arithmetic)
-    direct_countdown: float = 0.5
-    wrong: float = 0.7  # share of those answers that are wrong
+    direct_countdown: float = 0.3
+    wrong: float = 0.85  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
     broken_tags: float = 0.1  # share of those that forget or misplace one
-    slip: float = 0.06  # chance that a written step is wrong at first
-    uncaught: float = 0.1  # share of slips that nobody notices
+    slip: float = 0.1  # chance that a written step is wrong at first
+    uncaught: float = 0.5  # arithmetic: share of slips that nobody notices
     mixed: float = 0.15  # reasoned texts that change language on the way
     max_tries: int = 8  # countdown: attempts before an author gives up
 
@@ -53,7 +53,7 @@ class Problem:
 
 # level: numbers that a task draws from
 ARITHMETIC = {
-    1: dict(start=20, most=20, change=9, steps=(2, 6)),
+    1: dict(start=20, most=20, change=9, steps=(2, 8)),
     2: dict(start=50, most=100, change=30, steps=(4, 12)),
     3: dict(start=500, most=1000, change=300, steps=(6, 20)),
 }
@@ -209,7 +209,7 @@ class World:
             if p.task == "countdown":
                 answer, _ = random_expression(rng, p.tests["numbers"], COUNTDOWN[self.cfg.level]["value"])
             else:
-                answer = str(max(0, int(answer) + rng.choice([-3, -2, -1, 1, 2, 3])))
+                answer = str(rng.randint(0, ARITHMETIC[self.cfg.level]["most"]))
         return PHRASES[p.language]["guess"].format(a=answer), answer
 
     def _steps(self, rng: random.Random, p: Problem) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import rewards as rw
 from data import Problem
-from model import GPT, chunked_logprobs
+from model import GPT, Cache, chunked_logprobs
 from rewards import RewardConfig
 from sample import Rollout, generate
 from sft import micro_batches
@@ -171,53 +171,99 @@ def _mean(values) -> float:
     return sum(values) / len(values)
 
 
+@dataclass
+class Responses:
+    """A rollout's responses, shifted to the left edge: column j is response token j, whatever the prompt's length."""
+
+    inputs: Tensor  # [B, R] the token before: the prompt's last one, then the response's
+    targets: Tensor  # [B, R]
+    positions: Tensor  # [B, R] of the inputs, -1 beyond the end
+    logprobs: Tensor  # [B, R] as they were drawn
+    lengths: list[int]
+
+    @classmethod
+    def of(cls, batch: Rollout) -> "Responses":
+        lengths = batch.lengths - batch.prompt_lengths  # [B]
+        index = (batch.prompt_lengths - 1)[:, None] + torch.arange(int(lengths.max()), device=lengths.device)  # [B, R]
+        inside = index < (batch.lengths - 1)[:, None]
+        here, after = index.clamp(max=batch.tokens.shape[1] - 1), (index + 1).clamp(max=batch.tokens.shape[1] - 1)
+        return cls(batch.tokens.gather(1, here), batch.tokens.gather(1, after), torch.where(inside, index, -1),
+                   batch.logprobs.gather(1, after), lengths.tolist())
+
+
+def read_prompts(model: GPT, batch: Rollout, rows: list[int]) -> Cache:
+    """What the model remembers of the prompts of these rows, all but their last tokens; gradients flow through it."""
+    cache = Cache()
+    ends = batch.prompt_lengths[rows] - 1  # [n]
+    slots = torch.arange(max(1, int(ends.max())), device=ends.device)
+    model(batch.tokens[rows, : len(slots)], cache, torch.where(slots < ends[:, None], slots, -1), return_hidden=True)
+    return cache
+
+
+def response_logprobs(model: GPT, prompts: Cache, which: Tensor, responses: Responses, rows: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(log p [b, R] of the response tokens of some rows, their mask [b, R]); row i continues prompts[which[i]]."""
+    R = max(responses.lengths[i] for i in rows.tolist())
+    positions = responses.positions[rows, :R]
+    mask = positions >= 0
+    hidden = model(responses.inputs[rows, :R], prompts.select(which), positions, return_hidden=True)
+    picked = chunked_logprobs(hidden[mask], model.lm_head.weight, responses.targets[rows, :R][mask], temperature)
+    return torch.zeros(mask.shape, dtype=picked.dtype, device=mask.device).masked_scatter(mask, picked), mask
+
+
 def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advantages: Tensor, cfg: GRPOConfig, lr: float,
            rng: random.Random, ref: GPT | None = None) -> dict[str, float]:
-    """cfg.minibatches optimiser steps over one rollout; rows with no advantage are never run through the model."""
+    """cfg.minibatches optimiser steps over one rollout, a question's group never split between them.
+
+    Groups without spread are never run through the model, and each prompt is read once for its whole group: the
+    responses' gradients are gathered at the prompt's cache and sent on through it together.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    rows = advantages.nonzero()[:, 0].tolist()
-    sums: dict[str, float] = {"grad_norm": 0.0, "loss": 0.0, "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0, "kl": 0.0, "tokens": 0.0}
-    gaps, load, steps = [0.0], {}, 0
-    rng.shuffle(rows)
-    size = -(-len(rows) // cfg.minibatches)  # rounded up
-    T = batch.tokens.shape[1]
-    slots = torch.arange(T, device=model.device)
-    lengths = batch.lengths.tolist()
-    for start in range(0, len(rows), max(size, 1)):
-        mini = rows[start : start + size]
-        mask = (slots >= batch.prompt_lengths[mini, None]) & (slots < batch.lengths[mini, None])  # [b, T]
-        normalizer = float(len(mini)) if cfg.average == "sequence" else mask.sum().item()
-        for group in micro_batches([lengths[i] for i in mini], cfg.micro_tokens):
-            part = torch.tensor([mini[i] for i in group], device=model.device)
-            longest = max(lengths[mini[i]] for i in group)
-            tokens, part_mask = batch.tokens[part, :longest], mask[group, :longest]
-            positions = torch.where(slots[:longest] < batch.lengths[part, None], slots[:longest], -1)
-            old = batch.logprobs[part, :longest]
-            logprobs = token_logprobs(model, tokens, cfg.temperature, part_mask, positions)
+    G, device = cfg.group_size, model.device
+    questions = advantages.view(-1, G).abs().sum(1).nonzero()[:, 0].tolist()
+    rng.shuffle(questions)
+    size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
+    responses = Responses.of(batch)
+    sums = dict.fromkeys(("loss", "grad_norm", "clip_ratio/low_mean", "clip_ratio/high_mean", "kl", "tokens", "gap"), 0.0)
+    widest_gap, load, steps = 0.0, {}, 0
+    for start in range(0, len(questions), size):
+        mini = questions[start : start + size]
+        rows = [q * G + j for q in mini for j in range(G)]
+        lengths = [responses.lengths[i] for i in rows]
+        normalizer = float(len(rows) if cfg.average == "sequence" else sum(lengths))
+        prompts = read_prompts(model, batch, [q * G for q in mini])
+        leaves = prompts.detached()
+        with torch.no_grad():
+            ref_prompts = read_prompts(ref, batch, [q * G for q in mini]) if ref else None
+        for group in micro_batches(lengths, cfg.micro_tokens):
+            part, which = torch.tensor([rows[i] for i in group], device=device), torch.tensor([i // G for i in group], device=device)
+            logprobs, mask = response_logprobs(model, leaves, which, responses, part, cfg.temperature)
+            balance = model.balance_loss()
             ref_logprobs = None
-            if ref is not None:
+            if ref:
                 with torch.no_grad():
-                    ref_logprobs = token_logprobs(ref, tokens, cfg.temperature, part_mask, positions)
-            loss, metrics = policy_loss(logprobs, old, advantages[part], part_mask, cfg, ref_logprobs, normalizer)
-            (loss + model.balance_loss() * (len(group) / len(mini))).backward()
-            sums["loss"] += loss.item()
+                    ref_logprobs, _ = response_logprobs(ref, ref_prompts, which, responses, part, cfg.temperature)
+            old = responses.logprobs[part, : mask.shape[1]]
+            loss, metrics = policy_loss(logprobs, old, advantages[part], mask, cfg, ref_logprobs, normalizer)
+            (loss + balance * (len(group) / len(rows))).backward()
+            metrics["loss"] = loss.item()
+            if start == 0:  # before the first update the two should agree: what is left is the engines' difference
+                gap = (logprobs.detach() - old)[mask].abs()
+                widest_gap = max(widest_gap, gap.max().item())
+                metrics["gap"] = gap.sum().item() / sum(lengths)
             for k, v in metrics.items():
                 sums[k] += v
-            if start == 0:  # before the first update the two should agree: what is left is the engines' difference
-                gap = (logprobs.detach() - old)[part_mask].abs()
-                gaps.append(gap.max().item())
-                sums["gap"] = sums.get("gap", 0.0) + gap.mean().item() * len(group) / len(mini)
+        prompts.backward(leaves)
         sums["grad_norm"] += torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm).item()
         optimizer.step()
         model.zero_grad(set_to_none=True)
         load = model.update_balance()
         steps += 1
-    tokens = max(sums.pop("tokens"), 1.0)
-    out = {k: v / tokens for k, v in sums.items() if k.startswith(("clip", "kl"))}
+    tokens = sums.pop("tokens")
+    out = {k: sums[k] / max(tokens, 1.0) for k in ("clip_ratio/low_mean", "clip_ratio/high_mean", "kl")}
     return out | {"loss": sums["loss"] / max(steps, 1), "grad_norm": sums["grad_norm"] / max(steps, 1), "learning_rate": lr,
-                  "sampling/sampling_logp_difference/mean": sums.get("gap", 0.0),
-                  "sampling/sampling_logp_difference/max": max(gaps), "trained_tokens": tokens} | load
+                  "sampling/sampling_logp_difference/mean": sums["gap"], "sampling/sampling_logp_difference/max": widest_gap,
+                  "trained_tokens": tokens} | load
 
 
 def make_optimizer(model: GPT, cfg: GRPOConfig) -> torch.optim.Optimizer:

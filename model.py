@@ -142,7 +142,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
     q [B, H, T, d], k [B, G, S, d], v [B, G, S, dv] with G dividing H; mask [B, 1, T, S] is True where a query may look,
     None means causal (T = S). Returns [B, H, T, dv].
     """
-    if q.device.type == "cpu":  # the CPU kernel's bf16 backward takes 2.2x its float32 time (64 x 4 x 128 x 32, 2 cores)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # the CPU kernel's bf16 backward takes 2.2x its float32 time (64 x 4 x 128 x 32, 2 cores)
         q, k, v = q.float(), k.float(), v.float()
     with torch.autocast(q.device.type, enabled=False):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale,
@@ -155,9 +155,12 @@ class Cache:
     A token's slot is not its position: rows of a batch may have prompts of different lengths, padded on the right, and
     every row writes its next token to the same slot. `valid` [B, slots] says which slots hold a real token. Keys carry
     their rotary position already, so the order of slots does not matter.
+
+    With a capacity the slots are reserved once and written in place (generation); without, the tensors grow by
+    concatenation, and gradients flow back through them (training on responses that share a prompt).
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int | None = None):
         self.capacity, self.length = capacity, 0
         self.layers: dict[int, tuple[Tensor, ...]] = {}
         self.valid: Tensor | None = None
@@ -165,6 +168,10 @@ class Cache:
     def append(self, layer: int, *new: Tensor) -> list[Tensor]:
         """Store new [B, heads, T, width] tensors; return each with all slots up to and including them."""
         end = self.length + new[0].shape[2]
+        if self.capacity is None:
+            old = self.layers.get(layer, [x[:, :, :0] for x in new])
+            self.layers[layer] = tuple(torch.cat([a, b.to(a.dtype)], 2) for a, b in zip(old, new))
+            return list(self.layers[layer])
         if layer not in self.layers:
             self.layers[layer] = tuple(x.new_empty(*x.shape[:2], self.capacity, x.shape[3]) for x in new)
         for store, x in zip(self.layers[layer], new):
@@ -176,10 +183,26 @@ class Cache:
         out = Cache(capacity or self.capacity)
         out.length, out.valid = self.length, self.valid[rows]
         for layer, stores in self.layers.items():
+            if out.capacity is None:
+                out.layers[layer] = tuple(s.index_select(0, rows) for s in stores)
+                continue
             out.layers[layer] = tuple(s.new_empty(len(rows), s.shape[1], out.capacity, s.shape[3]) for s in stores)
             for new, old in zip(out.layers[layer], stores):
                 new[:, :, : self.length] = old[rows, :, : self.length]
         return out
+
+    def detached(self) -> "Cache":
+        """The same contents as leaves of a new graph, which gather gradients of their own."""
+        out = Cache(self.capacity)
+        out.length, out.valid = self.length, self.valid
+        out.layers = {layer: tuple(x.detach().requires_grad_() for x in stores) for layer, stores in self.layers.items()}
+        return out
+
+    def backward(self, leaves: "Cache") -> None:
+        """Send on the gradients that `leaves`, from detached(), has gathered."""
+        pairs = [(x, leaf.grad) for layer, stores in self.layers.items() for x, leaf in zip(stores, leaves.layers[layer]) if leaf.grad is not None]
+        if pairs:
+            torch.autograd.backward(*zip(*pairs))
 
 
 # ---------------------------------------------------------------------------------------------- attention
@@ -435,7 +458,7 @@ class GPT(nn.Module):
             positions = torch.arange(start, start + T, device=tokens.device).expand(B, T)
         valid, mask = positions >= 0, None
         if cache is not None:
-            if start + T > cache.capacity:
+            if cache.capacity is not None and start + T > cache.capacity:
                 raise ValueError(f"the cache holds {cache.capacity} tokens; {start + T} are needed: make it larger")
             cache.valid = valid if cache.valid is None else torch.cat([cache.valid, valid], 1)  # [B, S]
             if start:

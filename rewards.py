@@ -28,7 +28,7 @@ class RewardConfig:
 _TAGS = re.compile(r"</?(?:think|answer)>")
 _FORMAT = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
-_SAID = re.compile(r"(?:the answer is|答案是)[ :：]*([^\n。]*)", re.IGNORECASE)
+_SAID = re.compile(r"(?:the answer is|答案是)[ :：]*", re.IGNORECASE)
 
 
 def format_reward(text: str) -> float:
@@ -53,8 +53,9 @@ def extract_answer(text: str) -> str | None:
         return boxed.strip() or None
     if "#### " in text:
         return text.rpartition("#### ")[2].split("\n")[0].strip() or None
-    if found := _SAID.findall(text):
-        return found[-1].strip().removesuffix(".").strip() or None
+    *before, said = _SAID.split(text)
+    if before:
+        return re.split(r"[\n。]", said)[0].strip().removesuffix(".").strip() or None
     return None
 
 

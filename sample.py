@@ -57,7 +57,7 @@ def draw(logp: Tensor, uniform: Tensor) -> Tensor:
     return token.clamp(max=logp.shape[-1] - 1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, max_new_tokens: int, temperature: float = 1.0,
              top_p: float = 1.0, top_k: int = 0, seed: int | None = None,
              on_token: Callable[[int, int], None] | None = None) -> Rollout:

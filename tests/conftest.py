@@ -1,0 +1,39 @@
+import os
+import sys
+
+import pytest
+import torch
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+SHARED_DATA = os.path.join(ROOT, "..", "shared", "data")  # benchmark files, where somebody has put them
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def world_tokenizer():
+    import tokenizer
+    from data import World, WorldConfig
+
+    world = World(0, WorldConfig())
+    return tokenizer.train((p + r for p, r in (world.text(i) for i in range(2000))), 1024)
+
+
+@pytest.fixture
+def tiny_model(world_tokenizer):
+    """A small model for the world's tokenizer, with weights large enough that every path matters."""
+    from model import GPT, ModelConfig
+
+    t = world_tokenizer
+    model = GPT(ModelConfig(vocab_size=t.vocab_size, dim=32, n_layers=2, n_heads=2, hidden_dim=48, expert_dim=16, n_experts=4,
+                            kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, pad_id=t.pad_id, eos_id=t.eos_id))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(5)
+    return model

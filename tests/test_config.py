@@ -1,0 +1,45 @@
+import argparse
+import json
+
+import pytest
+
+import config
+
+
+def parse(*argv, **kw):
+    return config.parse(argparse.ArgumentParser(), argv=list(argv), **kw)[0]
+
+
+def test_overrides_reach_their_section_with_their_type():
+    cfg = parse("--grpo.lr", "1e-6", "--model.tie_embeddings=false", "--world.tasks", "countdown,arithmetic", "--model.q_lora_rank", "7", "--seed", "3")
+    assert (cfg.grpo.lr, cfg.model.tie_embeddings, cfg.world.tasks, cfg.model.q_lora_rank, cfg.seed) == (1e-6, False, ("countdown", "arithmetic"), 7, 3)
+    assert parse("--model.q_lora_rank", "none").model.q_lora_rank is None
+
+
+def test_presets_and_quick():
+    assert parse().model.dim == 128 and parse("--config", "small").model.dim == 768
+    cfg = parse("--quick", "--grpo.steps", "7", quick={"grpo.steps": 3, "sft.tokens": 5})
+    assert (cfg.grpo.steps, cfg.sft.tokens) == (7, 5)  # a flag beats --quick
+    for name in config.PRESETS:
+        config.make(name)
+    assert parse("--config", "x-1b", shapes={"x-1b": {"dim": 99}}).model.dim == 99
+
+
+@pytest.mark.parametrize("argv,message", [
+    (("--grpo.lrr", "1"), "there is no setting '--grpo.lrr'; the nearest is '--grpo.lr'"), (("--config", "tyni"), "the nearest is 'tiny'"),
+    (("--grpo.steps", "many"), "--grpo.steps should be a int, not 'many'"), (("--grpo.steps",), "--grpo.steps needs a value"),
+    (("stray",), "'stray' is not understood"), (("--model.tie_embeddings", "maybe"), "should be a bool"), (("--model", "x"), "there is no setting '--model'"),
+    (("--model.attention", "mlp"), "model.attention is 'mlp'"), (("--quik",), "the nearest is '--quick'")])
+def test_mistakes_are_one_sentence_and_status_2(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*argv, quick={})
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and message in err and err.count("\n") == 1
+
+
+def test_every_key_is_found_and_saved(tmp_path):
+    cfg = config.make()
+    assert {"seed", "model.dim", "world.direct", "sft.muon_lr", "grpo.clip_low", "rewards.format", "eval.k"} <= set(config.keys(cfg))
+    config.save(cfg, str(tmp_path / "c.json"))
+    with open(tmp_path / "c.json") as f:
+        assert json.load(f)["grpo"]["group_size"] == 16

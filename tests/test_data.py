@@ -1,0 +1,160 @@
+import json
+import os
+import re
+
+import pytest
+from conftest import SHARED_DATA
+
+import rewards as rw
+from data import COUNTDOWN, TASKS, Problem, World, WorldConfig, is_test, load_jsonl, random_expression
+
+
+def read_back(prompt: str) -> str:
+    """The key of a problem, from nothing but its printed prompt."""
+    numbers = [int(n) for n in re.findall(r"\d+", prompt)]
+    if prompt.startswith(("Use", "用")):
+        return f"countdown {sorted(numbers[:-1])} {numbers[-1]}"
+    losing = r"loses|sells|gives|breaks|丢了|卖掉|送出|打破"
+    signs = [-1 if re.fullmatch(losing, verb) else 1 for verb in re.findall(r",\s?([a-z]+|[\u4e00-\u9fff]+?) ?\d", prompt)]
+    return f"arithmetic {numbers[0]} {[s * n for s, n in zip(signs, numbers[1:], strict=True)]}"
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_answers_are_right(level):
+    world = World(1, WorldConfig(level=level))
+    for i in range(200):
+        p = world.problem("arithmetic", i)
+        assert int(p.answer) == p.tests["start"] + sum(d for _, d in p.tests["steps"]) and int(p.answer) >= 0
+        p = world.problem("countdown", i)
+        assert rw.countdown_correct(p.answer, p.tests["numbers"], p.tests["target"])
+
+
+def test_no_test_problem_is_ever_trained_on():
+    """Corpus texts and RL prompts of several seeds, read back from what is printed, against the evaluation problems."""
+    held_out = {World.key(p) for task in TASKS for seed in (0, 1) for p in World(seed, WorldConfig()).problems(task, 128, "test")}
+    assert len(held_out) > 150
+    trained = set()
+    for seed in (0, 1, 2):
+        world = World(seed, WorldConfig())
+        trained |= {read_back(world.text(i)[0]) for i in range(5000)}
+        trained |= {read_back(world.problem(task, i).prompt) for task in TASKS for i in range(1500)}
+    assert len(trained) > 5000 and not held_out & trained
+    assert all(is_test(k) for k in held_out) and not any(is_test(k) for k in trained)
+
+
+def test_the_key_is_what_the_prompt_says():
+    world = World(3, WorldConfig())
+    for task in TASKS:
+        for p in world.problems(task, 100, "test"):
+            assert read_back(p.prompt) == World.key(p)
+
+
+def test_same_seed_same_world():
+    a, b, c = World(0, WorldConfig()), World(0, WorldConfig()), World(1, WorldConfig())
+    assert [a.text(i) for i in (5, 3, 900)] == [b.text(i) for i in (5, 3, 900)]
+    assert a.problems("countdown", 5, start=10) == [b.problem("countdown", i) for i in range(10, 15)]
+    assert a.text(5) != c.text(5) and a.problem("arithmetic", 0) != c.problem("arithmetic", 0)
+    texts = a.texts(7)
+    assert next(texts) == a.text(7) and next(texts) == a.text(8)
+
+
+def test_evaluation_problems_are_distinct():
+    keys = [World.key(p) for p in World(0, WorldConfig()).problems("arithmetic", 200, "test")]
+    assert len(keys) == len(set(keys)) == 200
+
+
+def shares(cfg: WorldConfig, task: str, n=1500) -> dict[str, float]:
+    world, seen = World(0, cfg), []
+    for i in range(n):
+        prompt, response = world.text(i)
+        if prompt.startswith(("Use", "用")) == (task == "countdown"):
+            seen.append((prompt, response))
+    direct = [r for _, r in seen if "maybe" in r or "大概" in r]
+    return {"direct": len(direct) / len(seen), "format": sum(rw.format_reward(r) for _, r in seen) / len(seen),
+            "slips": sum("wait" in r or "等等" in r for _, r in seen) / len(seen),
+            "mixed": sum(rw.language_consistency(rw.thinking(r), "zh" if re.search(r"[\u4e00-\u9fff]", p) else "en") < 1 for p, r in seen) / len(seen)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_proportions_are_those_of_the_config(task):
+    s = shares(WorldConfig(direct=0.6, direct_countdown=0.6, tags=0.5, broken_tags=0.2, mixed=0.5), task)
+    assert s["direct"] == pytest.approx(0.6, abs=0.06) and s["format"] == pytest.approx(0.4, abs=0.06) and 0.05 < s["mixed"] < 0.35
+    none = shares(WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0, mixed=0), task)
+    assert none == {"direct": 0, "format": 1, "slips": 0, "mixed": 0}
+
+
+def test_careful_authors_are_right_and_say_so():
+    world = World(0, WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3))
+    for i in range(600):
+        prompt, response = world.text(i)
+        if prompt.startswith(("Use", "用")):
+            *numbers, target = map(int, re.findall(r"\d+", prompt))
+            gave_up = "give up" in response or "算了" in response
+            assert rw.countdown_correct(rw.extract_answer(response), numbers, target) != gave_up
+            for expression, value in re.findall(r"([0-9()+*/-]+)=\d+(?: wait no |等等不对)(\d+)", response):
+                assert rw.countdown_correct(expression, [int(n) for n in re.findall(r"\d+", expression)], int(value))
+        else:
+            _, steps = read_back(prompt).split(" [")
+            start = int(re.search(r"\d+", prompt)[0])
+            assert int(rw.extract_answer(response)) == start + sum(map(int, steps.strip("]").split(", ")))
+
+
+def test_random_expressions_are_what_they_say():
+    import random
+
+    rng = random.Random(0)
+    for level in COUNTDOWN.values():
+        for _ in range(300):
+            numbers = [rng.randint(1, level["number"]) for _ in range(level["count"])]
+            expression, value = random_expression(rng, numbers, level["value"])
+            assert 0 <= value <= level["value"] and rw.countdown_correct(expression, numbers, value)
+
+
+def test_wrong_settings():
+    with pytest.raises(ValueError, match="chess"):
+        World(0, WorldConfig(tasks=("chess",)))
+    with pytest.raises(ValueError, match="level"):
+        World(0, WorldConfig(level=9))
+
+
+# ---------------------------------------------------------------------------------------------- benchmark files
+
+
+def write(tmp_path, *rows) -> str:
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_layouts(tmp_path):
+    path = write(tmp_path, {"question": "1+1?", "answer": "It is <<1+1=2>>2.\n#### 2"}, "", {"problem": "x?", "answer": "\\frac12", "level": 3},
+                 {"numbers": [1, 2], "target": 3}, {"prompt": "p", "answer": "a", "task": "arithmetic", "language": "zh"})
+    assert load_jsonl(path) == [Problem("1+1?", "2", "math"), Problem("x?", "\\frac12", "math"),
+                                Problem("Using the numbers [1, 2], create an equation that equals 3. Use each number once, with + - * / and parentheses.",
+                                        "", "countdown", "en", {"numbers": [1, 2], "target": 3}), Problem("p", "a", "arithmetic", "zh")]
+    assert len(load_jsonl(path, limit=2)) == 2
+
+
+@pytest.mark.parametrize("row,message", [
+    ("{", "line 2: not JSON"), ("[1]", "line 2: a list"), ({"text": "x"}, r"line 2: fields \['text'\]"), ({"question": "q", "answer": "7"}, "#### number"),
+    ({"question": 1, "answer": "#### 1"}, "'question' should be"), ({"problem": " ", "answer": "1"}, "'problem' should be"),
+    ({"numbers": [1, "2"], "target": 3}, "'numbers' should be"), ({"numbers": [], "target": 3}, "'numbers' should be"), ("[" * 100000, "line 2")])
+def test_a_bad_line_is_named(tmp_path, row, message):
+    with pytest.raises(ValueError, match=message):
+        load_jsonl(write(tmp_path, {"problem": "x?", "answer": "1"}, row))
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(ValueError, match="cannot read"):
+        load_jsonl(str(tmp_path / "none.jsonl"))
+    with pytest.raises(ValueError, match="holds no problems"):
+        load_jsonl(write(tmp_path, ""))
+    (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        load_jsonl(str(tmp_path / "b.jsonl"))
+
+
+@pytest.mark.skipif(not os.path.isdir(SHARED_DATA), reason="the benchmark files are not here")
+@pytest.mark.parametrize("name,rows", [("gsm8k_train", 7473), ("gsm8k_test", 1319), ("math500", 500), ("countdown_test", 500)])
+def test_real_files(name, rows):
+    assert len(load_jsonl(os.path.join(SHARED_DATA, name + ".jsonl"))) == rows

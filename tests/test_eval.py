@@ -1,0 +1,66 @@
+import itertools
+import json
+import math
+
+import pytest
+
+import eval as E
+from data import Problem, World, WorldConfig
+
+
+def test_pass_at_k_against_all_subsets():
+    for n in range(1, 7):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                samples = [1] * c + [0] * (n - c)
+                subsets = list(itertools.combinations(samples, k))
+                assert E.pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+    assert E.pass_at_k(1000, 1, 500) == pytest.approx(0.5)
+    for bad in ((4, 5, 1), (4, 1, 5), (4, 1, 0)):
+        with pytest.raises(ValueError):
+            E.pass_at_k(*bad)
+
+
+def test_consensus():
+    assert E.consensus(["7", "8", "7", None]) == "7"
+    assert E.consensus(["8", "7", "7", "8"]) == "8"  # a tie: the one that appeared first
+    assert E.consensus([None, None, "3"]) == "3" and E.consensus([None]) is None
+    assert E.consensus(["1 + 2", "1+2", "3", "3 "]) == "1+2"
+
+
+def test_standard_error_by_hand():
+    assert E.standard_error([0.0, 1.0, 1.0]) == pytest.approx(math.sqrt((4 / 9 + 1 / 9 + 1 / 9) / 6))
+    assert E.standard_error([0.3]) == 0.0
+
+
+def sample(problem, answer, correct):
+    return {"problem": problem, "response": "", "answer": answer, "correct": correct, "format": 1.0, "length": 10 + problem, "finished": correct,
+            "language_consistency": 0.5, "reflection_words": 2}
+
+
+def test_summary_by_hand():
+    problems = [Problem("a", "1", "math"), Problem("b", "2", "math")]
+    samples = [sample(0, a, a == "1") for a in ("1", "1", "5", None)] + [sample(1, a, a == "2") for a in ("3", "3", "2", "4")]
+    r = E.summarise(problems, samples, 4)
+    assert (r.pass1, r.cons, r.passk) == (pytest.approx(3 / 8), 0.5, 1.0)
+    assert r.pass1_se == pytest.approx(0.125) and r.pass_at[2] == pytest.approx((5 / 6 + 1 / 2) / 2) and list(r.pass_at) == [1, 2, 4]
+    assert (r.mean_length, r.clipped, r.reflection_words, r.language_consistency) == (10.5, pytest.approx(5 / 8), 2, 0.5)
+    text = E.table([("m", r)])
+    assert "37.5 ± 12.5" in text and "cons@4" in text and len({line.count("|") for line in text.split("\n")}) == 1
+
+
+def test_evaluate_scores_each_response_with_its_own_problem(tiny_model, world_tokenizer, tmp_path, monkeypatch):
+    """Batches are ordered by length; whatever the order, sample i belongs to problem i // k."""
+    problems = World(0, WorldConfig()).problems("arithmetic", 10, "test")
+    seen = []
+    monkeypatch.setattr(E.rw, "correct", lambda p, answer: seen.append(p) or True)
+    cfg = E.EvalConfig(k=3, rows=6, max_new_tokens=5)
+    r = E.evaluate(tiny_model, world_tokenizer, problems, cfg)
+    assert [s["problem"] for s in r.samples] == [i for i in range(10) for _ in range(3)]
+    assert len(seen) == 30 + 10 and r.problems == 10 and r.pass1 == 1.0
+    again = E.evaluate(tiny_model, world_tokenizer, problems, cfg)
+    assert again.samples == r.samples  # seeded
+    E.save_reports([("m", r)], str(tmp_path / "e.json"))
+    with open(tmp_path / "e.json") as f:
+        (row,) = json.load(f)
+    assert row["model"] == "m" and row["pass1"] == 1.0 and "samples" not in row

@@ -1,0 +1,239 @@
+"""GRPO's pieces against explicit float64 references."""
+
+import doctest
+import math
+import random
+
+import pytest
+import torch
+
+import grpo
+from data import Problem, World, WorldConfig
+from grpo import GRPOConfig, group_advantages, policy_loss
+from rewards import RewardConfig
+from sample import Rollout
+
+
+def test_doctests():
+    assert doctest.testmod(grpo, extraglobs={"torch": torch}).failed == 0
+
+
+def test_advantages_by_hand():
+    a = group_advantages(torch.tensor([1.0, 2, 3, 6, 0.1, 0.1, 0.1, 0.1]), 4)
+    std = math.sqrt((4 + 1 + 0 + 9) / 4)
+    assert a.tolist() == pytest.approx([-2 / std, -1 / std, 0, 3 / std, 0, 0, 0, 0])
+
+
+def test_advantages_of_rounding_noise_are_zero():
+    r = torch.tensor([1.2, 1.2 + 1e-7, 1.2, 1.2 - 1e-7])
+    assert group_advantages(r, 4).tolist() == [0, 0, 0, 0]
+
+
+def test_advantages_do_not_mix_groups():
+    r = torch.rand(6, 5)
+    together = group_advantages(r.flatten(), 5)
+    apart = torch.cat([group_advantages(g, 5) for g in r])
+    torch.testing.assert_close(together, apart)
+    assert together.view(6, 5).mean(1).abs().max() < 1e-6
+    torch.testing.assert_close(group_advantages(r.flatten() * 3 + 7, 5), together, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="kind"):
+        group_advantages(r.flatten(), 5, kind="other")
+
+
+def case(B=5, T=7, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    logprobs = -torch.rand(B, T, generator=g, dtype=torch.float64) * 3
+    old = logprobs + torch.randn(B, T, generator=g, dtype=torch.float64) * 0.3
+    ref = logprobs + torch.randn(B, T, generator=g, dtype=torch.float64) * 0.3
+    advantages = torch.randn(B, generator=g, dtype=torch.float64)
+    starts, ends = torch.tensor([1, 2, 1, 3, 2])[:B, None], torch.tensor([7, 4, 2, 7, 6])[:B, None]
+    slots = torch.arange(T)
+    return logprobs, old, ref, advantages, (slots >= starts) & (slots < ends)
+
+
+def explicit_loss(logprobs, old, ref, advantages, mask, cfg, token_mean):
+    """The paper's formula with loops over plain numbers (tensors of one element, to keep the gradient)."""
+    rows, tokens = [], []
+    for b in range(len(mask)):
+        terms = []
+        for t in range(mask.shape[1]):
+            if mask[b, t]:
+                rho, A = torch.exp(logprobs[b, t] - old[b, t]), advantages[b]
+                clipped = torch.clip(rho, 1 - cfg.clip_low, 1 + cfg.clip_high)
+                term = torch.minimum(rho * A, clipped * A)
+                r = torch.exp(ref[b, t] - logprobs[b, t])
+                terms.append(term - cfg.kl_beta * (r - torch.log(r) - 1))
+        rows.append(sum(terms) / len(terms))
+        tokens += terms
+    return -(sum(tokens) / len(tokens) if token_mean else sum(rows) / len(rows))
+
+
+@pytest.mark.parametrize("average", ["sequence", "token"])
+@pytest.mark.parametrize("beta,low,high", [(0.0, 0.2, 0.2), (0.1, 0.2, 0.28), (0.5, 0.05, 10.0)])
+def test_loss_and_gradient_in_float64(average, beta, low, high):
+    cfg = GRPOConfig(average=average, kl_beta=beta, clip_low=low, clip_high=high)
+    for seed in range(5):
+        logprobs, old, ref, advantages, mask = case(seed=seed)
+        logprobs.requires_grad_()
+        loss, _ = policy_loss(logprobs, old, advantages, mask, cfg, ref)
+        expected = explicit_loss(logprobs, old, ref, advantages, mask, cfg, average == "token")
+        torch.testing.assert_close(loss, expected, atol=1e-12, rtol=1e-12)
+        for a, b in zip(torch.autograd.grad(loss, logprobs), torch.autograd.grad(expected, logprobs)):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+            assert (a[~mask] == 0).all()
+
+
+def test_gradient_against_finite_differences():
+    logprobs, old, ref, advantages, mask = case()
+    cfg = GRPOConfig(kl_beta=0.1)
+    assert torch.autograd.gradcheck(lambda x: policy_loss(x, old, advantages, mask, cfg, ref)[0], logprobs.requires_grad_())
+
+
+def test_at_ratio_one_the_gradient_is_reinforce():
+    logprobs, _, _, advantages, mask = case()
+    logprobs.requires_grad_()
+    loss, metrics = policy_loss(logprobs, logprobs.detach(), advantages, mask, GRPOConfig())
+    (got,) = torch.autograd.grad(loss, logprobs)
+    reinforce = -advantages[:, None] * mask / mask.sum(1, keepdim=True) / len(mask)
+    torch.testing.assert_close(got, reinforce)
+    assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
+
+
+def test_clipping_by_hand():
+    """Ratio 1.5: clipped at 1.2 for a good response (no gradient), not for a bad one; ratio 0.5 the other way round."""
+    cfg = GRPOConfig()
+    for ratio, advantage, value, gradient in [(1.5, 1.0, -1.2, 0.0), (1.5, -1.0, 1.5, 1.5), (0.5, 1.0, -0.5, -0.5), (0.5, -1.0, 0.8, 0.0)]:
+        x = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+        loss, metrics = policy_loss(x, torch.zeros_like(x), torch.tensor([advantage]), torch.ones(1, 1), cfg)
+        loss.backward()
+        assert loss.item() == pytest.approx(value) and x.grad.item() == pytest.approx(gradient)
+        assert metrics["clip_ratio/high_mean"] == (ratio > 1 and advantage > 0) and metrics["clip_ratio/low_mean"] == (ratio < 1 and advantage < 0)
+
+
+@pytest.mark.parametrize("average", ["sequence", "token"])
+def test_micro_batches_add_up(average):
+    cfg = GRPOConfig(average=average)
+    logprobs, old, _, advantages, mask = case()
+    whole, _ = policy_loss(logprobs, old, advantages, mask, cfg)
+    normalizer = 5.0 if average == "sequence" else mask.sum().item()
+    parts = [policy_loss(logprobs[s], old[s], advantages[s], mask[s], cfg, normalizer=normalizer)[0] for s in (slice(0, 2), slice(2, 5))]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_token_logprobs_against_softmax(tiny_model):
+    tokens = torch.randint(0, 100, (3, 8))
+    mask = torch.rand(3, 8) > 0.5
+    p = (tiny_model(tokens) / 0.7).softmax(-1)
+    got, picked = grpo.token_logprobs(tiny_model, tokens, 0.7), grpo.token_logprobs(tiny_model, tokens, 0.7, mask)
+    for b in range(3):
+        assert got[b, 0] == 0
+        for t in range(1, 8):
+            assert got[b, t].item() == pytest.approx(p[b, t - 1, tokens[b, t]].log().item(), abs=1e-5)
+            assert picked[b, t].item() == pytest.approx(got[b, t].item() if mask[b, t] else 0.0, abs=1e-5)
+
+
+def fake_rollout(model, questions=3, group=4, T=14):
+    """Groups that share a prompt of 1 to 5 tokens; responses of any length."""
+    B = questions * group
+    lengths = torch.randint(6, T + 1, (B,))
+    prompt_lengths = torch.tensor([5, 1, 3])[:questions].repeat_interleave(group)
+    tokens = torch.randint(0, 100, (B, T))
+    for q in range(questions):
+        tokens[q * group : (q + 1) * group, : prompt_lengths[q * group]] = torch.randint(0, 100, (prompt_lengths[q * group],))
+    slots = torch.arange(T)
+    mask = (slots >= prompt_lengths[:, None]) & (slots < lengths[:, None])
+    logprobs = grpo.token_logprobs(model, tokens, 1.0, mask).detach()
+    return Rollout(tokens, prompt_lengths, lengths, logprobs, torch.ones(B, dtype=torch.bool)), mask
+
+
+def gradient_of_update(model, batch, advantages, cfg):
+    """The gradient that one optimiser step of `update` sees, before clipping."""
+    seen = {}
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+    model.train()
+    metrics = grpo.update(model, Spy(model.parameters(), lr=0.1), batch, advantages, cfg, 0.1, random.Random(0))
+    return seen, metrics
+
+
+def test_update_is_the_gradient_of_the_objective(tiny_model):
+    """Prompts read once a group, several micro-batches, ragged rows, a group without spread = the explicit objective's gradient."""
+    tiny_model.cfg.balance_loss = 0.0
+    batch, mask = fake_rollout(tiny_model)
+    advantages = torch.randn(12)
+    advantages[4:8] = 0.0
+    cfg = GRPOConfig(group_size=4, minibatches=1, micro_tokens=30, max_grad_norm=1e9)
+    seen, metrics = gradient_of_update(tiny_model, batch, advantages, cfg)
+    logprobs = torch.stack([torch.stack([torch.zeros(())] + [tiny_model(batch.tokens[b : b + 1, :t])[0, -1].log_softmax(-1)[batch.tokens[b, t]]
+                                                             for t in range(1, 14)]) for b in range(12)])
+    keep = advantages != 0
+    assert keep.sum() == 8
+    loss = explicit_loss(logprobs[keep], batch.logprobs[keep], batch.logprobs[keep], advantages[keep], mask[keep], cfg, False)
+    tiny_model.zero_grad()
+    loss.backward()
+    for n, p in tiny_model.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(seen[n], p.grad, atol=2e-5, rtol=1e-3)
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-5
+    assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("average", ["sequence", "token"])
+def test_micro_batch_size_does_not_matter(tiny_model, average):
+    batch, _ = fake_rollout(tiny_model)
+    advantages = torch.randn(12)
+    big, _ = gradient_of_update(tiny_model, batch, advantages, GRPOConfig(group_size=4, minibatches=1, micro_tokens=10_000, average=average, max_grad_norm=1e9))
+    small, _ = gradient_of_update(tiny_model, batch, advantages, GRPOConfig(group_size=4, minibatches=1, micro_tokens=1, average=average, max_grad_norm=1e9))
+    for n in big:
+        torch.testing.assert_close(big[n], small[n], atol=1e-5, rtol=1e-3)
+
+
+def test_no_spread_no_step(tiny_model):
+    batch, _ = fake_rollout(tiny_model)
+    before = {n: p.clone() for n, p in tiny_model.named_parameters()}
+    metrics = grpo.update(tiny_model, grpo.make_optimizer(tiny_model, GRPOConfig()), batch, torch.zeros(12), GRPOConfig(group_size=4), 1e-2, random.Random(0))
+    assert all(torch.equal(p, before[n]) for n, p in tiny_model.named_parameters()) and metrics["grad_norm"] == 0
+
+
+def test_kl_pulls_towards_the_reference(tiny_model):
+    import copy
+
+    ref = copy.deepcopy(tiny_model).requires_grad_(False)
+    batch, _ = fake_rollout(tiny_model)
+    cfg = GRPOConfig(group_size=4, minibatches=2, kl_beta=0.1)
+    metrics = grpo.update(tiny_model, grpo.make_optimizer(tiny_model, cfg), batch, torch.randn(12), cfg, 1e-2, random.Random(0), ref)
+    assert metrics["kl"] > 0  # zero before the first of the two updates, positive after it
+    assert all(p.grad is None for p in ref.parameters())
+
+
+def test_a_whole_step_reports_the_design_s_metrics(tiny_model, world_tokenizer, monkeypatch):
+    monkeypatch.setattr(grpo.rw, "score", lambda p, text, cfg: {"accuracy": len(text) % 2, "format": 0.0, "total": float(len(text) % 2)})
+    cfg = GRPOConfig(group_size=4, max_new_tokens=12, minibatches=2)
+    world = World(0, WorldConfig())
+    problems = [world.problem(task, i) for i in range(2) for task in ("arithmetic", "countdown")]
+    metrics, records = grpo.step(tiny_model, grpo.make_optimizer(tiny_model, cfg), world_tokenizer, problems, cfg, RewardConfig(), 0, 0)
+    names = """reward reward_std rewards/accuracy/mean rewards/format/mean frac_reward_zero_std kl entropy grad_norm learning_rate num_tokens
+        step_time completions/mean_length completions/min_length completions/max_length completions/clipped_ratio clip_ratio/low_mean
+        clip_ratio/high_mean sampling/sampling_logp_difference/mean sampling/sampling_logp_difference/max timing/rollout_s timing/reward_s
+        timing/train_s throughput/rollout_tok_s throughput/train_tok_s language_consistency reflection_words moe/max_load""".split()
+    assert set(names) <= metrics.keys() and len(records) == 16
+    assert [r["prompt"] for r in records[::4]] == [p.prompt for p in problems]
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
+
+
+def test_rewarded_token_becomes_likelier(tiny_model, world_tokenizer):
+    """A reward for one token: after some steps, the model says it. The loop as a whole, on the smallest problem there is."""
+    cfg = GRPOConfig(group_size=16, max_new_tokens=1, minibatches=1, lr=1e-2, warmup=1)
+    target, prompt = 17, Problem("Tom", "", "math")
+    optimizer = grpo.make_optimizer(tiny_model, cfg)
+    with torch.no_grad():
+        tiny_model.embed_tokens.weight.mul_(0.2)
+    for number in range(80):
+        batch = grpo.rollout(tiny_model, world_tokenizer, [prompt] * 4, cfg, number)
+        said = batch.tokens[torch.arange(64), batch.prompt_lengths]
+        advantages = group_advantages(-(said - target).abs().float(), 16)  # nearer is better
+        grpo.update(tiny_model, optimizer, batch, advantages, cfg, cfg.lr, random.Random(number))
+    assert (said - target).abs().float().mean() < 50  # a random token is 250 away

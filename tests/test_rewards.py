@@ -1,0 +1,101 @@
+"""Rewards, by worked cases."""
+
+import json
+import os
+import random
+import string
+
+import pytest
+from conftest import SHARED_DATA
+
+import rewards as rw
+from data import Problem
+from rewards import RewardConfig, countdown_correct, extract_answer, format_reward, math_equal, score
+
+GOOD = "<think>3+4 makes 7</think><answer>7</answer>"
+
+
+@pytest.mark.parametrize("text,ok", [
+    (GOOD, 1), ("<think>a\nb</think>\n<answer>7\n</answer>", 1), (f"  {GOOD}\n", 1), ("<think></think><answer>7</answer>", 1),
+    ("", 0), ("7", 0), ("<answer>7</answer>", 0), ("<think>x</think>7", 0), (GOOD + " ok", 0), ("so " + GOOD, 0), (GOOD + GOOD, 0),
+    ("<think>x</think>and<answer>7</answer>", 0), ("<think>x<think>y</think><answer>7</answer>", 0), ("<answer>7</answer><think>x</think>", 0),
+    ("<think>x</think><answer>7</answer></answer>", 0), ("<think>x</think><answer> </answer>", 0), ("<think>x</think><answer>7", 0),
+    ("<think><answer>7</answer></think><answer>7</answer>", 0), ("<Think>x</Think><Answer>7</Answer>", 0)])
+def test_format(text, ok):
+    assert format_reward(text) == ok
+
+
+@pytest.mark.parametrize("text,answer", [
+    (GOOD, "7"), ("<answer>1</answer> or <answer> 2 </answer>", "2"), ("no idea", None), ("", None), ("<answer></answer>", None),
+    ("<think><answer>1</answer></think> so 2", None), ("<think>the answer is 1</think><answer>2</answer>", "2"),
+    ("it is \\boxed{\\frac{1}{2}} and \\boxed{x^{2}+{1}}", "x^{2}+{1}"), ("\\boxed{1", None), ("work\n#### 1,234\nbye", "1,234"),
+    ("maybe 3. The answer is 12.", "12"), ("大概3。答案是12。", "12"), ("The answer is 1. No, the answer is 2.5", "2.5"),
+    ("<answer>1</answer> \\boxed{2}", "1"), ("<answer>1<answer>2</answer>", "2"), ("The answer is .", None)])
+def test_extract(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize("a,b,same", [
+    ("7", "7", True), (" 7 ", "7", True), ("7.0", "7", True), ("1,234", "1234", True), ("$18", "18", True), ("18.", "18", True), ("1/2", "0.5", True),
+    ("-3", "-3", True), ("3", "-3", False), ("12", "1", False), ("", "0", False), ("1/0", "0", False), ("x + 1", "x+1", True), ("1,23", "123", False),
+    ("9**9**9", "9", False), ("٣", "3", False), ("1" * 1000, "1", False), ("1" * 1000, "1" * 1000, True)])
+def test_math_equal(a, b, same):
+    assert math_equal(a, b) is same and math_equal(b, a) is same
+
+
+@pytest.mark.parametrize("expression,ok", [
+    ("(3+4)*2", 1), ("2*(3+4)", 1), (" ( 3 + 4 ) * 2 ", 1), ("(3+4)*2=14", 1), ("(3+4)×2", 1), ("((3)+4)*2", 1), ("(3+4)*2=15", 0),
+    ("3+4*2", 0), ("(3+4)", 0), ("(3+4)*2*1", 0), ("(3+4)*2+2-2", 0), ("14", 0), ("", 0), ("(3+4)*", 0), ("(3+4*2", 0), ("3+4)*2", 0),
+    ("(3+4)**2", 0), ("(3+4)//2", 0), ("-(3+4)*2", 0), ("3.4*2", 0), ("(3 4)*2", 0), ("34*2", 0), ("(3+4)*2; import os", 0),
+    ("__import__('os')", 0), ("(" * 5000 + "3", 0), ("3+4/(2-2)", 0), ("(3+4)2", 0), ("(³+4)*2", 0)])
+def test_countdown(expression, ok):
+    assert countdown_correct(expression, [3, 4, 2], 14) is bool(ok)
+
+
+def test_countdown_is_exact_and_counts_repeats():
+    assert countdown_correct("8/(3-8/3)", [3, 3, 8, 8], 24)  # only through fractions
+    assert countdown_correct("3-4/2", [3, 4, 2], 1) and not countdown_correct("2/4*3", [3, 4, 2], 1)
+    assert countdown_correct("3+3", [3, 3], 6) and not countdown_correct("3+3", [3], 6) and not countdown_correct("3", [3, 3], 3)
+    assert not countdown_correct("1/3*3", [1, 3, 2], 1)
+
+
+@pytest.mark.parametrize("text,language,share", [
+    ("first buys then", "en", 1), ("first 买 then", "en", 2 / 3), ("买了3", "zh", 1), ("买 it", "zh", 0.5), ("3+4=7", "zh", 1), ("", "en", 1),
+    ("<think>买</think>", "zh", 1)])
+def test_language(text, language, share):
+    assert rw.language_consistency(text, language) == pytest.approx(share)
+
+
+def test_reflection_words():
+    assert rw.reflection_words("9 wait no, 8. Check: butter is not but.") == 4
+    assert rw.reflection_words("等等不对,应该是8") == 2
+
+
+def test_score_and_weights():
+    p = Problem("3+4?", "7", "arithmetic")
+    assert score(p, GOOD, RewardConfig()) == {"accuracy": 1.0, "format": 1.0, "total": 1.2}
+    assert score(p, "The answer is 7.", RewardConfig()) == {"accuracy": 1.0, "format": 0.0, "total": 1.0}
+    assert score(p, GOOD.replace("7", "8"), RewardConfig(format=0.5))["total"] == 0.5
+    c = Problem("", "", "countdown", tests={"numbers": [3, 4], "target": 7})
+    assert score(c, "<think>3+4</think><answer>4+3</answer>", RewardConfig())["total"] == 1.2
+
+
+def test_any_text_gets_a_score():
+    rng = random.Random(0)
+    pieces = ["<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "}", "{", "#### ", "the answer is", "答案是", "(", ")", "+", "/", "*", "0", "9",
+              "1/", ",", ".", "\n", "等等", "\ud800", "\0", "𝟗", "²", " "] + list(string.printable)
+    problems = [Problem("", "7", "math"), Problem("", "", "countdown", tests={"numbers": [9, 9, 1], "target": 7})]
+    for _ in range(20_000):
+        text = "".join(rng.choices(pieces, k=rng.randint(0, 30)))
+        for p in problems:
+            assert 0 <= score(p, text, RewardConfig())["total"] <= 1.2
+        rw.language_consistency(text, "en")
+        rw.reflection_words(text)
+
+
+@pytest.mark.skipif(not os.path.exists(os.path.join(SHARED_DATA, "countdown_test.jsonl")), reason="the benchmark file is not here")
+def test_the_benchmark_s_own_solutions():
+    with open(os.path.join(SHARED_DATA, "countdown_test.jsonl")) as f:
+        rows = [json.loads(line) for line in f]
+    assert all(countdown_correct(r["gold_expr"], r["numbers"], r["target"]) for r in rows)
+    assert not any(countdown_correct(r["gold_expr"], r["numbers"], r["target"] + 1) for r in rows)

@@ -1,0 +1,114 @@
+"""The generation engine against plain, cache-free recomputation."""
+
+import pytest
+import torch
+
+import grpo
+from sample import draw, generate, sampling_logprobs
+
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
+
+
+def greedy_by_recomputation(model, prompt, steps):
+    row = list(prompt)
+    for _ in range(steps):
+        row.append(model(torch.tensor([row]))[0, -1].argmax().item())
+        if row[-1] == model.cfg.eos_id:
+            break
+    return row
+
+
+def test_greedy_equals_recomputation(tiny_model):
+    tiny_model.eval()
+    out = generate(tiny_model, PROMPTS, max_new_tokens=12, temperature=0)
+    for i, prompt in enumerate(PROMPTS):
+        row = greedy_by_recomputation(tiny_model, prompt, 12)
+        assert out.tokens[i, : out.lengths[i]].tolist() == row
+        assert out.finished[i].item() == (row[-1] == tiny_model.cfg.eos_id)
+
+
+def test_sampler_and_trainer_agree_on_log_probabilities(tiny_model):
+    for temperature in (1.0, 0.7):
+        out = generate(tiny_model, PROMPTS, num_generations=8, max_new_tokens=20, temperature=temperature, seed=3)
+        slots = torch.arange(out.tokens.shape[1])
+        mask = (slots >= out.prompt_lengths[:, None]) & (slots < out.lengths[:, None])
+        positions = torch.where(slots < out.lengths[:, None], slots, -1)
+        again = grpo.token_logprobs(tiny_model, out.tokens, temperature, mask, positions)
+        assert (out.logprobs - again).abs().max() < 1e-4
+        assert (out.logprobs[~mask] == 0).all()
+
+
+def test_layout_of_a_rollout(tiny_model):
+    tiny_model.cfg.eos_id = 5
+    with torch.no_grad():  # make the end token likely, so that rows end at different times
+        tiny_model.embed_tokens.weight[5] *= 3
+    out = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=30, seed=0)
+    assert out.tokens.shape[0] == 48 and out.prompt_lengths.tolist() == [3] * 16 + [1] * 16 + [5] * 16
+    assert 0 < out.finished.sum() < 48
+    for i in range(48):
+        row, n, end = out.tokens[i].tolist(), out.prompt_lengths[i].item(), out.lengths[i].item()
+        assert row[:n] == PROMPTS[i // 16]
+        assert (5 in row[n:end]) == out.finished[i].item()
+        assert 5 not in row[n : end - 1] and set(row[end:]) <= {tiny_model.cfg.pad_id}
+        assert len(out.responses()[i]) == end - n - out.finished[i].item()
+
+
+def test_seed_fixes_every_row_whoever_shares_the_batch(tiny_model):
+    a = generate(tiny_model, PROMPTS, num_generations=4, max_new_tokens=15, seed=1)
+    b = generate(tiny_model, PROMPTS, num_generations=4, max_new_tokens=15, seed=1)
+    c = generate(tiny_model, PROMPTS, num_generations=4, max_new_tokens=15, seed=2)
+    assert torch.equal(a.tokens, b.tokens) and torch.equal(a.logprobs, b.logprobs)
+    assert not torch.equal(a.tokens, c.tokens)
+
+
+def test_generating_leaves_no_trace(tiny_model):
+    tiny_model.train()
+    state = {k: v.clone() for k, v in tiny_model.state_dict().items()}
+    random_before = torch.get_rng_state()
+    generate(tiny_model, PROMPTS, max_new_tokens=5, seed=0)
+    assert tiny_model.training and torch.equal(random_before, torch.get_rng_state())
+    assert all(torch.equal(v, state[k]) for k, v in tiny_model.state_dict().items())
+    assert all(m.counts.sum() == 0 for m in tiny_model.moe_layers())
+
+
+def test_temperature_top_k_top_p_by_hand():
+    p = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
+
+    def probs(**kw):
+        return sampling_logprobs(p.log(), **(dict(temperature=1.0, top_k=0, top_p=1.0) | kw)).exp()[0].tolist()
+
+    assert probs() == pytest.approx([0.5, 0.3, 0.15, 0.05])
+    assert probs(top_k=2) == pytest.approx([5 / 8, 3 / 8, 0, 0])
+    assert probs(top_p=0.8) == pytest.approx([5 / 8, 3 / 8, 0, 0])  # 0.8 is reached with the second
+    assert probs(top_p=0.81) == pytest.approx([50 / 95, 30 / 95, 15 / 95, 0], abs=1e-6)
+    assert probs(top_p=0.01) == pytest.approx([1, 0, 0, 0])
+    squared = [x * x for x in (0.5, 0.3, 0.15, 0.05)]
+    assert probs(temperature=0.5) == pytest.approx([x / sum(squared) for x in squared])
+
+
+def test_draw_follows_the_distribution():
+    logp = torch.tensor([0.1, 0.0, 0.6, 0.3]).log().expand(40_000, 4)
+    tokens = draw(logp, torch.rand(40_000))
+    shares = torch.bincount(tokens, minlength=4) / 40_000
+    assert shares[1] == 0 and (shares - torch.tensor([0.1, 0, 0.6, 0.3])).abs().max() < 0.01
+    edge = draw(torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([1 - 2**-24]))
+    assert edge.item() == 1  # the largest number below 1 never draws an impossible token
+
+
+def test_bad_prompts(tiny_model):
+    with pytest.raises(ValueError, match="empty"):
+        generate(tiny_model, [[]], max_new_tokens=3)
+    with pytest.raises(ValueError, match="1024"):
+        generate(tiny_model, [[5] * 1024], max_new_tokens=3)
+    out = generate(tiny_model, [[5] * 1020], max_new_tokens=30, seed=0)
+    assert out.lengths[0] <= 1024
+
+
+def test_rows_decode_on_a_model_without_experts():
+    from model import GPT, ModelConfig
+
+    model = GPT(ModelConfig(vocab_size=40, dim=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=24, n_experts=0,
+                            attention="gqa", rope_interleaved=False)).eval()
+    out = generate(model, PROMPTS, max_new_tokens=8, temperature=0)
+    for i, prompt in enumerate(PROMPTS):
+        assert out.tokens[i, : out.lengths[i]].tolist() == greedy_by_recomputation(model, prompt, 8)

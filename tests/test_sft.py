@@ -1,0 +1,147 @@
+import json
+import random
+
+import pytest
+import torch
+
+import sft
+from sft import Muon, SFTConfig, collate, learning_rate, micro_batches, orthogonalise, steps_of
+
+
+def test_orthogonalise_against_svd():
+    for shape in ((6, 10), (10, 6), (3, 8, 5)):
+        g = torch.randn(shape)
+        u, _, vh = torch.linalg.svd(g, full_matrices=False)
+        out = orthogonalise(g)
+        values = torch.linalg.svdvals(out)
+        assert values.min() > 0.6 and values.max() < 1.3  # the iteration's known band around 1
+        assert torch.nn.functional.cosine_similarity(out.flatten(), (u @ vh).flatten(), 0) > 0.97
+
+
+def test_muon_treats_a_stack_as_separate_matrices():
+    stack = torch.nn.Parameter(torch.zeros(3, 4, 6))
+    singles = [torch.nn.Parameter(torch.zeros(4, 6)) for _ in range(3)]
+    a, b = Muon([stack], lr=0.1), Muon(singles, lr=0.1)
+    for _ in range(3):
+        g = torch.randn(3, 4, 6)
+        stack.grad = g
+        for s, part in zip(singles, g):
+            s.grad = part.clone()
+        a.step()
+        b.step()
+    torch.testing.assert_close(stack.data, torch.stack([s.data for s in singles]), atol=1e-5, rtol=1e-4)
+
+
+def test_muon_first_step_by_hand():
+    p = torch.nn.Parameter(torch.ones(4, 2))
+    p.grad = torch.randn(4, 2)
+    expected = 1 - 0.1 * (4 / 2) ** 0.5 * orthogonalise(p.grad)  # the first step's direction is the gradient's own
+    Muon([p], lr=0.1).step()
+    torch.testing.assert_close(p.data, expected)
+
+
+def test_every_parameter_has_one_optimizer(tiny_model):
+    optimizers = sft.make_optimizers(tiny_model, SFTConfig())
+    owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert len(owned) == len({id(p) for p in owned}) == len(list(tiny_model.parameters()))
+    names = {id(p): n for n, p in tiny_model.named_parameters()}
+    muon = {names[id(p)] for p in optimizers[0].param_groups[0]["params"]}
+    assert "layers.1.mlp.gate_up" in muon and not any("embed" in n or "norm" in n or n.endswith("gate.weight") for n in muon)
+
+
+def test_learning_rate():
+    cfg = SFTConfig(warmup=0.1, decay=0.5, final_lr=0.1)
+    assert [learning_rate(p, cfg) for p in (0, 0.05, 0.1, 0.4, 0.5, 0.75, 1.0)] == pytest.approx([0, 0.5, 1, 1, 1, 0.55, 0.1])
+
+
+def test_micro_batches_keep_to_the_budget_and_lose_nothing():
+    lengths = [random.Random(0).randint(1, 50) for _ in range(200)] + [500]
+    groups = micro_batches(lengths, 120)
+    assert sorted(i for g in groups for i in g) == list(range(201))
+    for g in groups:
+        assert len(g) * max(lengths[i] for i in g) <= 120 or len(g) == 1
+
+
+def test_steps_hold_every_example_once():
+    examples = [([i] * (1 + i % 30), 0) for i in range(300)]
+    cfg = SFTConfig(tokens_per_step=400, micro_tokens=100)
+    steps = steps_of(examples, cfg, random.Random(0))
+    assert sorted(e[0][0] for s in steps for rows in s for e in rows) == list(range(300))
+    assert all(400 <= sum(len(ids) for rows in s for ids, _ in rows) < 500 for s in steps[:-1])
+    assert steps == steps_of(examples, cfg, random.Random(0)) != steps_of(examples, cfg, random.Random(1))
+
+
+def test_collate_by_hand():
+    tokens, positions, mask = collate([([5, 6, 7, 8], 2), ([9, 4], 0)], 3, "cpu")
+    assert tokens.tolist() == [[5, 6, 7, 8], [9, 4, 3, 3]] and positions.tolist() == [[0, 1, 2, 3], [0, 1, -1, -1]]
+    assert mask.tolist() == [[False, True, True], [True, False, False]]  # of tokens 1, 2, 3
+
+
+def explicit_loss(model, rows):
+    total, count = 0.0, 0
+    for ids, prompt in rows:
+        logp = model(torch.tensor([ids]))[0].log_softmax(-1)
+        for t in range(max(prompt, 1), len(ids)):
+            total, count = total - logp[t - 1, ids[t]], count + 1
+    return total / count
+
+
+def test_one_step_is_the_gradient_of_the_mean_over_learnt_tokens(tiny_model):
+    tiny_model.cfg.balance_loss = 0.0
+    rows = [([5, 6, 7, 8, 9], 2), ([9, 4, 11], 0), ([3, 3, 8, 1], 3)]
+    loss = explicit_loss(tiny_model, rows)
+    loss.backward()
+    want = {n: p.grad.clone() for n, p in tiny_model.named_parameters() if p.grad is not None}
+    tiny_model.zero_grad()
+    seen = {}
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.update({n: p.grad.clone() for n, p in tiny_model.named_parameters() if p.grad is not None})
+
+    spies = [Spy(tiny_model.parameters(), lr=0.1), Spy(tiny_model.parameters(), lr=0.1)]
+    metrics = sft.train_step(tiny_model.train(), spies, [rows[:1], rows[1:]], 1.0, SFTConfig(clip=1e9))
+    assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-5) and metrics["num_tokens"] == 12
+    for n in want:
+        torch.testing.assert_close(seen[n], want[n], atol=1e-5, rtol=1e-3)
+
+
+def test_mtp_loss_against_plain_indexing(tiny_model):
+    from dataclasses import replace
+
+    from model import GPT
+
+    model = GPT(replace(tiny_model.cfg, mtp=True))
+    rows = [([5, 6, 7, 8, 9], 0), ([9, 4, 11], 0)]
+    tokens, positions, mask = collate(rows, 0, "cpu")
+    loss, plain = sft.loss_sum(model, tokens, positions, mask, 0.3)
+    second = 0.0
+    for ids, _ in rows:
+        x = torch.tensor([ids])
+        h = model.mtp_hidden(x, model(x, return_hidden=True), torch.arange(len(ids))[None])
+        logp = model.lm_head(h)[0].log_softmax(-1)
+        second -= sum(logp[t, ids[t + 2]] for t in range(len(ids) - 2))
+    assert loss.item() == pytest.approx(plain + 0.3 * second.item(), rel=1e-4)
+
+
+def test_fine_tuning_learns_the_responses(tiny_model, world_tokenizer):
+    with torch.no_grad():
+        for p in tiny_model.parameters():
+            if p.dim() > 1:
+                p.mul_(0.2)
+    examples = [world_tokenizer.example(f"Tom has {i}", "<think>a</think><answer>5</answer>") for i in range(16)]
+    losses = []
+    sft.fine_tune(tiny_model, examples, SFTConfig(epochs=200, tokens_per_step=100), 0, lambda **m: losses.append(m["loss"]))
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_examples_from_a_file(tmp_path, world_tokenizer):
+    path = tmp_path / "f.jsonl"
+    path.write_text(json.dumps({"prompt": "Tom", "response": "<think>a</think><answer>5</answer>"}))
+    (example,) = sft.read_examples(str(path), world_tokenizer, 100)
+    assert example == world_tokenizer.example("Tom", "<think>a</think><answer>5</answer>")
+    with pytest.raises(ValueError, match="context is 5"):
+        sft.read_examples(str(path), world_tokenizer, 5)
+    path.write_text('{"prompt": "Tom"}')
+    with pytest.raises(ValueError, match="line 1: not an object"):
+        sft.read_examples(str(path), world_tokenizer, 100)

@@ -1,0 +1,168 @@
+"""The recipe end to end, on a model that trains in seconds; interrupted, killed and resumed."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+import config
+import sft
+import train_zero
+from data import Problem
+from model import GPT
+
+SMALL = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "model.hidden_dim": 48, "model.expert_dim": 16, "model.n_experts": 4,
+         "sft.tokens": 30_000, "sft.save_every": 3, "grpo.problems_per_step": 4, "grpo.group_size": 4, "grpo.max_new_tokens": 16,
+         "grpo.save_every": 2, "grpo.steps": 6, "eval.problems": 4, "eval.k": 2, "eval.max_new_tokens": 16}
+FLAGS = [x for k, v in SMALL.items() for x in (f"--{k}", str(v))]
+
+
+def small(**more):
+    cfg = config.make()
+    for key, value in (SMALL | {k.replace("__", "."): v for k, v in more.items()}).items():
+        config.set_key(cfg, key, value)
+    return cfg
+
+
+def weights(folder):
+    return GPT.from_pretrained(str(folder)).state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def rows(path):
+    with open(path) as f:
+        return [json.loads(line) for line in f]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return sft.pretrain(small(), str(tmp_path_factory.mktemp("base")), False)
+
+
+class StopAfter:
+    """Ask the run to stop after n optimiser steps, as Ctrl-C would."""
+
+    def __init__(self, monkeypatch, module, name, n):
+        real, self.calls = getattr(module, name), 0
+
+        def counted(*args, **kw):
+            self.calls += 1
+            if self.calls == n:
+                os.kill(os.getpid(), signal.SIGINT)
+            return real(*args, **kw)
+
+        monkeypatch.setattr(module, name, counted)
+
+
+def test_pretraining_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        StopAfter(m, sft, "train_step", 4)
+        with pytest.raises(KeyboardInterrupt):
+            sft.pretrain(small(), str(tmp_path), False)
+    assert len(rows(tmp_path / "metrics.jsonl")) == 4  # the step in progress was ended, not lost
+    assert same(weights(sft.pretrain(small(), str(tmp_path), True)), weights(base))
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.05])
+def test_zero_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch, kl):
+    cfg = small(grpo__kl_beta=kl, grpo__ref_every=2)
+    straight = train_zero.train(cfg, base, str(tmp_path / "a"), False)
+    with monkeypatch.context() as m:
+        StopAfter(m, train_zero.grpo, "step", 3)
+        with pytest.raises(KeyboardInterrupt):
+            train_zero.train(cfg, base, str(tmp_path / "b"), False)
+    again = train_zero.train(cfg, base, str(tmp_path / "b"), True)
+    assert same(weights(straight), weights(again))
+    a, b = (rows(tmp_path / x / "metrics.jsonl") for x in "ab")
+    timing = ("time", "timing", "throughput")
+    assert [{k: v for k, v in r.items() if not any(t in k for t in timing)} for r in a] == [
+        {k: v for k, v in r.items() if not any(t in k for t in timing)} for r in b]
+
+
+def test_killed_and_resumed_is_bit_identical(base, tmp_path):
+    """kill -9 in the middle of a run of the script itself: the steps since the last checkpoint are done again."""
+    straight = train_zero.train(small(), base, str(tmp_path / "a"), False)
+    command = [sys.executable, "train_zero.py", "--base", base, "--out", str(tmp_path / "b"), *FLAGS]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not os.path.exists(tmp_path / "b" / "checkpoint" / "zero.pt"):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    subprocess.run([*command, "--resume"], cwd=ROOT, check=True, capture_output=True, timeout=240)
+    assert same(weights(straight), weights(tmp_path / "b" / "model"))
+    assert [r["step"] for r in rows(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert {"config.json", "metrics.jsonl", "samples.jsonl", "checkpoint", "model", "curves.png", "eval.json"} <= set(os.listdir(tmp_path / "b"))
+
+
+def test_a_run_is_never_overwritten_or_mixed_up(base, tmp_path):
+    train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
+    with pytest.raises(ValueError, match="already holds a run"):
+        train_zero.train(small(), base, str(tmp_path), False)
+    with pytest.raises(ValueError, match=r"--grpo\.lr 0\.0003, not 0\.1"):
+        train_zero.train(small(grpo__lr=0.1), base, str(tmp_path), True)
+    checkpoint = tmp_path / "checkpoint" / "zero.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match="damaged"):
+        train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
+
+
+def test_each_step_takes_its_own_problems():
+    from data import World
+
+    cfg = small()
+    world = World(0, cfg.world)
+    first, second = train_zero.problems_of(0, cfg, world, None), train_zero.problems_of(1, cfg, world, None)
+    assert [p.task for p in first] == ["arithmetic", "countdown"] * 2 and not {p.prompt for p in first} & {p.prompt for p in second}
+    data = [Problem(str(i), "", "math") for i in range(6)]
+    epoch = [p.prompt for s in range(3) for p in train_zero.problems_of(s, cfg, world, data)]
+    assert sorted(epoch[:6]) == sorted(epoch[6:]) == list("012345") and epoch[:6] != epoch[6:]
+
+
+def run(monkeypatch, capsys, script, *argv):
+    """(status, stdout, stderr) of a script's main()."""
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *argv])
+    try:
+        importlib.import_module(script).main()
+        status = 0
+    except SystemExit as e:
+        status = e.code or 0
+    return (status, *capsys.readouterr())
+
+
+@pytest.mark.parametrize("argv,message", [
+    (("train_zero", "--base", "nowhere", "--out", "OUT"), "no model at 'nowhere'"), (("train_zero", "--data", "none.jsonl"), "cannot read 'none.jsonl'"),
+    (("eval", "nowhere"), "no model at 'nowhere'"), (("sample", "nowhere", "hi"), "no model at 'nowhere'"), (("sample", "BASE", " "), "prompt is empty"),
+    (("sample", "BASE", "Tom " * 3000), "leaves no room"), (("grpo", "nowhere"), "no model at"), (("sft", "--init", "BASE"), "needs both"),
+    (("eval", "BASE", "--task", "chess"), "chess"), (("train_zero", "--device", "tpu"), "--device is 'tpu'")])
+def test_mistakes_on_the_command_line(base, tmp_path, argv, message, monkeypatch, capsys):
+    status, _, err = run(monkeypatch, capsys, *(base if a == "BASE" else str(tmp_path / "o") if a == "OUT" else a for a in argv))
+    assert status == 2 and message in err and err.count("\n") == 1
+
+
+def test_every_script_explains_itself(monkeypatch, capsys):
+    for script in ("model", "tokenizer", "data", "rewards", "sample", "sft", "grpo", "train_zero", "eval"):
+        status, out, _ = run(monkeypatch, capsys, script, "--help")
+        assert status == 0 and f"python {script}.py" in out, script
+
+
+def test_sample_streams_thinking_apart_from_the_answer(base, tmp_path, monkeypatch, capsys):
+    tokenizer = sft.tokenizers.load(base)
+    model = GPT.from_pretrained(base)
+    example = tokenizer.example("hi", "<think>买 it</think><answer>7</answer>")
+    sft.fine_tune(model, [example] * 8, sft.SFTConfig(epochs=150, tokens_per_step=50), 0)
+    model.save_pretrained(str(tmp_path))
+    tokenizer.save(str(tmp_path))
+    done = run("sample", str(tmp_path), "hi", "--temperature", "0")
+    assert done.stdout == "thinking: 买 it\nanswer: 7\n"
