@@ -34,9 +34,10 @@ class WorldConfig:
     wrong: float = 0.85  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
     broken_tags: float = 0.1  # share of those that forget or misplace one
-    slip: float = 0.1  # chance that a written step is wrong at first
-    uncaught: float = 0.5  # arithmetic: share of slips that nobody notices
+    slip: float = 0.05  # chance that a written step is wrong at first
+    uncaught: float = 0.3  # arithmetic: share of slips that nobody notices
     mixed: float = 0.15  # reasoned texts that change language on the way
+    unfinished: float = 0.2  # texts that trail off before they come to an answer
     max_tries: int = 8  # countdown: attempts before an author gives up
 
 
@@ -64,14 +65,14 @@ COUNTDOWN = {
 }
 NAMES = (("Tom", "小明"), ("Anna", "小红"), ("Ben", "小刚"), ("Mia", "小丽"), ("Sam", "小华"), ("Lily", "小芳"))
 THINGS = (("apples", "苹果"), ("books", "书"), ("coins", "硬币"), ("eggs", "鸡蛋"), ("cards", "卡片"), ("stones", "石头"))
-GAIN = (("finds", "捡到"), ("buys", "买来"), ("gets", "得到"), ("wins", "赢了"))
-LOSE = (("loses", "丢了"), ("sells", "卖掉"), ("gives", "送出"), ("breaks", "打破"))
+GAIN = (("finds", "捡到"), ("buys", "买来"), ("gets", "得到"), ("wins", "赢了"), ("borrows", "借来"), ("picks", "采了"), ("makes", "做了"), ("earns", "挣了"))
+LOSE = (("loses", "丢了"), ("sells", "卖掉"), ("gives", "送出"), ("breaks", "打破"), ("lends", "借出"), ("hides", "藏了"), ("uses", "用了"), ("returns", "还了"))
 
 PHRASES = {
-    "en": dict(start="{0} at first", step=" {verb} {d} makes {v}", slip=" wait no, makes {v}", guess="maybe {a}",
-               tail=". The answer is {a}.", want=" want {t}", yes=" yes", no=" no", oops=" wait no {v}", give_up=" give up"),
-    "zh": dict(start="起初{0}", step="{verb}{d}就是{v}", slip="等等不对,应该是{v}", guess="大概{a}",
-               tail="。答案是{a}。", want="要{t}", yes="对了", no="不对", oops="等等不对{v}", give_up="算了"),
+    "en": dict(start="{0} at first", step=" {verb} {d} so {v}", slip=" wait no, {v}", guess="maybe {a}", tail=". The answer is {a}.",
+               want=" want {t}", yes=" yes", low=" low", high=" high", oops=" wait no {v}", give_up=" give up"),
+    "zh": dict(start="起初{0}", step="{verb}{d}就是{v}", slip="等等不对,{v}", guess="大概{a}", tail="。答案是{a}。",
+               want="要{t}", yes="对了", low="小了", high="大了", oops="等等不对{v}", give_up="算了"),
 }
 
 
@@ -143,12 +144,14 @@ class World:
     def _arithmetic(self, rng: random.Random) -> Problem:
         level, lang = ARITHMETIC[self.cfg.level], rng.randrange(2)
         value = start = rng.randint(1, level["start"])
+        gain, lose = (iter(rng.sample(verbs, len(verbs))) for verbs in (GAIN, LOSE))  # no verb twice, while they last
         steps = []  # (verb in both languages, signed change)
         for _ in range(rng.randint(*level["steps"])):
             room = {+1: level["most"] - value, -1: value}
             sign = rng.choice([s for s in (+1, -1) if room[s] > 0])
             change = sign * rng.randint(1, min(level["change"], room[sign]))
-            steps.append((rng.choice(GAIN if sign > 0 else LOSE), change))
+            verb = next(gain if sign > 0 else lose, None) or rng.choice(GAIN if sign > 0 else LOSE)
+            steps.append((verb, change))
             value += change
         name, thing = rng.choice(NAMES)[lang], rng.choice(THINGS)[lang]
         if lang == 0:
@@ -182,7 +185,10 @@ class World:
             thought, answer = self._blurt(rng, p)
         else:
             thought, answer = (self._steps if task == "arithmetic" else self._attempts)(rng, p)
-        if rng.random() >= self.cfg.tags:
+        tagged, unfinished = rng.random() < self.cfg.tags, rng.random() < self.cfg.unfinished
+        if unfinished:
+            return p.prompt, "<think>" * tagged + thought
+        if not tagged:
             return p.prompt, thought + PHRASES[p.language]["tail"].format(a=answer)
         parts = ["<think>", thought, "</think>", "<answer>", answer, "</answer>"]
         if rng.random() < self.cfg.broken_tags:
@@ -250,7 +256,7 @@ class World:
             if value == target:
                 pieces.append(piece + words["yes"])
                 return ",".join(pieces), expression
-            pieces.append(piece + words["no"])
+            pieces.append(piece + words["low" if value < target else "high"])
             if len(tried) >= patience:
                 return ",".join(pieces) + "," + words["give_up"].strip(), expression
 

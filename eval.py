@@ -129,9 +129,9 @@ def table(rows: list[tuple[str, Report]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def save_reports(rows: list[tuple[str, Report]], path: str) -> None:
-    """The figures, without the samples, as JSON."""
-    content = [{"model": name} | {k: v for k, v in asdict(r).items() if k != "samples"} for name, r in rows]
+def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
+    """The figures, without the samples, as JSON; `more` stands beside them."""
+    content = more | {"reports": [{"model": name} | {k: v for k, v in asdict(r).items() if k != "samples"} for name, r in rows]}
     with open(path + ".tmp", "w") as f:
         json.dump(content, f, indent=1, ensure_ascii=False)
     os.replace(path + ".tmp", path)

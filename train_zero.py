@@ -161,10 +161,11 @@ def main() -> None:
                              for task, problems in sets.items()]
         rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]
         plot_curves(os.path.join(args.out, "metrics.jsonl"), os.path.join(args.out, "curves.png"))
-        evaluation.save_reports(rows, os.path.join(args.out, "eval.json"))
+        minutes = (time.time() - started) / 60
+        evaluation.save_reports(rows, os.path.join(args.out, "eval.json"), minutes=minutes)
         print(f"\nbefore and after, the same {'held-out' if dataset is None else 'training'} problem:\n" + before_after(*reports.values(), sets))
         print("\n" + evaluation.table(rows))
-        print(f"\nmodel: {folder}\ncurves: {args.out}/curves.png\nfigures: {args.out}/eval.json\nminutes: {(time.time() - started) / 60:.1f}"
+        print(f"\nmodel: {folder}\ncurves: {args.out}/curves.png\nfigures: {args.out}/eval.json\nminutes: {minutes:.1f}"
               f"\ntry it: python sample.py {folder}")
 
 

@@ -14,7 +14,7 @@ def read_back(prompt: str) -> str:
     numbers = [int(n) for n in re.findall(r"\d+", prompt)]
     if prompt.startswith(("Use", "用")):
         return f"countdown {sorted(numbers[:-1])} {numbers[-1]}"
-    losing = r"loses|sells|gives|breaks|丢了|卖掉|送出|打破"
+    losing = r"loses|sells|gives|breaks|lends|hides|uses|returns|丢了|卖掉|送出|打破|借出|藏了|用了|还了"
     signs = [-1 if re.fullmatch(losing, verb) else 1 for verb in re.findall(r",\s?([a-z]+|[\u4e00-\u9fff]+?) ?\d", prompt)]
     return f"arithmetic {numbers[0]} {[s * n for s, n in zip(signs, numbers[1:], strict=True)]}"
 
@@ -77,14 +77,14 @@ def shares(cfg: WorldConfig, task: str, n=1500) -> dict[str, float]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_proportions_are_those_of_the_config(task):
-    s = shares(WorldConfig(direct=0.6, direct_countdown=0.6, tags=0.5, broken_tags=0.2, mixed=0.5), task)
+    s = shares(WorldConfig(direct=0.6, direct_countdown=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
     assert s["direct"] == pytest.approx(0.6, abs=0.06) and s["format"] == pytest.approx(0.4, abs=0.06) and 0.05 < s["mixed"] < 0.35
-    none = shares(WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0, mixed=0), task)
+    none = shares(WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0, mixed=0, unfinished=0), task)
     assert none == {"direct": 0, "format": 1, "slips": 0, "mixed": 0}
 
 
 def test_careful_authors_are_right_and_say_so():
-    world = World(0, WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3))
+    world = World(0, WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3, unfinished=0))
     for i in range(600):
         prompt, response = world.text(i)
         if prompt.startswith(("Use", "用")):

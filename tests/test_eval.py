@@ -62,5 +62,5 @@ def test_evaluate_scores_each_response_with_its_own_problem(tiny_model, world_to
     assert again.samples == r.samples  # seeded
     E.save_reports([("m", r)], str(tmp_path / "e.json"))
     with open(tmp_path / "e.json") as f:
-        (row,) = json.load(f)
+        (row,) = json.load(f)["reports"]
     assert row["model"] == "m" and row["pass1"] == 1.0 and "samples" not in row
