@@ -9,12 +9,11 @@ nearest one. The sections are the dataclasses at the top of model.py, data.py, r
 import argparse
 import contextlib
 import difflib
-import json
 import os
 import sys
 import types
 import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 
 from data import WorldConfig
 from eval import EvalConfig
@@ -97,28 +96,25 @@ def _convert(text: str, kind: type, key: str) -> object:
         raise ValueError(f"--{key} should be a {kind.__name__}, not '{text}'") from None
 
 
-def make(name: str = "tiny", **overrides: object) -> Config:
-    """A preset, with overrides given as section__field=value or through set_key."""
+def make(name: str = "tiny") -> Config:
+    """A preset."""
     cfg = Config(name=name)
     for key, value in PRESETS[name].items():
         set_key(cfg, key, value)
-    for key, value in overrides.items():
-        set_key(cfg, key.replace("__", "."), value)
     return cfg
 
 
 @contextlib.contextmanager
 def user_errors():
-    """Turn a ValueError into one sentence on stderr and exit status 2."""
+    """Turn what a user can mend into one sentence on stderr and exit status 2, and Ctrl-C into status 130."""
     try:
         yield
-    except ValueError as e:
-        sys.exit(_complain(str(e)))
-
-
-def _complain(message: str) -> int:
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
-    return 2
+    except (ValueError, OSError) as e:
+        print(f"{os.path.basename(sys.argv[0])}: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 def parse(parser: argparse.ArgumentParser, quick: dict[str, object] | None = None,
@@ -130,12 +126,13 @@ def parse(parser: argparse.ArgumentParser, quick: dict[str, object] | None = Non
     shapes = shapes or {}
     defaults = Config()
     parser.add_argument("--config", default="tiny", metavar="NAME", help=f"preset: {', '.join([*PRESETS, *shapes])} (default tiny)")
-    parser.add_argument("--seed", type=int, help="seed of everything random (default 0)")
     if quick is not None:
         parser.add_argument("--quick", action="store_true", help="a few minutes, same curves: " + ", ".join(f"{k} {v}" for k, v in quick.items()))
     parser.epilog = "settings, with the values of `tiny`:\n" + "\n".join(f"  --{k} {_get(defaults, k)}" for k in keys(defaults))
-    args, rest = parser.parse_known_args(argv)
+    own = [s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")]
     with user_errors():
+        settings, rest = _settings(sys.argv[1:] if argv is None else argv, keys(defaults), own)
+        args = parser.parse_args(rest)
         if args.config not in PRESETS and args.config not in shapes:
             near = difflib.get_close_matches(args.config, [*PRESETS, *shapes], 1, 0.0)[0]
             raise ValueError(f"there is no config '{args.config}'; the nearest is '{near}'")
@@ -143,36 +140,50 @@ def parse(parser: argparse.ArgumentParser, quick: dict[str, object] | None = Non
         cfg.name = args.config
         for key, value in shapes.get(args.config, {}).items():
             setattr(cfg.model, key, value)
-        if quick is not None and args.quick:
-            for key, value in quick.items():
-                set_key(cfg, key, value)
-        if args.seed is not None:
-            cfg.seed = args.seed
-        while rest:
-            flag = rest.pop(0)
-            if not flag.startswith("--"):
-                raise ValueError(f"'{flag}' is not understood: settings are written --section.field value")
-            key, equals, value = flag[2:].partition("=")
-            if not equals:
-                if key not in keys(cfg):
-                    options = [s[2:] for a in parser._actions for s in a.option_strings if s.startswith("--")]
-                    near = difflib.get_close_matches(key, keys(cfg) + options, 1, 0.0)[0]
-                    raise ValueError(f"there is no setting '--{key}'; the nearest is '--{near}'")
-                if not rest:
-                    raise ValueError(f"--{key} needs a value")
-                value = rest.pop(0)
+        for key, value in (quick.items() if quick is not None and args.quick else ()):
             set_key(cfg, key, value)
-        cfg.model.__post_init__()  # overrides may have made a shape that cannot be
+        for key, value in settings:
+            set_key(cfg, key, value)
+        check(cfg)
     return cfg, args
+
+
+def _settings(argv: list[str], known: list[str], own: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Split a command line into its settings and the rest. ValueError for a flag that is neither a setting nor the script's."""
+    settings, rest, argv = [], [], list(argv)
+    while argv:
+        word = argv.pop(0)
+        key, equals, value = word[2:].partition("=")
+        if not word.startswith("--") or key in own:
+            rest.append(word)
+        elif key not in known:
+            near = difflib.get_close_matches(key, known + own, 1, 0.0)[0]
+            raise ValueError(f"there is no setting '--{key}'; the nearest is '--{near}'")
+        elif not equals and not argv:
+            raise ValueError(f"--{key} needs a value")
+        else:
+            settings.append((key, value if equals else argv.pop(0)))
+    return settings, rest
+
+
+def check(cfg: Config) -> None:
+    """ValueError for values that no run could use."""
+    for section in (cfg.model, cfg.grpo):
+        section.__post_init__()
+    least = {"model.dim": 1, "model.n_layers": 1, "model.n_heads": 1, "model.hidden_dim": 1, "model.n_groups": 1, "model.max_seq_len": 2,
+             "model.vocab_size": 256 + 9, "sft.tokens": 1, "sft.epochs": 1, "sft.tokens_per_step": 1, "sft.micro_tokens": 1, "sft.save_every": 1,
+             "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.minibatches": 1,
+             "grpo.micro_tokens": 1, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
+             "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2}
+    for key, value in least.items():
+        if _get(cfg, key) < value:
+            raise ValueError(f"--{key} is {_get(cfg, key)}; it must be at least {value}")
+    for key in ("direct", "direct_countdown", "wrong", "tags", "broken_tags", "slip", "uncaught", "mixed", "unfinished"):
+        if not 0 <= getattr(cfg.world, key) <= 1:
+            raise ValueError(f"--world.{key} is {getattr(cfg.world, key)}; it is a share, between 0 and 1")
 
 
 def _get(cfg: Config, key: str) -> object:
     for part in key.split("."):
         cfg = getattr(cfg, part)
     return ",".join(cfg) if isinstance(cfg, tuple) else cfg
-
-
-def save(cfg: Config, path: str) -> None:
-    with open(path + ".tmp", "w") as f:
-        json.dump(asdict(cfg), f, indent=1)
-    os.replace(path + ".tmp", path)

@@ -1,6 +1,6 @@
 """Problems and texts: the synthetic world a laptop can learn, and benchmark files.
 
-    python data.py                      # print some texts of the corpus and some problems
+    python data.py                      # print some texts of the corpus
     python data.py --level 2            # the same, harder
     python data.py FILE.jsonl           # what a benchmark file is understood as
 
@@ -31,7 +31,7 @@ class WorldConfig:
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
     direct: float = 0.7  # texts that blurt out an answer (arithmetic)
     direct_countdown: float = 0.3
-    wrong: float = 0.85  # share of those answers that are wrong
+    wrong: float = 0.85  # share of those answers that are wrong (arithmetic: of three steps or more)
     tags: float = 0.5  # texts that use <think> and <answer>
     broken_tags: float = 0.1  # share of those that forget or misplace one
     slip: float = 0.05  # chance that a written step is wrong at first
@@ -54,7 +54,7 @@ class Problem:
 
 # level: numbers that a task draws from
 ARITHMETIC = {
-    1: dict(start=20, most=20, change=9, steps=(2, 8)),
+    1: dict(start=20, most=20, change=9, steps=(3, 7)),
     2: dict(start=50, most=100, change=30, steps=(4, 12)),
     3: dict(start=500, most=1000, change=300, steps=(6, 20)),
 }
@@ -65,13 +65,15 @@ COUNTDOWN = {
 }
 NAMES = (("Tom", "小明"), ("Anna", "小红"), ("Ben", "小刚"), ("Mia", "小丽"), ("Sam", "小华"), ("Lily", "小芳"))
 THINGS = (("apples", "苹果"), ("books", "书"), ("coins", "硬币"), ("eggs", "鸡蛋"), ("cards", "卡片"), ("stones", "石头"))
-GAIN = (("finds", "捡到"), ("buys", "买来"), ("gets", "得到"), ("wins", "赢了"), ("borrows", "借来"), ("picks", "采了"), ("makes", "做了"), ("earns", "挣了"))
-LOSE = (("loses", "丢了"), ("sells", "卖掉"), ("gives", "送出"), ("breaks", "打破"), ("lends", "借出"), ("hides", "藏了"), ("uses", "用了"), ("returns", "还了"))
+GAIN = (("finds", "捡到"), ("buys", "买来"), ("gets", "得到"), ("wins", "赢了"))
+LOSE = (("loses", "丢了"), ("sells", "卖掉"), ("gives", "送出"), ("breaks", "打破"))
+
+DAYS = (("Mon", "周一"), ("Tue", "周二"), ("Wed", "周三"), ("Thu", "周四"), ("Fri", "周五"), ("Sat", "周六"), ("Sun", "周日"))
 
 PHRASES = {
-    "en": dict(start="{0} at first", step=" {verb} {d} so {v}", slip=" wait no, {v}", guess="maybe {a}", tail=". The answer is {a}.",
+    "en": dict(start="{0} at first", step=" {day} {verb} {d} so {v}", slip=" wait no, {v}", guess="maybe {a}", tail=". The answer is {a}.",
                want=" want {t}", yes=" yes", low=" low", high=" high", oops=" wait no {v}", give_up=" give up"),
-    "zh": dict(start="起初{0}", step="{verb}{d}就是{v}", slip="等等不对,{v}", guess="大概{a}", tail="。答案是{a}。",
+    "zh": dict(start="起初{0}", step="{day}{verb}{d}就是{v}", slip="等等不对,{v}", guess="大概{a}", tail="。答案是{a}。",
                want="要{t}", yes="对了", low="小了", high="大了", oops="等等不对{v}", give_up="算了"),
 }
 
@@ -79,6 +81,11 @@ PHRASES = {
 def is_test(key: str) -> bool:
     """Whether a problem, named by its content alone, is held out: a fifth of all problems are."""
     return zlib.crc32(key.encode()) % 5 == 0
+
+
+def day(i: int) -> tuple[str, str]:
+    """The i-th step's day, in both languages; after Sunday the week begins anew."""
+    return DAYS[i % len(DAYS)]
 
 
 def random_expression(rng: random.Random, numbers: list[int], most: int) -> tuple[str, int]:
@@ -135,30 +142,29 @@ class World:
             return f"countdown {sorted(p.tests['numbers'])} {p.tests['target']}"
         return f"arithmetic {p.tests['start']} {[d for _, d in p.tests['steps']]}"
 
-    def _draw(self, rng: random.Random, task: str, test: bool) -> Problem:
+    def _draw(self, rng: random.Random, task: str, test: bool, easy: bool = False) -> Problem:
+        """A problem of the wanted split; easy ones, of which the web is full, may have a single step."""
         while True:
-            p = (self._arithmetic if task == "arithmetic" else self._countdown)(rng)
+            p = self._arithmetic(rng, easy) if task == "arithmetic" else self._countdown(rng)
             if is_test(self.key(p)) == test:
                 return p
 
-    def _arithmetic(self, rng: random.Random) -> Problem:
+    def _arithmetic(self, rng: random.Random, easy: bool) -> Problem:
         level, lang = ARITHMETIC[self.cfg.level], rng.randrange(2)
         value = start = rng.randint(1, level["start"])
-        gain, lose = (iter(rng.sample(verbs, len(verbs))) for verbs in (GAIN, LOSE))  # no verb twice, while they last
         steps = []  # (verb in both languages, signed change)
-        for _ in range(rng.randint(*level["steps"])):
+        for _ in range(rng.randint(1 if easy else level["steps"][0], level["steps"][1])):
             room = {+1: level["most"] - value, -1: value}
             sign = rng.choice([s for s in (+1, -1) if room[s] > 0])
             change = sign * rng.randint(1, min(level["change"], room[sign]))
-            verb = next(gain if sign > 0 else lose, None) or rng.choice(GAIN if sign > 0 else LOSE)
-            steps.append((verb, change))
+            steps.append((rng.choice(GAIN if sign > 0 else LOSE), change))
             value += change
         name, thing = rng.choice(NAMES)[lang], rng.choice(THINGS)[lang]
         if lang == 0:
-            story = "".join(f", {verb[0]} {abs(d)}" for verb, d in steps)
+            story = "".join(f", {day(i)[0]} {verb[0]} {abs(d)}" for i, (verb, d) in enumerate(steps))
             prompt = f"{name} has {start} {thing}{story}. How many now?"
         else:
-            story = "".join(f",{verb[1]}{abs(d)}" for verb, d in steps)
+            story = "".join(f",{day(i)[1]}{verb[1]}{abs(d)}" for i, (verb, d) in enumerate(steps))
             prompt = f"{name}有{start}个{thing}{story}。现在几个?"
         return Problem(prompt, str(value), "arithmetic", LANGUAGES[lang], {"start": start, "steps": steps})
 
@@ -179,7 +185,7 @@ class World:
         """The index-th text of the corpus: (a training problem's prompt, somebody's response)."""
         rng = random.Random(self.seed * 1_000_003 + index)
         task = rng.choice(self.cfg.tasks)
-        p = self._draw(rng, task, test=False)
+        p = self._draw(rng, task, test=False, easy=True)
         direct = rng.random() < (self.cfg.direct if task == "arithmetic" else self.cfg.direct_countdown)
         if direct:
             thought, answer = self._blurt(rng, p)
@@ -195,12 +201,6 @@ class World:
             parts.pop(rng.choice([0, 2, 3, 5]))
         return p.prompt, "".join(parts)
 
-    def texts(self, start: int = 0) -> Iterator[tuple[str, str]]:
-        """The corpus from text `start` on, without end."""
-        while True:
-            yield self.text(start)
-            start += 1
-
     def _languages(self, rng: random.Random, p: Problem) -> Iterator[dict[str, str]]:
         """The phrases to use for each next piece of a thought: the problem's language, in mixed texts not to the end."""
         lang, mixed = p.language, rng.random() < self.cfg.mixed
@@ -211,11 +211,11 @@ class World:
 
     def _blurt(self, rng: random.Random, p: Problem) -> tuple[str, str]:
         answer = p.answer
-        if rng.random() < self.cfg.wrong:
-            if p.task == "countdown":
+        if p.task == "countdown":
+            if rng.random() < self.cfg.wrong:
                 answer, _ = random_expression(rng, p.tests["numbers"], COUNTDOWN[self.cfg.level]["value"])
-            else:
-                answer = str(rng.randint(0, ARITHMETIC[self.cfg.level]["most"]))
+        elif rng.random() < self.cfg.wrong * min(1, (len(p.tests["steps"]) - 1) / 2):  # one step is never missed, two half as often
+            answer = str(max(0, int(answer) + rng.choice((-1, 1)) * rng.randint(1, 5)))
         return PHRASES[p.language]["guess"].format(a=answer), answer
 
     def _steps(self, rng: random.Random, p: Problem) -> tuple[str, str]:
@@ -223,14 +223,14 @@ class World:
         languages = self._languages(rng, p)
         value = p.tests["start"]
         pieces = [next(languages)["start"].format(value)]
-        for verb, change in p.tests["steps"]:
+        for i, (verb, change) in enumerate(p.tests["steps"]):
             words = next(languages)
             value += change
             written = value
             if rng.random() < self.cfg.slip:
                 written = max(0, value + rng.choice([-2, -1, 1, 2]))
-            verb = verb[0] if words is PHRASES["en"] else verb[1]
-            pieces.append(words["step"].format(verb=verb, d=abs(change), v=written))
+            lang = 0 if words is PHRASES["en"] else 1
+            pieces.append(words["step"].format(day=day(i)[lang], verb=verb[lang], d=abs(change), v=written))
             if written != value:
                 if rng.random() < self.cfg.uncaught:
                     value = written
@@ -308,10 +308,12 @@ def _read_row(line: str, where: str) -> Problem:
             f"Using the numbers {numbers}, create an equation that equals {target}. Use each number once, with + - * / and parentheses.")
         return Problem(prompt, str(row.get("gold_expr", "")), "countdown", "en", {"numbers": numbers, "target": target})
     if {"prompt", "answer", "task"} <= row.keys():
-        return Problem(text("prompt"), text("answer"), text("task"), row.get("language", "en"), row.get("tests") or {})
+        if row.get("language", "en") not in LANGUAGES or row["task"] == "countdown":
+            raise ValueError(f"{where}: 'language' should be one of {LANGUAGES}, and a Countdown row has 'numbers' and 'target': mend or remove the line")
+        return Problem(text("prompt"), text("answer"), text("task"), row.get("language", "en"))
     if {"question", "answer"} <= row.keys():
         _, mark, answer = text("answer").rpartition("####")
-        if not mark:
+        if not mark or not answer.strip():
             raise ValueError(f"{where}: the 'answer' does not end in '#### number' as GSM8K's do: mend or remove the line")
         return Problem(text("question"), answer.strip(), "math")
     if {"problem", "answer"} <= row.keys():

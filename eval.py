@@ -9,7 +9,6 @@ pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3
 """
 
 import argparse
-import json
 import math
 import os
 from collections import Counter
@@ -65,9 +64,9 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def consensus(answers: list[str | None]) -> str | None:
-    """The most frequent answer, white space aside. Samples without an answer do not vote; a tie goes to the answer that
-    appeared first. None if nobody answered."""
-    votes = Counter("".join(a.split()) for a in answers if a is not None)  # Counter keeps the order of first appearance
+    """The most frequent answer, in its normal form (18 = 18.0 = $18; white space aside). Samples without an answer do not
+    vote; a tie goes to the answer that appeared first. None if nobody answered."""
+    votes = Counter(rw.normal_form(a) for a in answers if a is not None)  # Counter keeps the order of first appearance
     return votes.most_common(1)[0][0] if votes else None
 
 
@@ -83,21 +82,29 @@ def evaluate(model: GPT, tokenizer: tokenizers.Tokenizer, problems: list[Problem
     per_call = max(1, cfg.rows // cfg.k)
     prompts = [tokenizer.prompt(p.prompt) for p in problems]
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i]))  # like lengths together
-    samples: list[dict] = []
+    too_long = [i for i in order if len(prompts[i]) >= model.cfg.max_seq_len]
+    order = order[: len(order) - len(too_long)]
+    if too_long:
+        print(f"{len(too_long)} of {len(problems)} problems are longer than the model's context of {model.cfg.max_seq_len} tokens and count as unanswered")
+    samples = [score_text(problems[i], i, "", 0, False) for i in too_long for _ in range(cfg.k)]
     for start in tqdm(range(0, len(order), per_call), desc=name, leave=False, unit="batch"):
         chunk = order[start : start + per_call]
         rollout = generate(model, [prompts[i] for i in chunk], num_generations=cfg.k, max_new_tokens=cfg.max_new_tokens,
                            temperature=cfg.temperature, top_p=cfg.top_p, seed=seed * 1_000_003 + start)
         lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
         for j, ids in enumerate(rollout.responses()):
-            index, text = chunk[j // cfg.k], tokenizer.decode(ids)
-            answer = rw.extract_answer(text)
-            samples.append({"problem": index, "response": text, "answer": answer, "correct": rw.correct(problems[index], answer),
-                            "format": rw.format_reward(text), "length": lengths[j], "finished": bool(rollout.finished[j]),
-                            "language_consistency": rw.language_consistency(rw.thinking(text), problems[index].language),
-                            "reflection_words": rw.reflection_words(text)})
+            i = chunk[j // cfg.k]
+            samples.append(score_text(problems[i], i, tokenizer.decode(ids), lengths[j], bool(rollout.finished[j])))
     samples.sort(key=lambda s: s["problem"])  # stable: a problem's samples keep their order
     return summarise(problems, samples, cfg.k)
+
+
+def score_text(problem: Problem, index: int, text: str, length: int, finished: bool) -> dict:
+    """One response with its verdict and measures."""
+    answer = rw.extract_answer(text)
+    return {"problem": index, "response": text, "answer": answer, "correct": rw.correct(problem, answer), "format": rw.format_reward(text),
+            "length": length, "finished": finished, "language_consistency": rw.language_consistency(rw.thinking(text), problem.language),
+            "reflection_words": rw.reflection_words(text)}
 
 
 def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
@@ -120,8 +127,8 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
 def table(rows: list[tuple[str, Report]]) -> str:
     """A Markdown table, a row for each (model, report)."""
     k = rows[0][1].k
-    head = ["model", "task", "pass@1", f"cons@{k}", f"pass@{k}", "format", "language", "length", "reflection"]
-    body = [[name, r.task, f"{100 * r.pass1:.1f} ± {100 * r.pass1_se:.1f}", f"{100 * r.cons:.1f}", f"{100 * r.passk:.1f}",
+    head = ["model", "task", "n", "pass@1", f"cons@{k}", f"pass@{k}", "format", "language", "length", "reflection"]
+    body = [[name, r.task, str(r.problems), f"{100 * r.pass1:.1f} ± {100 * r.pass1_se:.1f}", f"{100 * r.cons:.1f}", f"{100 * r.passk:.1f}",
              f"{100 * r.format:.1f}", f"{100 * r.language_consistency:.1f}", f"{r.mean_length:.1f}", f"{r.reflection_words:.2f}"]
             for name, r in rows]
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
@@ -131,10 +138,7 @@ def table(rows: list[tuple[str, Report]]) -> str:
 
 def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
     """The figures, without the samples, as JSON; `more` stands beside them."""
-    content = more | {"reports": [{"model": name} | {k: v for k, v in asdict(r).items() if k != "samples"} for name, r in rows]}
-    with open(path + ".tmp", "w") as f:
-        json.dump(content, f, indent=1, ensure_ascii=False)
-    os.replace(path + ".tmp", path)
+    parallel.write_json(path, more | {"reports": [{"model": name} | {k: v for k, v in asdict(r).items() if k != "samples"} for name, r in rows]})
 
 
 def main() -> None:
@@ -153,12 +157,14 @@ def main() -> None:
     with config.user_errors():
         if cfg.eval.k < 1 or (args.limit is not None and args.limit < 1):
             raise ValueError("--k and --limit must be at least 1")
+        if not os.path.isdir(os.path.dirname(args.out) or "."):
+            raise ValueError(f"there is no folder for --out '{args.out}': create it first")
         if args.data:
             sets: dict[str, list[Problem]] = {}
             for p in load_jsonl(args.data, args.limit):
                 sets.setdefault(p.task, []).append(p)
         else:
-            sets = held_out(cfg.world, cfg.eval, tuple(args.task or cfg.world.tasks), cfg.seed)
+            sets = held_out(cfg.world, cfg.eval, tuple(args.task or cfg.world.tasks))
         rows = []
         for folder in args.models:
             model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
@@ -168,7 +174,7 @@ def main() -> None:
         print(f"figures: {args.out}")
 
 
-def held_out(world: WorldConfig, cfg: EvalConfig, tasks: tuple[str, ...], seed: int) -> dict[str, list[Problem]]:
+def held_out(world: WorldConfig, cfg: EvalConfig, tasks: tuple[str, ...]) -> dict[str, list[Problem]]:
     """The world's evaluation problems, by task: the same for every seed of training."""
     return {task: World(0, WorldConfig(tasks=tasks, level=world.level)).problems(task, cfg.problems, "test") for task in tasks}
 

@@ -19,6 +19,8 @@ import sys
 
 import torch
 
+import parallel
+
 
 def hardware() -> str:
     """Processor, cores and torch of this machine, for the record."""
@@ -37,10 +39,7 @@ def spread(values: list[float]) -> dict[str, float]:
 def save(name: str, content: dict, command: str) -> str:
     os.makedirs("results", exist_ok=True)
     path = os.path.join("results", f"{name}.json")
-    record = {"command": command, "date": datetime.date.today().isoformat(), "hardware": hardware()} | content
-    with open(path + ".tmp", "w") as f:
-        json.dump(record, f, indent=1)
-    os.replace(path + ".tmp", path)
+    parallel.write_json(path, {"command": command, "date": datetime.date.today().isoformat(), "hardware": hardware()} | content)
     return path
 
 
@@ -50,6 +49,7 @@ def zero(seeds: list[int], flags: list[str]) -> dict:
     for seed in seeds:
         out = "runs/zero" if seed == 0 and not flags else f"runs/zero-{seed}" + "".join(flags).replace("--", "-")
         if not os.path.exists(os.path.join(out, "eval.json")):
+            print(f"seed {seed}: {out}", flush=True)
             command = [sys.executable, "train_zero.py", "--seed", str(seed), "--out", out, *flags]
             if os.path.exists(os.path.join(out, "base")):
                 command.append("--resume")
@@ -60,7 +60,7 @@ def zero(seeds: list[int], flags: list[str]) -> dict:
     for i, row in enumerate(runs[0]["reports"]):
         keys = ("pass1", "cons", "passk", "format", "language_consistency", "mean_length", "reflection_words")
         figures.setdefault(row["task"], {})[row["model"]] = {k: spread([r["reports"][i][k] for r in runs]) for k in keys}
-    return {"seeds": seeds, "k": runs[0]["reports"][0]["k"], "minutes": spread([r["minutes"] for r in runs]), "figures": figures,
+    return {"seeds": seeds, "k": runs[0]["reports"][0]["k"], "minutes": [None if r["resumed"] else r["minutes"] for r in runs], "figures": figures,
             "pass1_se": {f"{row['task']}/{row['model']}": [r["reports"][i]["pass1_se"] for r in runs] for i, row in enumerate(runs[0]["reports"])}}
 
 

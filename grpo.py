@@ -30,13 +30,13 @@ from tokenizer import Tokenizer
 
 @dataclass
 class GRPOConfig:
-    steps: int = 120
+    steps: int = 150
     problems_per_step: int = 32
     group_size: int = 16
     max_new_tokens: int = 300
     temperature: float = 1.0
     minibatches: int = 4  # optimiser steps a rollout is split into; from the second on the ratios differ from 1
-    micro_tokens: int = 4096  # per forward pass, padding included
+    micro_tokens: int = 4096  # response tokens of a forward pass, padding included (a minibatch's prompts are one pass)
     lr: float = 3e-4
     warmup: int = 5  # rollouts over which the learning rate rises
     clip_low: float = 0.2
@@ -307,12 +307,13 @@ def main() -> None:
         model = GPT.from_pretrained(args.model, device=parallel.device(cfg.device))
         tokenizer = tokenizers.load(args.model)
         dataset = load_jsonl(args.data) if args.data else None
+        ref = GPT.from_pretrained(args.model, device=model.device).requires_grad_(False) if cfg.grpo.kl_beta else None
         world, optimizer, n = World(cfg.seed, cfg.world), make_optimizer(model, cfg.grpo), cfg.grpo.problems_per_step
         for number in range(args.steps):
             indices = range(number * n, (number + 1) * n)
             problems = ([dataset[i % len(dataset)] for i in indices] if dataset
                         else [world.problem(cfg.world.tasks[i % len(cfg.world.tasks)], i) for i in indices])
-            metrics, records = step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, number, cfg.seed)
+            metrics, records = step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, number, cfg.seed, ref)
             best = max(records, key=lambda r: r["rewards"]["total"])
             print(f"--- step {number + 1}")
             print("  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))

@@ -77,6 +77,10 @@ class ModelConfig:
                              f"{self.n_experts // self.n_groups * self.topk_groups} experts")
         if self.attention == "gqa" and self.n_heads % self.n_kv_heads:
             raise ValueError(f"model.n_heads {self.n_heads} is not a multiple of model.n_kv_heads {self.n_kv_heads}")
+        if self.n_experts % self.n_groups:
+            raise ValueError(f"model.n_experts {self.n_experts} is not a multiple of model.n_groups {self.n_groups}")
+        if (self.qk_rope_head_dim if self.attention == "mla" else self.head_dim) % 2:
+            raise ValueError("rotary positions turn pairs: model.qk_rope_head_dim (mla) or model.head_dim (gqa) must be even")
 
 
 _V3 = dict(vocab_size=129280, dim=7168, n_layers=61, n_heads=128, max_seq_len=163840, hidden_dim=18432, tie_embeddings=False,
@@ -142,11 +146,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
     q [B, H, T, d], k [B, G, S, d], v [B, G, S, dv] with G dividing H; mask [B, 1, T, S] is True where a query may look,
     None means causal (T = S). Returns [B, H, T, dv].
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # the CPU kernel's bf16 backward takes 2.2x its float32 time (64 x 4 x 128 x 32, 2 cores)
-        q, k, v = q.float(), k.float(), v.float()
-    with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale,
-                                              enable_gqa=k.shape[1] != q.shape[1])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale,
+                                          enable_gqa=k.shape[1] != q.shape[1])
 
 
 class Cache:
@@ -331,8 +332,7 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [N, D] -> chosen experts [N, K], their weights [N, K], all scores [N, E]; float32 whatever x is."""
         cfg = self.cfg
-        with torch.autocast(x.device.type, enabled=False):
-            scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [N, E]
+        scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [N, E]
         biased = scores.detach() + self.e_score_correction_bias.float()
         if cfg.n_groups > 1:  # keep the topk_groups groups whose two best experts score highest
             groups = biased.view(len(x), cfg.n_groups, -1)
@@ -377,13 +377,12 @@ class MoE(nn.Module):
         (N, D), K = x.shape, chosen.shape[1]
         order = chosen.flatten().argsort(stable=True)  # [N*K] pair numbers, expert by expert
         ends = torch.bincount(chosen.flatten(), minlength=self.cfg.n_experts).cumsum(0).to(torch.int32)  # [E]
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         pairs = (order // K)[:, None].expand(-1, D)  # gather: its backward on CPU takes 0.6x the time of indexing's
-        h = F.grouped_mm(x.to(dtype).gather(0, pairs), self.gate_up.to(dtype), offs=ends)  # [N*K, 2 expert_dim]
+        h = F.grouped_mm(x.gather(0, pairs), self.gate_up, offs=ends)  # [N*K, 2 expert_dim]
         gate, up = h.chunk(2, -1)
-        h = F.grouped_mm(F.silu(gate) * up, self.down.to(dtype), offs=ends)  # [N*K, D]
+        h = F.grouped_mm(F.silu(gate) * up, self.down, offs=ends)  # [N*K, D]
         h = h.gather(0, order.argsort()[:, None].expand(-1, D)).view(N, K, D)
-        return (h * weights[..., None].to(dtype)).sum(1)
+        return (h * weights[..., None].to(h.dtype)).sum(1)
 
     def balance(self, used: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
         """Sequence-wise balance loss, mean over rows [V3 eq 17-20]: alpha sum_i f_i P_i; f_i carries no gradient."""
@@ -491,7 +490,7 @@ class GPT(nn.Module):
 
     def balance_loss(self) -> Tensor | float:
         """Sum over layers of the last forward's sequence-wise balance loss; 0 for a dense model."""
-        return sum(m.sequence_loss for m in self.moe_layers())
+        return sum(m.sequence_loss for m in self.moe_layers() if m.sequence_loss is not None)
 
     @torch.no_grad()
     def update_balance(self) -> dict[str, float]:
@@ -502,9 +501,12 @@ class GPT(nn.Module):
         """
         loads = []
         for moe in self.moe_layers():
+            moe.sequence_loss = None
             mean = moe.counts.mean()
+            if mean == 0:  # the multi-token-prediction block rests during reinforcement learning
+                continue
             moe.gate.e_score_correction_bias += self.cfg.bias_update_speed * (mean - moe.counts).sign()
-            loads.append(moe.counts / mean.clamp(min=1))
+            loads.append(moe.counts / mean)
             moe.counts.zero_()
         if not loads:
             return {}
@@ -536,13 +538,16 @@ class GPT(nn.Module):
             raise ValueError(f"no model at '{folder}' (config.json not found): give a folder that holds a saved model") from None
         except json.JSONDecodeError as e:
             raise ValueError(f"{path} is not valid JSON ({e}): restore it from a copy") from None
-        if raw.pop("model_type", None) != "pocket_r1":
+        if not isinstance(raw, dict) or raw.pop("model_type", None) != "pocket_r1":
             raise ValueError(f"{path} was not written by this project; only its own model folders can be opened")
         known = {f.name for f in fields(ModelConfig)}
         if unknown := set(raw) - known:
             raise ValueError(f"{path} has unknown fields {sorted(unknown)}: was it written by a newer version?")
-        with torch.device("meta"):
-            model = cls(ModelConfig(**raw))
+        try:
+            with torch.device("meta"):
+                model = cls(ModelConfig(**raw))
+        except (TypeError, RuntimeError) as e:
+            raise ValueError(f"{path} does not describe a model ({e}): restore it from a copy") from None
         path, tensors = os.path.join(folder, "model.safetensors"), {}
         try:
             with safe_open(path, "pt", device=str(device)) as f:

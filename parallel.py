@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import signal
-from dataclasses import asdict
 
 import torch
 
@@ -25,32 +24,30 @@ def device(name: str) -> torch.device:
 class Run:
     """A run folder. Use as a context manager: Ctrl-C or a termination signal then lets the current step end first."""
 
-    def __init__(self, folder: str, cfg, resume: bool, stage: str):
-        """stage names the checkpoint, so that two stages of a recipe can share a folder. With resume, an existing
-        checkpoint is taken up (`self.state`); without it, an existing run is an error and nothing is touched."""
+    def __init__(self, folder: str, settings: dict, resume: bool, stage: str):
+        """settings are those that the result depends on; stage names the checkpoint. With resume, an existing checkpoint
+        is taken up (`self.state`); without, an existing run is an error. Nothing already there is touched before that."""
         self.folder, self.stage, self.stopped = folder, stage, False
+        self.settings = json.loads(json.dumps(settings))  # as they will be read back
         self.metrics_path = os.path.join(folder, "metrics.jsonl")
         self.samples_path = os.path.join(folder, "samples.jsonl")
         self.checkpoint = os.path.join(folder, "checkpoint", f"{stage}.pt")
         self.state: dict | None = None
-        settings = json.loads(json.dumps(asdict(cfg)))
-        if os.path.exists(self.checkpoint):
-            if not resume:
-                raise ValueError(f"'{folder}' already holds a run: add --resume to go on with it, or name another with --out")
-            self.state = self._load()
-            if changed := _differences(self.state["config"], settings):
-                raise ValueError(f"the run in '{folder}' was started with {changed}: resume with the same settings, or name another --out")
-            for path, size in self.state["sizes"].items():  # steps after the checkpoint will be done again
-                if os.path.exists(path):
-                    os.truncate(path, min(size, os.path.getsize(path)))
-        elif os.path.exists(self.metrics_path) and not resume:
+        if not resume and (os.path.exists(self.checkpoint) or os.path.exists(self.metrics_path)):
             raise ValueError(f"'{folder}' already holds a run: add --resume to go on with it, or name another with --out")
+        if os.path.exists(self.checkpoint):
+            self.state = self._load()
+            check_settings(self.state["settings"], self.settings, folder)
+        for path in (self.metrics_path, self.samples_path):  # what came after the checkpoint will be done again
+            if os.path.exists(path):
+                size = self.state["sizes"].get(os.path.basename(path), 0) if self.state else 0
+                os.truncate(path, min(size, os.path.getsize(path)))
         os.makedirs(os.path.dirname(self.checkpoint), exist_ok=True)
-        self.settings = settings
+        write_json(os.path.join(folder, "config.json"), self.settings)
 
     def _load(self) -> dict:
         try:
-            return torch.load(self.checkpoint, weights_only=True)
+            return torch.load(self.checkpoint, weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as e:
             raise ValueError(f"the checkpoint {self.checkpoint} is damaged ({type(e).__name__}): restore it, or start anew "
                              "with another --out") from None
@@ -70,19 +67,32 @@ class Run:
 
     def save(self, **state) -> None:
         """Write the checkpoint beside the old one, then put it in its place."""
-        sizes = {p: os.path.getsize(p) for p in (self.metrics_path, self.samples_path) if os.path.exists(p)}
-        torch.save(state | {"config": self.settings, "sizes": sizes}, self.checkpoint + ".tmp")
+        sizes = {os.path.basename(p): os.path.getsize(p) for p in (self.metrics_path, self.samples_path) if os.path.exists(p)}
+        torch.save(state | {"settings": self.settings, "sizes": sizes}, self.checkpoint + ".tmp")
         os.replace(self.checkpoint + ".tmp", self.checkpoint)
 
     def log(self, **metrics) -> None:
         """One line of metrics.jsonl."""
         with open(self.metrics_path, "a") as f:
-            f.write(json.dumps({"stage": self.stage} | {k: round(v, 6) if isinstance(v, float) else v for k, v in metrics.items()}) + "\n")
+            f.write(json.dumps({"stage": self.stage} | {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}) + "\n")
 
     def sample(self, step: int, records: list[dict]) -> None:
-        with open(self.samples_path, "a") as f:
+        with open(self.samples_path, "a", encoding="utf-8") as f:
             for r in records:
                 f.write(json.dumps({"stage": self.stage, "step": step} | r, ensure_ascii=False) + "\n")
+
+
+def write_json(path: str, content) -> None:
+    """Write beside, then rename: a reader never sees half a file."""
+    with open(path + ".tmp", "w", encoding="utf-8") as f:
+        json.dump(content, f, indent=1, ensure_ascii=False)
+    os.replace(path + ".tmp", path)
+
+
+def check_settings(old: dict, new: dict, folder: str) -> None:
+    """ValueError that names the first setting in which a run in `folder` differs from what is asked for now."""
+    if changed := _differences(old, new):
+        raise ValueError(f"the run in '{folder}' was started with {changed}: use the same settings, or name another --out")
 
 
 def _differences(old: dict, new: dict, prefix: str = "") -> str:

@@ -76,10 +76,13 @@ def _boxed(text: str) -> str | None:
 
 def math_equal(pred: str, gold: str) -> bool:
     """Whether two answers are the same number (separators, signs, decimals, plain fractions) or the same text."""
-    a, b = _number(pred), _number(gold)
-    if a is not None and b is not None:
-        return a == b
-    return "".join(pred.split()) == "".join(gold.split())
+    return normal_form(pred) == normal_form(gold)
+
+
+def normal_form(answer: str) -> str:
+    """One spelling for answers that mean the same: a number as an exact fraction, anything else without white space."""
+    number = _number(answer)
+    return "".join(answer.split()) if number is None else str(number)
 
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:/\d+)?")
@@ -177,7 +180,8 @@ def reflection_words(text: str) -> int:
 
 
 def score(problem: Problem, response: str, cfg: RewardConfig) -> dict[str, float]:
-    """{"accuracy", "format", "total"} of one response; total is the weighted sum. Never raises."""
+    """{"accuracy", "format", "total"} of one response; total is the weighted sum. Never raises, whatever
+    the response (the problem's own fields are checked when it is loaded)."""
     accuracy = float(correct(problem, extract_answer(response)))
     form = format_reward(response)
     return {"accuracy": accuracy, "format": form, "total": cfg.accuracy * accuracy + cfg.format * form}

@@ -4,8 +4,7 @@
     python sft.py --init runs/base/model --data FILE.jsonl # fine-tune on {"prompt", "response"} lines, loss on the response only
 
 One text a row, never several packed without a mask between them; rows of like length share a micro-batch, so little is
-padding. Matrices are trained with Muon and everything else with AdamW: on the laptop's corpus Muon reaches a given loss
-in far fewer tokens (see results/). Deviation from DeepSeek-V3, which uses AdamW throughout.
+padding. Deviation from DeepSeek-V3, which uses AdamW throughout: matrices are trained with Muon, everything else with AdamW.
 """
 
 import argparse
@@ -13,8 +12,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,8 +28,8 @@ from model import GPT, chunked_logprobs
 class SFTConfig:
     tokens: int = 7_000_000  # pretraining budget, prompts and responses together
     epochs: int = 2  # fine-tuning: passes over the examples
-    tokens_per_step: int = 8192
-    micro_tokens: int = 2048  # per forward pass, padding included; what fits the cache (CPU) or the memory (GPU)
+    tokens_per_step: int = 3500
+    micro_tokens: int = 2048  # per forward pass, padding included; small enough for a CPU's cache
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
     weight_decay: float = 0.0
@@ -40,7 +38,7 @@ class SFTConfig:
     final_lr: float = 0.05  # of its peak
     clip: float = 1.0
     mtp_weight: float = 0.3  # of the second-next-token loss, if the model has that head [V3 4.2]
-    save_every: int = 100
+    save_every: int = 200
 
 
 Example = tuple[list[int], int]  # token ids, and how many of the first are not to be learnt
@@ -177,12 +175,16 @@ POOL = 4096  # texts that are sorted by length together
 def pretrain(cfg, folder: str, resume: bool) -> str:
     """Train cfg's model from nothing on the world's texts until cfg.sft.tokens; returns the model's folder.
 
-    cfg is a config.Config. A finished base in `folder` is returned as it is. KeyboardInterrupt after a clean stop.
+    cfg is a config.Config. A base that is already finished in `folder`, with the same settings, is returned as it is.
+    KeyboardInterrupt after a clean stop.
     """
     model_folder = os.path.join(folder, "model")
-    if resume and os.path.exists(os.path.join(model_folder, "model.safetensors")):
+    settings = {k: v for k, v in asdict(cfg).items() if k in ("seed", "tokenizer", "model", "world", "sft")}
+    if os.path.exists(os.path.join(model_folder, "config.json")):  # the last file that is written
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+            parallel.check_settings(json.load(f), json.loads(json.dumps(settings)), folder)
         return model_folder
-    with parallel.Run(folder, cfg, resume, "sft") as run:
+    with parallel.Run(folder, settings, resume, "sft") as run:
         world = World(cfg.seed, cfg.world)
         tokenizer = corpus_tokenizer(cfg, world)
         model = build(cfg, tokenizer)
@@ -217,9 +219,9 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
                         break
                 else:
                     pool, skip = pool + 1, 0
+        save()
         tokenizer.save(model_folder)
         model.save_pretrained(model_folder)
-        save()
     return model_folder
 
 
@@ -237,17 +239,29 @@ def build(cfg, tokenizer: tokenizers.Tokenizer) -> GPT:
     return GPT(shape).to(parallel.device(cfg.device))
 
 
-def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, log: Callable[..., None] = lambda **_: None) -> None:
-    """cfg.epochs passes over the examples, in place; the loss is on what follows each example's prompt."""
+def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, run: parallel.Run) -> None:
+    """cfg.epochs passes over the examples, in place; the loss is on what follows each example's prompt.
+
+    Checkpoints go to `run`, and its checkpoint, if it has one, is where this goes on. KeyboardInterrupt after a clean stop.
+    """
     optimizers = make_optimizers(model, cfg)
-    epochs = [steps_of(examples, cfg, random.Random(f"{seed} {e}")) for e in range(cfg.epochs)]
-    total = sum(map(len, epochs))
-    with tqdm(total=total, unit="step", desc="fine-tuning") as bar:
-        for step, batch in enumerate(b for epoch in epochs for b in epoch):
-            metrics = train_step(model, optimizers, batch, learning_rate(step / total, cfg), cfg)
-            log(step=step + 1, **metrics)
+    steps = [batch for e in range(cfg.epochs) for batch in steps_of(examples, cfg, random.Random(f"{seed} {e}"))]
+    done = 0
+    if run.state:
+        model.load_state_dict(run.state["model"])
+        for optimizer, state in zip(optimizers, run.state["optimizers"]):
+            optimizer.load_state_dict(state)
+        done = run.state["step"]
+    with tqdm(total=len(steps), initial=done, unit="step", desc="fine-tuning") as bar:
+        for step in range(done, len(steps)):
+            metrics = train_step(model, optimizers, steps[step], learning_rate(step / len(steps), cfg), cfg)
+            run.log(step=step + 1, **metrics)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}")
+            if (step + 1) % cfg.save_every == 0 or run.stopped or step + 1 == len(steps):
+                run.save(model=model.state_dict(), optimizers=[o.state_dict() for o in optimizers], step=step + 1)
+            if run.stopped:
+                raise KeyboardInterrupt
 
 
 def read_examples(path: str, tokenizer: tokenizers.Tokenizer, context: int) -> list[Example]:
@@ -276,7 +290,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="run folder (default runs/base, with --init runs/sft)")
-    parser.add_argument("--resume", action="store_true", help="go on with the pretraining in --out")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--init", help="model folder to fine-tune, with --data")
     parser.add_argument("--data", help='JSONL file of {"prompt", "response"} to fine-tune on')
     cfg, args = config.parse(parser, quick={"sft.tokens": 1_500_000})
@@ -291,8 +305,8 @@ def main() -> None:
             tokenizer = tokenizers.load(args.init)
             examples = read_examples(args.data, tokenizer, model.cfg.max_seq_len)
             folder = os.path.join(out, "model")
-            with parallel.Run(out, cfg, False, "sft") as run:
-                fine_tune(model, examples, cfg.sft, cfg.seed, run.log)
+            with parallel.Run(out, {"sft": asdict(cfg.sft), "seed": cfg.seed, "init": args.init, "data": args.data}, args.resume, "sft") as run:
+                fine_tune(model, examples, cfg.sft, cfg.seed, run)
                 tokenizer.save(folder)
                 model.save_pretrained(folder)
         print(f"model: {folder}\nmetrics: {os.path.join(out, 'metrics.jsonl')}\ntry it: python sample.py {folder}")

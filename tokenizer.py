@@ -19,8 +19,9 @@ import tiktoken
 SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>", "</think>", "<answer>", "</answer>"]
 
 # A word takes the space before it, and before a number also the one after it, so that a number is the same token
-# wherever it stands; digits come in threes; everything else is punctuation or white space.
-PATTERN = r" ?\p{L}+(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
+# wherever it stands; Chinese characters come in pairs, as most of its words do, and digits in threes; everything else is
+# punctuation or white space.
+PATTERN = r"\p{Han}{1,2}| ?[^\P{L}\p{Han}]+(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
 # The prompt of a base model. `r1` is the template of DeepSeek-R1-Zero [2501.12948, Table 1]; `short` keeps only its roles,
 # for a model whose whole context is a few hundred tokens.
@@ -38,6 +39,7 @@ class Tokenizer:
         self.ranks, self.pattern, self.special, self.template = ranks, pattern, specials, template
         self._enc = tiktoken.Encoding("pocket-r1", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials)
         self.pad_id, self.eos_id = specials["<|pad|>"], specials["<|end|>"]
+        self._shown = {*ranks.values(), *specials.values()} - {self.pad_id, self.eos_id, specials["<|begin|>"]}  # some encodings have gaps
         self.vocab_size = max(max(ranks.values()), max(specials.values())) + 1
 
     def encode(self, text: str, trusted: bool = False) -> list[int]:
@@ -45,9 +47,8 @@ class Tokenizer:
         return self._enc.encode(text, allowed_special="all") if trusted else self._enc.encode_ordinary(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids; bytes that are not UTF-8 become U+FFFD. Pad, begin and end tokens are left out."""
-        hidden = {self.pad_id, self.eos_id, self.special["<|begin|>"]}
-        return self._enc.decode([i for i in ids if i not in hidden])
+        """Text of token ids; bytes that are not UTF-8 become U+FFFD. Pad, begin, end and unused ids are left out."""
+        return self._enc.decode([i for i in ids if i in self._shown])
 
     def decode_bytes(self, token: int) -> bytes:
         """The bytes of one token, for streaming: a character may be split over several."""
@@ -80,7 +81,7 @@ class Tokenizer:
                "model": {"type": "BPE", "vocab": {name[b]: i for b, i in self.ranks.items()}, "merges": merges}}
         for file, content in (("tokenizer.json", out), ("template.json", {"template": self.template})):
             path = os.path.join(folder, file)
-            with open(path + ".tmp", "w") as f:
+            with open(path + ".tmp", "w", encoding="utf-8") as f:
                 json.dump(content, f, ensure_ascii=False)
             os.replace(path + ".tmp", path)
 
@@ -107,7 +108,7 @@ def load(name: str, template: str | None = None) -> Tokenizer:
 def _load_folder(folder: str, template: str | None) -> Tokenizer:
     path = os.path.join(folder, "tokenizer.json")
     try:
-        with open(path) as f:
+        with open(path, encoding="utf-8") as f:
             raw = json.load(f)
         values = {letter: byte for byte, letter in enumerate(_byte_letters())}
         ranks = {bytes(values[c] for c in token): i for token, i in raw["model"]["vocab"].items()}

@@ -15,11 +15,15 @@ import argparse
 import json
 import os
 import random
+import sys
 import time
+import zlib
+from dataclasses import asdict
 
 import matplotlib
 from tqdm import tqdm
 
+import config
 import eval as evaluation
 import grpo
 import parallel
@@ -47,32 +51,43 @@ def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> 
 
 def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None) -> str:
     """GRPO on the model in folder `base`; returns the folder of the result. KeyboardInterrupt after a clean stop."""
-    with parallel.Run(out, cfg, resume, "zero") as run:
-        device = parallel.device(cfg.device)
-        model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
+    device = parallel.device(cfg.device)
+    model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
+    if dataset:
+        fits = [p for p in dataset if len(tokenizer.prompt(p.prompt)) < model.cfg.max_seq_len]
+        if len(fits) < len(dataset):
+            print(f"{len(dataset) - len(fits)} of {len(dataset)} problems are longer than the context of {model.cfg.max_seq_len} tokens and are left out")
+        if not fits:
+            raise ValueError(f"no problem fits the model's context of {model.cfg.max_seq_len} tokens: use shorter ones, or a model with a longer context")
+        dataset = fits
+    # another base or other data under the same name would be another run
+    fingerprints = {"base": _fingerprint(sum(p.double().sum().item() for p in model.parameters())), "data": _fingerprint(dataset)}
+    with parallel.Run(out, asdict(cfg) | fingerprints, resume, "zero") as run:
         optimizer = grpo.make_optimizer(model, cfg.grpo)
         ref = GPT.from_pretrained(base, device=device).requires_grad_(False) if cfg.grpo.kl_beta else None
-        world, done = World(cfg.seed, cfg.world), 0
+        world, done, tokens = World(cfg.seed, cfg.world), 0, 0
         if run.state:
             model.load_state_dict(run.state["model"])
             optimizer.load_state_dict(run.state["optimizer"])
             if ref:
                 ref.load_state_dict(run.state["ref"])
-            done = run.state["step"]
+            done, tokens = run.state["step"], run.state["tokens"]
         with tqdm(total=cfg.grpo.steps, initial=done, unit="step", desc="zero") as bar:
             for step in range(done, cfg.grpo.steps):
                 if ref and cfg.grpo.ref_every and step and step % cfg.grpo.ref_every == 0:
                     ref.load_state_dict(model.state_dict())
                 problems = problems_of(step, cfg, world, dataset)
                 metrics, records = grpo.step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, step, cfg.seed, ref)
+                tokens = metrics["num_tokens"] = tokens + metrics["num_tokens"]
                 run.log(step=step + 1, **metrics)
                 if step % 10 == 0:
-                    run.sample(step + 1, records[:: max(1, len(records) // 8)])
+                    run.sample(step + 1, [r for task in sorted({r["task"] for r in records}) for r in [r for r in records if r["task"] == task][:: cfg.grpo.group_size][:4]])
                 bar.update()
                 bar.set_postfix(accuracy=f"{metrics['rewards/accuracy/mean']:.2f}", format=f"{metrics['rewards/format/mean']:.2f}",
                                 length=f"{metrics['completions/mean_length']:.0f}")
                 if (step + 1) % cfg.grpo.save_every == 0 or run.stopped or step + 1 == cfg.grpo.steps:
-                    run.save(model=model.state_dict(), optimizer=optimizer.state_dict(), ref=ref and ref.state_dict(), step=step + 1)
+                    run.save(model=model.state_dict(), optimizer=optimizer.state_dict(), ref=ref and ref.state_dict(), step=step + 1,
+                             tokens=tokens)
                 if run.stopped:
                     raise KeyboardInterrupt
         folder = os.path.join(out, "model")
@@ -81,12 +96,16 @@ def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None 
     return folder
 
 
+def _fingerprint(content) -> int:
+    return zlib.crc32(repr(content).encode())
+
+
 def plot_curves(metrics_path: str, path: str) -> None:
     """Accuracy, length, format and language consistency against RL steps, one line a task, to a PNG."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    with open(metrics_path) as f:
+    with open(metrics_path, encoding="utf-8") as f:
         rows = [r for r in map(json.loads, f) if r["stage"] == "zero"]
     tasks = sorted(k.removesuffix("/accuracy") for k in rows[-1] if k.endswith("/accuracy"))
     fig, axes = plt.subplots(1, 4, figsize=(16, 3.6))
@@ -127,46 +146,44 @@ def before_after(before: list[evaluation.Report], after: list[evaluation.Report]
 
 
 def main() -> None:
-    import config
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="runs/zero", help="run folder (default runs/zero)")
-    parser.add_argument("--base", help="model folder to start from (default: pretrained into OUT/base)")
+    parser.add_argument("--out", help="run folder (default runs/zero, with --data runs/zero-FILE)")
+    parser.add_argument("--base", help="model folder to start from (default: OUT/base, with --data runs/zero/base; pretrained if not there)")
     parser.add_argument("--data", help="JSONL file of problems to train on, instead of the world's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
-    started = time.time()
+    out = args.out or "runs/zero" + (f"-{os.path.splitext(os.path.basename(args.data))[0]}" if args.data else "")
     with config.user_errors():
-        dataset = load_jsonl(args.data) if args.data else None
         try:
-            base = args.base
-            if base is None:
-                if not os.path.exists(os.path.join(args.out, "base", "model", "model.safetensors")):
-                    print("there is no base model yet: pretraining one first", flush=True)
-                base = sft.pretrain(cfg, os.path.join(args.out, "base"), args.resume)
-            print(f"reinforcement learning on {base}; into {args.out}", flush=True)
-            folder = train(cfg, base, args.out, args.resume, dataset)
+            recipe(cfg, args.base, out, args.resume, load_jsonl(args.data) if args.data else None)
         except KeyboardInterrupt:
-            raise ValueError(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume") from None
-        config.save(cfg, os.path.join(args.out, "config.json"))
-        tokenizer = tokenizers.load(base)
-        if dataset is None:
-            sets = evaluation.held_out(cfg.world, cfg.eval, cfg.world.tasks, cfg.seed)
-        else:
-            sets = {dataset[0].task: dataset[: cfg.eval.problems]}
-        reports = {}
-        for name, where in (("base", base), ("zero", folder)):
-            model = GPT.from_pretrained(where, device=parallel.device(cfg.device))
-            reports[name] = [evaluation.evaluate(model, tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
-                             for task, problems in sets.items()]
-        rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]
-        plot_curves(os.path.join(args.out, "metrics.jsonl"), os.path.join(args.out, "curves.png"))
-        minutes = (time.time() - started) / 60
-        evaluation.save_reports(rows, os.path.join(args.out, "eval.json"), minutes=minutes)
-        print(f"\nbefore and after, the same {'held-out' if dataset is None else 'training'} problem:\n" + before_after(*reports.values(), sets))
-        print("\n" + evaluation.table(rows))
-        print(f"\nmodel: {folder}\ncurves: {args.out}/curves.png\nfigures: {args.out}/eval.json\nminutes: {minutes:.1f}"
-              f"\ntry it: python sample.py {folder}")
+            print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)
+            sys.exit(130)
+
+
+def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem] | None) -> None:
+    """Base, RL, evaluation of both, curves, and a summary on stdout."""
+    started, device = time.time(), parallel.device(cfg.device)
+    if base is None:
+        folder = os.path.join("runs/zero" if dataset else out, "base")
+        base = os.path.join(folder, "model")
+        if not os.path.exists(os.path.join(base, "config.json")):
+            print("there is no finished base model yet: pretraining one first", flush=True)
+        if not dataset or not os.path.exists(os.path.join(base, "config.json")):  # with other data, any base will do
+            sft.pretrain(cfg, folder, resume)
+    print(f"reinforcement learning on {base}; into {out}", flush=True)
+    zero = train(cfg, base, out, resume, dataset)
+    tokenizer = tokenizers.load(base)
+    sets = {dataset[0].task: dataset[: cfg.eval.problems]} if dataset else evaluation.held_out(cfg.world, cfg.eval, cfg.world.tasks)
+    reports = {name: [evaluation.evaluate(GPT.from_pretrained(folder, device=device), tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
+                      for task, problems in sets.items()] for name, folder in (("base", base), ("zero", zero))}
+    rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]
+    plot_curves(os.path.join(out, "metrics.jsonl"), os.path.join(out, "curves.png"))
+    minutes = (time.time() - started) / 60
+    evaluation.save_reports(rows, os.path.join(out, "eval.json"), minutes=minutes, resumed=resume)
+    print(f"\nbefore and after, the same {'training' if dataset else 'held-out'} problem:\n" + before_after(*reports.values(), sets))
+    print("\n" + evaluation.table(rows))
+    print(f"\nmodel: {zero}\ncurves: {out}/curves.png\nfigures: {out}/eval.json\nminutes: {minutes:.1f}\ntry it: python sample.py {zero}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ def read_back(prompt: str) -> str:
     numbers = [int(n) for n in re.findall(r"\d+", prompt)]
     if prompt.startswith(("Use", "用")):
         return f"countdown {sorted(numbers[:-1])} {numbers[-1]}"
-    losing = r"loses|sells|gives|breaks|lends|hides|uses|returns|丢了|卖掉|送出|打破|借出|藏了|用了|还了"
-    signs = [-1 if re.fullmatch(losing, verb) else 1 for verb in re.findall(r",\s?([a-z]+|[\u4e00-\u9fff]+?) ?\d", prompt)]
+    losing = r"loses|sells|gives|breaks|丢了|卖掉|送出|打破"
+    signs = [-1 if re.fullmatch(losing, verb) else 1 for verb in re.findall(r",\s?(?:[A-Z][a-z]+ |周.)([a-z]+|[\u4e00-\u9fff]+?) ?\d", prompt)]
     return f"arithmetic {numbers[0]} {[s * n for s, n in zip(signs, numbers[1:], strict=True)]}"
 
 
@@ -54,8 +54,6 @@ def test_same_seed_same_world():
     assert [a.text(i) for i in (5, 3, 900)] == [b.text(i) for i in (5, 3, 900)]
     assert a.problems("countdown", 5, start=10) == [b.problem("countdown", i) for i in range(10, 15)]
     assert a.text(5) != c.text(5) and a.problem("arithmetic", 0) != c.problem("arithmetic", 0)
-    texts = a.texts(7)
-    assert next(texts) == a.text(7) and next(texts) == a.text(8)
 
 
 def test_evaluation_problems_are_distinct():
@@ -138,7 +136,8 @@ def test_layouts(tmp_path):
 @pytest.mark.parametrize("row,message", [
     ("{", "line 2: not JSON"), ("[1]", "line 2: a list"), ({"text": "x"}, r"line 2: fields \['text'\]"), ({"question": "q", "answer": "7"}, "#### number"),
     ({"question": 1, "answer": "#### 1"}, "'question' should be"), ({"problem": " ", "answer": "1"}, "'problem' should be"),
-    ({"numbers": [1, "2"], "target": 3}, "'numbers' should be"), ({"numbers": [], "target": 3}, "'numbers' should be"), ("[" * 100000, "line 2")])
+    ({"question": "q", "answer": "#### "}, "#### number"), ({"prompt": "p", "answer": "a", "task": "math", "language": "fr"}, "'language' should be"),
+    ({"prompt": "p", "answer": "a", "task": "countdown"}, "'numbers' and 'target'"), ({"numbers": [1, "2"], "target": 3}, "'numbers' should be"), ({"numbers": [], "target": 3}, "'numbers' should be"), ("[" * 100000, "line 2")])
 def test_a_bad_line_is_named(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         load_jsonl(write(tmp_path, {"problem": "x?", "answer": "1"}, row))

@@ -1,5 +1,7 @@
 """The generation engine against plain, cache-free recomputation."""
 
+import statistics
+
 import pytest
 import torch
 
@@ -53,12 +55,25 @@ def test_layout_of_a_rollout(tiny_model):
         assert len(out.responses()[i]) == end - n - out.finished[i].item()
 
 
-def test_seed_fixes_every_row_whoever_shares_the_batch(tiny_model):
+def test_a_seed_fixes_the_responses(tiny_model):
     a = generate(tiny_model, PROMPTS, num_generations=4, max_new_tokens=15, seed=1)
     b = generate(tiny_model, PROMPTS, num_generations=4, max_new_tokens=15, seed=1)
     c = generate(tiny_model, PROMPTS, num_generations=4, max_new_tokens=15, seed=2)
     assert torch.equal(a.tokens, b.tokens) and torch.equal(a.logprobs, b.logprobs)
     assert not torch.equal(a.tokens, c.tokens)
+
+
+def test_rows_that_leave_the_batch_do_not_change_the_others(tiny_model):
+    """With an end token nobody can leave early; with one that ends most rows, the rest must go on as they were."""
+    tiny_model.cfg.eos_id = -1
+    whole = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=25, seed=0)
+    drawn = [whole.tokens[i, n : n + 25].tolist() for i, n in enumerate(whole.prompt_lengths.tolist())]
+    tiny_model.cfg.eos_id = statistics.mode(token for row in drawn for token in row)
+    out = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=25, seed=0)
+    assert 5 < out.finished.sum() < 48
+    for i, row in enumerate(drawn):
+        end = row.index(tiny_model.cfg.eos_id) + 1 if tiny_model.cfg.eos_id in row else 25
+        assert out.tokens[i, out.prompt_lengths[i] : out.lengths[i]].tolist() == row[:end]
 
 
 def test_generating_leaves_no_trace(tiny_model):

@@ -1,9 +1,11 @@
+import copy
 import json
 import random
 
 import pytest
 import torch
 
+import parallel
 import sft
 from sft import Muon, SFTConfig, collate, learning_rate, micro_batches, orthogonalise, steps_of
 
@@ -124,15 +126,28 @@ def test_mtp_loss_against_plain_indexing(tiny_model):
     assert loss.item() == pytest.approx(plain + 0.3 * second.item(), rel=1e-4)
 
 
-def test_fine_tuning_learns_the_responses(tiny_model, world_tokenizer):
+def test_fine_tuning_learns_the_responses_and_resumes(tiny_model, world_tokenizer, tmp_path, monkeypatch):
     with torch.no_grad():
         for p in tiny_model.parameters():
             if p.dim() > 1:
                 p.mul_(0.2)
     examples = [world_tokenizer.example(f"Tom has {i}", "<think>a</think><answer>5</answer>") for i in range(16)]
-    losses = []
-    sft.fine_tune(tiny_model, examples, SFTConfig(epochs=200, tokens_per_step=100), 0, lambda **m: losses.append(m["loss"]))
-    assert losses[-1] < 0.1 * losses[0]
+    cfg = SFTConfig(epochs=200, tokens_per_step=100, save_every=70)
+    start = copy.deepcopy(tiny_model)
+    with parallel.Run(str(tmp_path / "a"), {}, False, "sft") as run:
+        sft.fine_tune(tiny_model, examples, cfg, 0, run)
+    with open(tmp_path / "a" / "metrics.jsonl") as f:
+        losses = [json.loads(line)["loss"] for line in f]
+    assert len(losses) == 200 and losses[-1] < 0.1 * losses[0]
+    model, real = copy.deepcopy(start), sft.train_step
+    with parallel.Run(str(tmp_path / "b"), {}, False, "sft") as run, monkeypatch.context() as m:
+        m.setattr(sft, "train_step", lambda *a: (setattr(run, "stopped", a[3] > 0.99), real(*a))[1])
+        with pytest.raises(KeyboardInterrupt):
+            sft.fine_tune(model, examples, cfg, 0, run)
+    with parallel.Run(str(tmp_path / "b"), {}, True, "sft") as run:
+        model = copy.deepcopy(start)
+        sft.fine_tune(model, examples, cfg, 0, run)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), tiny_model.state_dict().values()))
 
 
 def test_examples_from_a_file(tmp_path, world_tokenizer):

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from conftest import ROOT
 
 import config
+import parallel
 import sft
 import train_zero
 from data import Problem
@@ -28,6 +30,7 @@ def small(**more):
     cfg = config.make()
     for key, value in (SMALL | {k.replace("__", "."): v for k, v in more.items()}).items():
         config.set_key(cfg, key, value)
+    config.check(cfg)
     return cfg
 
 
@@ -118,6 +121,46 @@ def test_a_run_is_never_overwritten_or_mixed_up(base, tmp_path):
         train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
 
 
+def test_a_copied_run_goes_on_without_touching_the_original(base, tmp_path):
+    train_zero.train(small(grpo__steps=2), base, str(tmp_path / "a"), False)
+    before = (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with open(tmp_path / "b" / "metrics.jsonl", "a") as f:
+        f.write('{"torn')
+    train_zero.train(small(grpo__steps=3), base, str(tmp_path / "b"), True)
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
+    assert [r["step"] for r in rows(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_killed_before_the_first_checkpoint(base, tmp_path):
+    train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
+    os.remove(tmp_path / "checkpoint" / "zero.pt")
+    train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
+    assert [r["step"] for r in rows(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_other_data_or_another_base_is_another_run(base, tmp_path):
+    data = [Problem("1+1?", "2", "math"), Problem("1+2?", "3", "math")]
+    train_zero.train(small(grpo__steps=1), base, str(tmp_path / "a"), False, data)
+    with pytest.raises(ValueError, match="--data"):
+        train_zero.train(small(grpo__steps=2), base, str(tmp_path / "a"), True, data[:1])
+    other = sft.pretrain(small(seed=1), str(tmp_path / "other"), False)
+    with pytest.raises(ValueError, match="--base"):
+        train_zero.train(small(grpo__steps=2), other, str(tmp_path / "a"), True, data)
+    with pytest.raises(ValueError, match="context of 1024"):
+        train_zero.train(small(), base, str(tmp_path / "c"), False, [Problem("x " * 3000, "1", "math")])
+
+
+def test_samples_show_every_task(base, tmp_path):
+    train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
+    assert {r["task"] for r in rows(tmp_path / "samples.jsonl")} == {"arithmetic", "countdown"}
+
+
+def test_multi_token_prediction_rests_in_reinforcement_learning(tmp_path):
+    cfg = small(model__mtp=True, grpo__steps=1)
+    train_zero.train(cfg, sft.pretrain(cfg, str(tmp_path / "base"), False), str(tmp_path / "zero"), False)
+
+
 def test_each_step_takes_its_own_problems():
     from data import World
 
@@ -145,7 +188,7 @@ def run(monkeypatch, capsys, script, *argv):
     (("train_zero", "--base", "nowhere", "--out", "OUT"), "no model at 'nowhere'"), (("train_zero", "--data", "none.jsonl"), "cannot read 'none.jsonl'"),
     (("eval", "nowhere"), "no model at 'nowhere'"), (("sample", "nowhere", "hi"), "no model at 'nowhere'"), (("sample", "BASE", " "), "prompt is empty"),
     (("sample", "BASE", "Tom " * 3000), "leaves no room"), (("grpo", "nowhere"), "no model at"), (("sft", "--init", "BASE"), "needs both"),
-    (("eval", "BASE", "--task", "chess"), "chess"), (("train_zero", "--device", "tpu"), "--device is 'tpu'")])
+    (("eval", "BASE", "--task", "chess"), "chess"), (("train_zero", "--device", "tpu", "--out", "OUT"), "--device is 'tpu'")])
 def test_mistakes_on_the_command_line(base, tmp_path, argv, message, monkeypatch, capsys):
     status, _, err = run(monkeypatch, capsys, *(base if a == "BASE" else str(tmp_path / "o") if a == "OUT" else a for a in argv))
     assert status == 2 and message in err and err.count("\n") == 1
@@ -161,8 +204,9 @@ def test_sample_streams_thinking_apart_from_the_answer(base, tmp_path, monkeypat
     tokenizer = sft.tokenizers.load(base)
     model = GPT.from_pretrained(base)
     example = tokenizer.example("hi", "<think>买 it</think><answer>7</answer>")
-    sft.fine_tune(model, [example] * 8, sft.SFTConfig(epochs=150, tokens_per_step=50), 0)
+    with parallel.Run(str(tmp_path / "run"), {}, False, "sft") as log:
+        sft.fine_tune(model, [example] * 8, sft.SFTConfig(epochs=150, tokens_per_step=50), 0, log)
     model.save_pretrained(str(tmp_path))
     tokenizer.save(str(tmp_path))
-    done = run("sample", str(tmp_path), "hi", "--temperature", "0")
-    assert done.stdout == "thinking: 买 it\nanswer: 7\n"
+    capsys.readouterr()
+    assert run(monkeypatch, capsys, "sample", str(tmp_path), "hi", "--temperature", "0")[1] == "thinking: 买 it\nanswer: 7\n"
