@@ -29,7 +29,7 @@ class WorldConfig:
 
     tasks: tuple[str, ...] = TASKS
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
-    direct: float = 0.7  # texts that blurt out an answer (arithmetic)
+    direct: float = 0.65  # texts that blurt out an answer (arithmetic)
     direct_countdown: float = 0.3
     wrong: float = 0.85  # share of those answers that are wrong (arithmetic: of three steps or more)
     tags: float = 0.5  # texts that use <think> and <answer>
@@ -37,7 +37,7 @@ class WorldConfig:
     slip: float = 0.05  # chance that a written step is wrong at first
     uncaught: float = 0.3  # arithmetic: share of slips that nobody notices
     mixed: float = 0.15  # reasoned texts that change language on the way
-    unfinished: float = 0.2  # texts that trail off before they come to an answer
+    unfinished: float = 0.35  # texts that trail off before they come to an answer
     max_tries: int = 8  # countdown: attempts before an author gives up
 
 
@@ -65,9 +65,8 @@ COUNTDOWN = {
 }
 NAMES = (("Tom", "小明"), ("Anna", "小红"), ("Ben", "小刚"), ("Mia", "小丽"), ("Sam", "小华"), ("Lily", "小芳"))
 THINGS = (("apples", "苹果"), ("books", "书"), ("coins", "硬币"), ("eggs", "鸡蛋"), ("cards", "卡片"), ("stones", "石头"))
-GAIN = (("finds", "捡到"), ("buys", "买来"), ("gets", "得到"), ("wins", "赢了"))
-LOSE = (("loses", "丢了"), ("sells", "卖掉"), ("gives", "送出"), ("breaks", "打破"))
-
+GAIN = (("gets", "得到"), ("buys", "买来"))
+LOSE = (("gives", "送出"), ("sells", "卖掉"))
 DAYS = (("Mon", "周一"), ("Tue", "周二"), ("Wed", "周三"), ("Thu", "周四"), ("Fri", "周五"), ("Sat", "周六"), ("Sun", "周日"))
 
 PHRASES = {
