@@ -29,13 +29,13 @@ class WorldConfig:
 
     tasks: tuple[str, ...] = TASKS
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
-    direct: float = 0.65  # texts that blurt out an answer (arithmetic)
-    direct_countdown: float = 0.3
-    wrong: float = 0.85  # share of those answers that are wrong (arithmetic: of three steps or more)
+    direct: float = 0.7  # texts that blurt out an answer (arithmetic)
+    direct_countdown: float = 0.4
+    wrong: float = 0.7  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
     broken_tags: float = 0.1  # share of those that forget or misplace one
-    slip: float = 0.05  # chance that a written step is wrong at first
-    uncaught: float = 0.3  # arithmetic: share of slips that nobody notices
+    slip: float = 0.06  # chance that a written step is wrong at first
+    uncaught: float = 0.1  # arithmetic: share of slips that nobody notices
     mixed: float = 0.15  # reasoned texts that change language on the way
     unfinished: float = 0.35  # texts that trail off before they come to an answer
     max_tries: int = 8  # countdown: attempts before an author gives up
@@ -54,7 +54,7 @@ class Problem:
 
 # level: numbers that a task draws from
 ARITHMETIC = {
-    1: dict(start=20, most=20, change=9, steps=(3, 7)),
+    1: dict(start=20, most=20, change=9, steps=(3, 6)),
     2: dict(start=50, most=100, change=30, steps=(4, 12)),
     3: dict(start=500, most=1000, change=300, steps=(6, 20)),
 }
@@ -65,14 +65,13 @@ COUNTDOWN = {
 }
 NAMES = (("Tom", "小明"), ("Anna", "小红"), ("Ben", "小刚"), ("Mia", "小丽"), ("Sam", "小华"), ("Lily", "小芳"))
 THINGS = (("apples", "苹果"), ("books", "书"), ("coins", "硬币"), ("eggs", "鸡蛋"), ("cards", "卡片"), ("stones", "石头"))
-GAIN = (("gets", "得到"), ("buys", "买来"))
-LOSE = (("gives", "送出"), ("sells", "卖掉"))
-DAYS = (("Mon", "周一"), ("Tue", "周二"), ("Wed", "周三"), ("Thu", "周四"), ("Fri", "周五"), ("Sat", "周六"), ("Sun", "周日"))
+GAIN = (("finds", "捡到"), ("buys", "买来"), ("gets", "得到"), ("wins", "赢了"))
+LOSE = (("loses", "丢了"), ("sells", "卖掉"), ("gives", "送出"), ("breaks", "打破"))
 
 PHRASES = {
-    "en": dict(start="{0} at first", step=" {day} {verb} {d} so {v}", slip=" wait no, {v}", guess="maybe {a}", tail=". The answer is {a}.",
+    "en": dict(start="{0} at first", step=" {verb} {d} makes {v}", slip=" wait no, makes {v}", guess="maybe {a}", tail=". The answer is {a}.",
                want=" want {t}", yes=" yes", low=" low", high=" high", oops=" wait no {v}", give_up=" give up"),
-    "zh": dict(start="起初{0}", step="{day}{verb}{d}就是{v}", slip="等等不对,{v}", guess="大概{a}", tail="。答案是{a}。",
+    "zh": dict(start="起初{0}", step="{verb}{d}就是{v}", slip="等等不对,应该是{v}", guess="大概{a}", tail="。答案是{a}。",
                want="要{t}", yes="对了", low="小了", high="大了", oops="等等不对{v}", give_up="算了"),
 }
 
@@ -80,11 +79,6 @@ PHRASES = {
 def is_test(key: str) -> bool:
     """Whether a problem, named by its content alone, is held out: a fifth of all problems are."""
     return zlib.crc32(key.encode()) % 5 == 0
-
-
-def day(i: int) -> tuple[str, str]:
-    """The i-th step's day, in both languages; after Sunday the week begins anew."""
-    return DAYS[i % len(DAYS)]
 
 
 def random_expression(rng: random.Random, numbers: list[int], most: int) -> tuple[str, int]:
@@ -142,7 +136,7 @@ class World:
         return f"arithmetic {p.tests['start']} {[d for _, d in p.tests['steps']]}"
 
     def _draw(self, rng: random.Random, task: str, test: bool, easy: bool = False) -> Problem:
-        """A problem of the wanted split; easy ones, of which the web is full, may have a single step."""
+        """A problem of the wanted split; easy ones, of which the web is full, may have as few as two steps."""
         while True:
             p = self._arithmetic(rng, easy) if task == "arithmetic" else self._countdown(rng)
             if is_test(self.key(p)) == test:
@@ -152,7 +146,7 @@ class World:
         level, lang = ARITHMETIC[self.cfg.level], rng.randrange(2)
         value = start = rng.randint(1, level["start"])
         steps = []  # (verb in both languages, signed change)
-        for _ in range(rng.randint(1 if easy else level["steps"][0], level["steps"][1])):
+        for _ in range(rng.randint(2 if easy else level["steps"][0], level["steps"][1])):
             room = {+1: level["most"] - value, -1: value}
             sign = rng.choice([s for s in (+1, -1) if room[s] > 0])
             change = sign * rng.randint(1, min(level["change"], room[sign]))
@@ -160,10 +154,10 @@ class World:
             value += change
         name, thing = rng.choice(NAMES)[lang], rng.choice(THINGS)[lang]
         if lang == 0:
-            story = "".join(f", {day(i)[0]} {verb[0]} {abs(d)}" for i, (verb, d) in enumerate(steps))
+            story = "".join(f", {verb[0]} {abs(d)}" for verb, d in steps)
             prompt = f"{name} has {start} {thing}{story}. How many now?"
         else:
-            story = "".join(f",{day(i)[1]}{verb[1]}{abs(d)}" for i, (verb, d) in enumerate(steps))
+            story = "".join(f",{verb[1]}{abs(d)}" for verb, d in steps)
             prompt = f"{name}有{start}个{thing}{story}。现在几个?"
         return Problem(prompt, str(value), "arithmetic", LANGUAGES[lang], {"start": start, "steps": steps})
 
@@ -213,8 +207,8 @@ class World:
         if p.task == "countdown":
             if rng.random() < self.cfg.wrong:
                 answer, _ = random_expression(rng, p.tests["numbers"], COUNTDOWN[self.cfg.level]["value"])
-        elif rng.random() < self.cfg.wrong * min(1, (len(p.tests["steps"]) - 1) / 2):  # one step is never missed, two half as often
-            answer = str(max(0, int(answer) + rng.choice((-1, 1)) * rng.randint(1, 5)))
+        elif rng.random() < self.cfg.wrong:
+            answer = str(max(0, int(answer) + rng.choice([-3, -2, -1, 1, 2, 3])))
         return PHRASES[p.language]["guess"].format(a=answer), answer
 
     def _steps(self, rng: random.Random, p: Problem) -> tuple[str, str]:
@@ -222,14 +216,14 @@ class World:
         languages = self._languages(rng, p)
         value = p.tests["start"]
         pieces = [next(languages)["start"].format(value)]
-        for i, (verb, change) in enumerate(p.tests["steps"]):
+        for verb, change in p.tests["steps"]:
             words = next(languages)
             value += change
             written = value
             if rng.random() < self.cfg.slip:
                 written = max(0, value + rng.choice([-2, -1, 1, 2]))
-            lang = 0 if words is PHRASES["en"] else 1
-            pieces.append(words["step"].format(day=day(i)[lang], verb=verb[lang], d=abs(change), v=written))
+            verb = verb[0] if words is PHRASES["en"] else verb[1]
+            pieces.append(words["step"].format(verb=verb, d=abs(change), v=written))
             if written != value:
                 if rng.random() < self.cfg.uncaught:
                     value = written

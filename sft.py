@@ -28,7 +28,7 @@ from model import GPT, chunked_logprobs
 class SFTConfig:
     tokens: int = 7_000_000  # pretraining budget, prompts and responses together
     epochs: int = 2  # fine-tuning: passes over the examples
-    tokens_per_step: int = 3500
+    tokens_per_step: int = 8192
     micro_tokens: int = 2048  # per forward pass, padding included; small enough for a CPU's cache
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
@@ -38,7 +38,7 @@ class SFTConfig:
     final_lr: float = 0.05  # of its peak
     clip: float = 1.0
     mtp_weight: float = 0.3  # of the second-next-token loss, if the model has that head [V3 4.2]
-    save_every: int = 200
+    save_every: int = 100
 
 
 Example = tuple[list[int], int]  # token ids, and how many of the first are not to be learnt

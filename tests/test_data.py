@@ -14,8 +14,8 @@ def read_back(prompt: str) -> str:
     numbers = [int(n) for n in re.findall(r"\d+", prompt)]
     if prompt.startswith(("Use", "用")):
         return f"countdown {sorted(numbers[:-1])} {numbers[-1]}"
-    losing = r"sells|gives|卖掉|送出"
-    signs = [-1 if re.fullmatch(losing, verb) else 1 for verb in re.findall(r",\s?(?:[A-Z][a-z]+ |周.)([a-z]+|[\u4e00-\u9fff]+?) ?\d", prompt)]
+    losing = r"loses|sells|gives|breaks|丢了|卖掉|送出|打破"
+    signs = [-1 if re.fullmatch(losing, verb) else 1 for verb in re.findall(r",\s?([a-z]+|[\u4e00-\u9fff]+?) ?\d", prompt)]
     return f"arithmetic {numbers[0]} {[s * n for s, n in zip(signs, numbers[1:], strict=True)]}"
 
 
