@@ -1,7 +1,7 @@
 """Evaluation: pass@1, pass@k, cons@k and what the responses look like.
 
     python eval.py runs/zero/model runs/base/model --k 16             # the world's held-out problems, a table of models
-    python eval.py runs/zero/model --data gsm8k_test.jsonl --limit 50
+    python eval.py runs/zero/model --data FILE.jsonl --limit 50
 
 pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3]; pass@k the unbiased estimate of
 [Chen et al. 2021, 2107.03374]; cons@k the answer most samples agree on. Standard errors are over questions

@@ -2,7 +2,7 @@
 
     python train_zero.py                                   # laptop: pretrains the base if there is none, then RL
     python train_zero.py --quick                           # the same in a few minutes
-    python train_zero.py --data gsm8k_train.jsonl          # the same loop on a benchmark's problems
+    python train_zero.py --data FILE.jsonl                 # the same loop on a benchmark's problems
 
 No worked solution is ever shown in this stage: the model samples, rules score accuracy and format, GRPO updates. At the
 end the base and Zero are evaluated on the same held-out problems, and curves.png shows the way there.
