@@ -4,9 +4,7 @@
 
 DeepSeek-R1-Zero uses two rewards and no neural model [2501.12948, section 2.2.2]: accuracy and format. Only the response
 is ever scored, never the prompt, so a template's own tags earn nothing. Nothing here evaluates text as code.
-
-Deviation from the paper: format counts 0.2 of accuracy (equal weight there), so that a well-formed guess stays cheap
-beside a right answer on a model this small.
+The two count alike, as there.
 """
 
 import argparse
@@ -20,7 +18,7 @@ from data import Problem
 @dataclass
 class RewardConfig:
     accuracy: float = 1.0  # weights in the total
-    format: float = 0.2
+    format: float = 1.0
 
 
 # ---------------------------------------------------------------------------------------------- reading a response

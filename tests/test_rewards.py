@@ -73,11 +73,11 @@ def test_reflection_words():
 
 def test_score_and_weights():
     p = Problem("3+4?", "7", "arithmetic")
-    assert score(p, GOOD, RewardConfig()) == {"accuracy": 1.0, "format": 1.0, "total": 1.2}
+    assert score(p, GOOD, RewardConfig()) == {"accuracy": 1.0, "format": 1.0, "total": 2.0}
     assert score(p, "The answer is 7.", RewardConfig()) == {"accuracy": 1.0, "format": 0.0, "total": 1.0}
     assert score(p, GOOD.replace("7", "8"), RewardConfig(format=0.5))["total"] == 0.5
     c = Problem("", "", "countdown", tests={"numbers": [3, 4], "target": 7})
-    assert score(c, "<think>3+4</think><answer>4+3</answer>", RewardConfig())["total"] == 1.2
+    assert score(c, "<think>3+4</think><answer>4+3</answer>", RewardConfig())["total"] == 2.0
 
 
 def test_any_text_gets_a_score():
@@ -88,7 +88,7 @@ def test_any_text_gets_a_score():
     for _ in range(20_000):
         text = "".join(rng.choices(pieces, k=rng.randint(0, 30)))
         for p in problems:
-            assert 0 <= score(p, text, RewardConfig())["total"] <= 1.2
+            assert 0 <= score(p, text, RewardConfig())["total"] <= 2.0
         rw.language_consistency(text, "en")
         rw.reflection_words(text)
 
