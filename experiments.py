@@ -36,6 +36,12 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0, "values": values}
 
 
+def seconds(metrics_path: str) -> float:
+    """Time spent in the steps of a run, however often it was interrupted."""
+    with open(metrics_path, encoding="utf-8") as f:
+        return sum(json.loads(line)["step_time"] for line in f)
+
+
 def save(name: str, content: dict, command: str) -> str:
     os.makedirs("results", exist_ok=True)
     path = os.path.join("results", f"{name}.json")
@@ -54,13 +60,14 @@ def zero(seeds: list[int], flags: list[str]) -> dict:
             if os.path.exists(os.path.join(out, "base")):
                 command.append("--resume")
             subprocess.run(command, check=True)
-        with open(os.path.join(out, "eval.json")) as f:
+        with open(os.path.join(out, "eval.json"), encoding="utf-8") as f:
             runs.append(json.load(f))
+        runs[-1]["minutes"] = {stage: seconds(os.path.join(out, folder, "metrics.jsonl")) / 60 for stage, folder in (("base", "base"), ("zero", ""))}
     figures: dict[str, dict] = {}
     for i, row in enumerate(runs[0]["reports"]):
         keys = ("pass1", "cons", "passk", "format", "language_consistency", "mean_length", "reflection_words")
         figures.setdefault(row["task"], {})[row["model"]] = {k: spread([r["reports"][i][k] for r in runs]) for k in keys}
-    return {"seeds": seeds, "k": runs[0]["reports"][0]["k"], "minutes": [None if r["resumed"] else r["minutes"] for r in runs], "figures": figures,
+    return {"seeds": seeds, "k": runs[0]["reports"][0]["k"], "training_minutes": {s: spread([r["minutes"][s] for r in runs]) for s in ("base", "zero")}, "figures": figures,
             "pass1_se": {f"{row['task']}/{row['model']}": [r["reports"][i]["pass1_se"] for r in runs] for i, row in enumerate(runs[0]["reports"])}}
 
 

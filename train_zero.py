@@ -180,7 +180,7 @@ def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem]
     rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]
     plot_curves(os.path.join(out, "metrics.jsonl"), os.path.join(out, "curves.png"))
     minutes = (time.time() - started) / 60
-    evaluation.save_reports(rows, os.path.join(out, "eval.json"), minutes=minutes, resumed=resume)
+    evaluation.save_reports(rows, os.path.join(out, "eval.json"), minutes=minutes)
     print(f"\nbefore and after, the same {'training' if dataset else 'held-out'} problem:\n" + before_after(*reports.values(), sets))
     print("\n" + evaluation.table(rows))
     print(f"\nmodel: {zero}\ncurves: {out}/curves.png\nfigures: {out}/eval.json\nminutes: {minutes:.1f}\ntry it: python sample.py {zero}")
