@@ -8,7 +8,9 @@ needed [DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3].
 
 Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath and every public trainer), not per output;
 (2) groups whose responses all earned the same carry no gradient and are left out, and counted; (3) the reference model
-and its KL are off by default on the laptop (kl_beta = 0): a model this small has little to forget.
+and its KL are off by default on the laptop (kl_beta = 0): a model this small has little to forget; (4) the loss is a mean over
+tokens [DAPO, 2503.14476], since a mean over sequences lets long failures off lightly: each of their tokens counts less, and
+Countdown answers then grow until they are cut off (results/log.md). grpo.average = "sequence" is the paper's.
 """
 
 import argparse
@@ -41,7 +43,7 @@ class GRPOConfig:
     warmup: int = 5  # rollouts over which the learning rate rises
     clip_low: float = 0.2
     clip_high: float = 0.2
-    average: str = "sequence"  # the loss is a mean over "sequence"s of their token means (the paper), or over all "token"s
+    average: str = "token"  # the loss is a mean over all "token"s, or over "sequence"s of their token means (the paper)
     kl_beta: float = 0.0
     ref_every: int = 0  # refresh the reference model every so many rollouts (R1-Zero: 400); 0: never
     max_grad_norm: float = 1.0
