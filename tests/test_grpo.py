@@ -92,7 +92,7 @@ def test_gradient_against_finite_differences():
 def test_at_ratio_one_the_gradient_is_reinforce():
     logprobs, _, _, advantages, mask = case()
     logprobs.requires_grad_()
-    loss, metrics = policy_loss(logprobs, logprobs.detach(), advantages, mask, GRPOConfig())
+    loss, metrics = policy_loss(logprobs, logprobs.detach(), advantages, mask, GRPOConfig(average="sequence"))
     (got,) = torch.autograd.grad(loss, logprobs)
     reinforce = -advantages[:, None] * mask / mask.sum(1, keepdim=True) / len(mask)
     torch.testing.assert_close(got, reinforce)
@@ -165,7 +165,7 @@ def test_update_is_the_gradient_of_the_objective(tiny_model):
     batch, mask = fake_rollout(tiny_model)
     advantages = torch.randn(12)
     advantages[4:8] = 0.0
-    cfg = GRPOConfig(group_size=4, minibatches=1, micro_tokens=30, max_grad_norm=1e9)
+    cfg = GRPOConfig(group_size=4, minibatches=1, micro_tokens=30, max_grad_norm=1e9, average="sequence")
     seen, metrics = gradient_of_update(tiny_model, batch, advantages, cfg)
     logprobs = torch.stack([torch.stack([torch.zeros(())] + [tiny_model(batch.tokens[b : b + 1, :t])[0, -1].log_softmax(-1)[batch.tokens[b, t]]
                                                              for t in range(1, 14)]) for b in range(12)])
