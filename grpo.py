@@ -32,7 +32,7 @@ from tokenizer import Tokenizer
 
 @dataclass
 class GRPOConfig:
-    steps: int = 75
+    steps: int = 95
     problems_per_step: int = 32
     group_size: int = 16
     max_new_tokens: int = 300
