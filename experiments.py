@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -63,6 +64,9 @@ def zero(seeds: list[int], flags: list[str]) -> dict:
         with open(os.path.join(out, "eval.json"), encoding="utf-8") as f:
             runs.append(json.load(f))
         runs[-1]["minutes"] = {stage: seconds(os.path.join(out, folder, "metrics.jsonl")) / 60 for stage, folder in (("base", "base"), ("zero", ""))}
+        if seed == seeds[0]:
+            os.makedirs("results", exist_ok=True)
+            shutil.copy(os.path.join(out, "curves.png"), os.path.join("results", "zero-quick.png" if flags else "zero.png"))
     figures: dict[str, dict] = {}
     for i, row in enumerate(runs[0]["reports"]):
         keys = ("pass1", "cons", "passk", "format", "language_consistency", "mean_length", "reflection_words")
