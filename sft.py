@@ -172,6 +172,13 @@ def train_step(model: GPT, optimizers: list, batch: list[list[Example]], factor:
 POOL = 4096  # texts that are sorted by length together
 
 
+def restore(model: GPT, optimizers: list, state: dict) -> None:
+    """Take up the weights and moments of a checkpoint."""
+    model.load_state_dict(state["model"])
+    for optimizer, moments in zip(optimizers, state["optimizers"]):
+        optimizer.load_state_dict(moments)
+
+
 def pretrain(cfg, folder: str, resume: bool) -> str:
     """Train cfg's model from nothing on the world's texts until cfg.sft.tokens; returns the model's folder.
 
@@ -191,9 +198,7 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         optimizers = make_optimizers(model, cfg.sft)
         seen, step, pool, skip = 0, 0, 0, 0
         if run.state:
-            model.load_state_dict(run.state["model"])
-            for optimizer, state in zip(optimizers, run.state["optimizers"]):
-                optimizer.load_state_dict(state)
+            restore(model, optimizers, run.state)
             seen, step, pool, skip = (run.state[k] for k in ("seen", "step", "pool", "skip"))
 
         def save():
@@ -248,9 +253,7 @@ def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, ru
     steps = [batch for e in range(cfg.epochs) for batch in steps_of(examples, cfg, random.Random(f"{seed} {e}"))]
     done = 0
     if run.state:
-        model.load_state_dict(run.state["model"])
-        for optimizer, state in zip(optimizers, run.state["optimizers"]):
-            optimizer.load_state_dict(state)
+        restore(model, optimizers, run.state)
         done = run.state["step"]
     with tqdm(total=len(steps), initial=done, unit="step", desc="fine-tuning") as bar:
         for step in range(done, len(steps)):
