@@ -3,7 +3,8 @@
     python train_zero.py --config small --grpo.lr 1e-6 --world.tasks countdown
 
 A preset fills every field; `--section.field value` changes one. A key that does not exist is an error that names the
-nearest one. The sections are the dataclasses at the top of model.py, data.py, rewards.py, sft.py, grpo.py and eval.py.
+nearest one. The sections are the dataclasses at the top of model.py, data.py, rewards.py, sft.py, grpo.py,
+preference.py, train_r1.py, distill.py and eval.py.
 """
 
 import argparse
@@ -16,11 +17,14 @@ import typing
 from dataclasses import dataclass, field, fields, is_dataclass
 
 from data import WorldConfig
+from distill import DistillConfig
 from eval import EvalConfig
 from grpo import GRPOConfig
 from model import ModelConfig
+from preference import PreferenceConfig
 from rewards import RewardConfig
 from sft import SFTConfig
+from train_r1 import R1Config
 
 
 @dataclass
@@ -34,6 +38,9 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     grpo: GRPOConfig = field(default_factory=GRPOConfig)
     rewards: RewardConfig = field(default_factory=RewardConfig)
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    r1: R1Config = field(default_factory=R1Config)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
 
@@ -174,7 +181,7 @@ def check(cfg: Config) -> None:
              "model.vocab_size": 256 + 9, "sft.tokens": 1, "sft.epochs": 1, "sft.tokens_per_step": 1, "sft.micro_tokens": 1, "sft.save_every": 1,
              "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.minibatches": 1,
              "grpo.micro_tokens": 1, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
-             "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2}
+             "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2, "world.minor": 0.01}
     for key, value in least.items():
         if _get(cfg, key) < value:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it must be at least {value}")

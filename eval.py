@@ -19,7 +19,7 @@ from tqdm import tqdm
 import parallel
 import rewards as rw
 import tokenizer as tokenizers
-from data import Problem, World, WorldConfig, load_jsonl
+from data import REASONING, Problem, World, WorldConfig, load_jsonl
 from model import GPT
 from sample import generate
 
@@ -30,7 +30,7 @@ class EvalConfig:
     k: int = 16  # samples a problem
     temperature: float = 1.0
     top_p: float = 1.0
-    max_new_tokens: int = 300
+    max_new_tokens: int = 400
     rows: int = 512  # responses generated at once
 
 
@@ -50,6 +50,9 @@ class Report:
     mean_length: float
     clipped: float  # responses cut off before they ended
     reflection_words: float  # a response
+    helpfulness: float | None = None  # general requests: mean of rewards.helpfulness / 2
+    declined_harmful: float | None = None
+    declined_harmless: float | None = None
     pass_at: dict[int, float] = field(default_factory=dict)  # k' -> pass@k' for the powers of two up to k
     samples: list[dict] = field(default_factory=list)
 
@@ -64,10 +67,14 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def consensus(answers: list[str | None]) -> str | None:
-    """The most frequent answer, in its normal form (18 = 18.0 = $18; white space aside). Samples without an answer do not
-    vote; a tie goes to the answer that appeared first. None if nobody answered."""
+    """The most frequent answer, as it was first written; spellings with one normal form count together (18 = 18.0 = $18; white
+    space aside). Samples without an answer do not vote; a tie goes to the answer that appeared first. None if nobody answered."""
+    written: dict[str, str] = {}
+    for a in answers:
+        if a is not None:
+            written.setdefault(rw.normal_form(a), a)
     votes = Counter(rw.normal_form(a) for a in answers if a is not None)  # Counter keeps the order of first appearance
-    return votes.most_common(1)[0][0] if votes else None
+    return written[votes.most_common(1)[0][0]] if votes else None
 
 
 def standard_error(means: list[float]) -> float:
@@ -86,42 +93,50 @@ def evaluate(model: GPT, tokenizer: tokenizers.Tokenizer, problems: list[Problem
     order = order[: len(order) - len(too_long)]
     if too_long:
         print(f"{len(too_long)} of {len(problems)} problems are longer than the model's context of {model.cfg.max_seq_len} tokens and count as unanswered")
-    samples = [score_text(problems[i], i, "", 0, False) for i in too_long for _ in range(cfg.k)]
+    drawn = [(i, "", 0, False) for i in too_long for _ in range(cfg.k)]  # (problem, response, tokens, whether it ended)
     for start in tqdm(range(0, len(order), per_call), desc=name, leave=False, unit="batch"):
         chunk = order[start : start + per_call]
         rollout = generate(model, [prompts[i] for i in chunk], num_generations=cfg.k, max_new_tokens=cfg.max_new_tokens,
                            temperature=cfg.temperature, top_p=cfg.top_p, seed=seed * 1_000_003 + start)
         lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
         for j, ids in enumerate(rollout.responses()):
-            i = chunk[j // cfg.k]
-            samples.append(score_text(problems[i], i, tokenizer.decode(ids), lengths[j], bool(rollout.finished[j])))
-    samples.sort(key=lambda s: s["problem"])  # stable: a problem's samples keep their order
-    return summarise(problems, samples, cfg.k)
+            drawn.append((chunk[j // cfg.k], tokenizer.decode(ids), lengths[j], bool(rollout.finished[j])))
+    drawn.sort(key=lambda d: d[0])  # stable: a problem's samples keep their order
+    return summarise(problems, score_texts(problems, drawn), cfg.k)
 
 
-def score_text(problem: Problem, index: int, text: str, length: int, finished: bool) -> dict:
-    """One response with its verdict and measures."""
-    answer = rw.extract_answer(text)
-    return {"problem": index, "response": text, "answer": answer, "correct": rw.correct(problem, answer), "format": rw.format_reward(text),
-            "length": length, "finished": finished, "language_consistency": rw.language_consistency(rw.thinking(text), problem.language),
-            "reflection_words": rw.reflection_words(text)}
+def score_texts(problems: list[Problem], drawn: list[tuple[int, str, int, bool]]) -> list[dict]:
+    """Responses, given as (problem's index, text, tokens, whether it ended), with their verdicts and measures."""
+    answers = [rw.extract_answer(text) for _, text, _, _ in drawn]
+    samples = [{"problem": i, "response": text, "answer": answer, "correct": right, "format": rw.format_reward(text), "length": length,
+                "finished": finished, "language_consistency": rw.language_consistency(rw.thinking(text), problems[i].language),
+                "reflection_words": rw.reflection_words(text)}
+               for (i, text, length, finished), answer, right in zip(drawn, answers, rw.verdicts([problems[d[0]] for d in drawn], answers))]
+    for s in samples:
+        if (p := problems[s["problem"]]).task == "general":
+            s |= {"helpfulness": rw.helpfulness(p, s["response"]), "declined": rw.declines(s["response"]), "harmful": p.tests["kind"] == "harmful"}
+    return samples
 
 
 def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
     """The figures of k samples a problem, given side by side."""
     groups = [samples[i : i + k] for i in range(0, len(samples), k)]
     right = [sum(s["correct"] for s in g) for g in groups]
-    voted = [rw.correct(p, consensus([s["answer"] for s in g])) for p, g in zip(problems, groups)]
+    voted = rw.verdicts(problems, [consensus([s["answer"] for s in g]) for g in groups])
 
     def mean(key: str) -> float:
         return sum(s[key] for s in samples) / len(samples)
 
+    general = [s for s in samples if "helpfulness" in s]
+    harm = {kind: [s["declined"] for s in general if s["harmful"] == kind] for kind in (True, False)}
+    service = {"helpfulness": sum(s["helpfulness"] for s in general) / 2 / len(general), "declined_harmful": sum(harm[True]) / max(1, len(harm[True])),
+               "declined_harmless": sum(harm[False]) / max(1, len(harm[False]))} if general else {}
     powers = [2**i for i in range(k.bit_length())]
     pass_at = {j: sum(pass_at_k(k, c, j) for c in right) / len(right) for j in sorted({*powers, k})}
     return Report(task=problems[0].task, problems=len(problems), k=k, pass1=mean("correct"), pass1_se=standard_error([c / k for c in right]),
                   cons=sum(voted) / len(voted), passk=pass_at[k], format=mean("format"), language_consistency=mean("language_consistency"),
                   mean_length=mean("length"), clipped=1 - mean("finished"), reflection_words=mean("reflection_words"),
-                  pass_at=pass_at, samples=samples)
+                  pass_at=pass_at, samples=samples, **service)
 
 
 def table(rows: list[tuple[str, Report]]) -> str:
@@ -136,6 +151,80 @@ def table(rows: list[tuple[str, Report]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
+# ---------------------------------------------------------------------------------------------- stages side by side
+
+
+def win_rate(ours: Report, theirs: Report) -> float:
+    """Share of general requests that we serve better, sample against sample; ties count half."""
+    score = [s["helpfulness"] - t["helpfulness"] for s, t in zip(ours.samples, theirs.samples, strict=True)]
+    return sum(0.5 + 0.5 * ((d > 0) - (d < 0)) for d in score) / len(score)
+
+
+def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, float]]:
+    """model -> task -> Report, in the order of the stages, as figures by name; the first model is whom the others are compared with."""
+    names = list(reports)
+    out = {}
+    for i, (name, tasks) in enumerate(reports.items()):
+        reasoning = [r for task, r in tasks.items() if task in REASONING]
+        row = {"reasoning": sum(r.pass1 for r in reasoning) / len(reasoning)}
+        for r in reasoning:
+            row |= {r.task: r.pass1, f"{r.task}_se": r.pass1_se, f"{r.task}_cons": r.cons, f"{r.task}_language": r.language_consistency,
+                    f"{r.task}_length": r.mean_length}
+        for key in ("format", "language_consistency", "mean_length"):
+            row[key] = sum(getattr(r, key) for r in reasoning) / len(reasoning)
+        general = tasks["general"]
+        row |= {"general_format": general.format, "helpfulness": general.helpfulness, "wins_over_base": win_rate(general, reports[names[0]]["general"]),
+                "wins_over_previous": win_rate(general, reports[names[max(0, i - 1)]]["general"]),
+                "declined_harmful": general.declined_harmful, "declined_harmless": general.declined_harmless}
+        out[name] = row
+    return out
+
+
+STAGE_COLUMNS = (("reasoning", "reasoning"), ("helpfulness", "helpful"), ("wins_over_base", "wins over base"), ("wins_over_previous", "wins over previous"),
+                 ("declined_harmful", "harmful declined"), ("declined_harmless", "harmless declined"), ("language_consistency", "language"),
+                 ("format", "format"))
+
+
+def stage_table(figures: dict[str, dict[str, float]], spread: dict[str, dict[str, float]] | None = None) -> str:
+    """A Markdown table, a row a model, percentages; a task's column is pass@1 ± its standard error (or the `spread` over seeds), cons@k."""
+
+    def cell(name: str, key: str) -> str:
+        value = f"{100 * figures[name][key]:.1f}"
+        return value + (f" ± {100 * spread[name][key]:.1f}" if spread else f" ± {100 * figures[name][key + '_se']:.1f}" if key + "_se" in figures[name] else "")
+
+    tasks = [t for t in REASONING if t in next(iter(figures.values()))]
+    head = ["model", *(f"{t}, cons" for t in tasks), *(title for _, title in STAGE_COLUMNS), "tokens"]
+    lines = [head, ["---"] * len(head)]
+    for name, row in figures.items():
+        lines.append([name, *(f"{cell(name, t)}, {100 * row[t + '_cons']:.1f}" for t in tasks), *(cell(name, key) for key, _ in STAGE_COLUMNS),
+                      f"{row['mean_length']:.0f}"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plot_stages(figures: dict[str, dict[str, float]], path: str) -> None:
+    """The stage table as a picture: a line a column, from stage to stage."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(figures)
+    panels = (("pass@1", [(t, t) for t in (*REASONING, "reasoning")]),
+              ("language and form", [("language_consistency", "thinking in the problem's language"), ("format", "format")]),
+              ("general requests", [("helpfulness", "helpfulness"), ("declined_harmful", "harmful ones declined"), ("declined_harmless", "harmless ones declined")]))
+    fig, axes = plt.subplots(1, len(panels), figsize=(15, 4))
+    for ax, (title, lines) in zip(axes, panels):
+        for key, label in lines:
+            ax.plot(names, [100 * figures[n][key] for n in names], marker="o", label=label, lw=2.5 if key == "reasoning" else 1.5)
+        ax.set(title=title, ylim=(-2, 102), ylabel="%")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+    fig.tight_layout()
+    fig.savefig(path + ".tmp", dpi=110, format="png")
+    os.replace(path + ".tmp", path)
+    plt.close(fig)
+
+
 def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
     """The figures, without the samples, as JSON; `more` stands beside them."""
     parallel.write_json(path, more | {"reports": [{"model": name} | {k: v for k, v in asdict(r).items() if k != "samples"} for name, r in rows]})
@@ -146,7 +235,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="model folders")
-    parser.add_argument("--task", action="append", help="a task of the world (repeat for several; default: all)")
+    parser.add_argument("--task", action="append", help="a task of the world (repeat for several; default: those that a rule can check)")
     parser.add_argument("--data", help="a JSONL file instead of the world")
     parser.add_argument("--limit", type=int, help="only the first so many problems of it")
     parser.add_argument("--k", type=int, help="samples a problem (default 16)")
@@ -164,7 +253,7 @@ def main() -> None:
             for p in load_jsonl(args.data, args.limit):
                 sets.setdefault(p.task, []).append(p)
         else:
-            sets = held_out(cfg.world, cfg.eval, tuple(args.task or cfg.world.tasks))
+            sets = held_out(cfg.world, cfg.eval, tuple(args.task or [t for t in cfg.world.tasks if t in REASONING]))
         rows = []
         for folder in args.models:
             model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)

@@ -3,6 +3,7 @@
     python experiments.py list
     python experiments.py zero            # R1-Zero with three seeds: mean and spread (about an hour on two cores)
     python experiments.py zero --quick    # the same path in a quarter of an hour
+    python experiments.py r1              # the stage table with three seeds; `language` and `distill` build on it
 
 An experiment runs the recipes as their own commands, so a figure here is what a user gets. A seed whose run is already
 there is not run again.
@@ -20,7 +21,11 @@ import sys
 
 import torch
 
+import config
+import eval as evaluation
 import parallel
+import preference
+import train_r1
 
 
 def hardware() -> str:
@@ -50,19 +55,35 @@ def save(name: str, content: dict, command: str) -> str:
     return path
 
 
-def zero(seeds: list[int], flags: list[str]) -> dict:
+def run_folder(name: str, seed: int, flags: list[str]) -> str:
+    return f"runs/{name}" if seed == 0 and not flags else f"runs/{name}-{seed}" + "".join(flags).replace("--", "-")
+
+
+def recipe(script: str, seed: int, out: str, result: str, flags: list[str]) -> None:
+    """Run a recipe's script as its users do, unless its `result` is already in the folder `out`."""
+    if not os.path.exists(os.path.join(out, result)):
+        print(f"seed {seed}: {out}", flush=True)
+        subprocess.run([sys.executable, script, "--seed", str(seed), "--out", out, *flags, *(["--resume"] if os.path.exists(out) else [])], check=True)
+
+
+def read(*path: str) -> dict:
+    with open(os.path.join(*path), encoding="utf-8") as f:
+        return json.load(f)
+
+
+def over_seeds(runs: list[dict]) -> tuple[dict, dict]:
+    """(means, standard deviations) of figures of the same shape: model -> figure -> value."""
+    table = {name: {key: spread([r[name][key] for r in runs]) for key in row} for name, row in runs[0].items()}
+    return tuple({name: {key: s[part] for key, s in row.items()} for name, row in table.items()} for part in ("mean", "sd"))
+
+
+def zero(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     """R1-Zero on the world: base and Zero on the same held-out problems, over seeds."""
     runs = []
     for seed in seeds:
-        out = "runs/zero" if seed == 0 and not flags else f"runs/zero-{seed}" + "".join(flags).replace("--", "-")
-        if not os.path.exists(os.path.join(out, "eval.json")):
-            print(f"seed {seed}: {out}", flush=True)
-            command = [sys.executable, "train_zero.py", "--seed", str(seed), "--out", out, *flags]
-            if os.path.exists(os.path.join(out, "base")):
-                command.append("--resume")
-            subprocess.run(command, check=True)
-        with open(os.path.join(out, "eval.json"), encoding="utf-8") as f:
-            runs.append(json.load(f))
+        out = run_folder("zero", seed, flags)
+        recipe("train_zero.py", seed, out, "eval.json", flags)
+        runs.append(read(out, "eval.json"))
         runs[-1]["minutes"] = {stage: seconds(os.path.join(out, folder, "metrics.jsonl")) / 60 for stage, folder in (("base", "base"), ("zero", ""))}
         if seed == seeds[0]:
             os.makedirs("results", exist_ok=True)
@@ -71,8 +92,9 @@ def zero(seeds: list[int], flags: list[str]) -> dict:
     for i, row in enumerate(runs[0]["reports"]):
         keys = ("pass1", "cons", "passk", "format", "language_consistency", "mean_length", "reflection_words")
         figures.setdefault(row["task"], {})[row["model"]] = {k: spread([r["reports"][i][k] for r in runs]) for k in keys}
-    return {"seeds": seeds, "k": runs[0]["reports"][0]["k"], "training_minutes": {s: spread([r["minutes"][s] for r in runs]) for s in ("base", "zero")}, "figures": figures,
+    content = {"seeds": seeds, "k": runs[0]["reports"][0]["k"], "training_minutes": {s: spread([r["minutes"][s] for r in runs]) for s in ("base", "zero")}, "figures": figures,
             "pass1_se": {f"{row['task']}/{row['model']}": [r["reports"][i]["pass1_se"] for r in runs] for i, row in enumerate(runs[0]["reports"])}}
+    return content, markdown(content)
 
 
 def markdown(content: dict) -> str:
@@ -85,12 +107,64 @@ def markdown(content: dict) -> str:
     return "\n".join(lines)
 
 
-EXPERIMENTS = {"zero": zero}
+def r1(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
+    """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and requests, over seeds."""
+    runs = []
+    for seed in seeds:
+        out = run_folder("r1", seed, flags)
+        recipe("train_r1.py", seed, out, "stages.json", ["--zero", run_folder("zero", seed, flags), *flags])
+        runs.append(read(out, "stages.json") | {kind: read(out, kind, "accuracy.json")["accuracy"] for kind in preference.KINDS})
+    means, sds = over_seeds([r["figures"] for r in runs])
+    names = {train_r1.NAMES[n]: row for n, row in means.items()}
+    evaluation.plot_stages(names, os.path.join("results", "r1-quick.png" if flags else "r1.png"))
+    content = {"seeds": seeds, "minutes": [r["minutes"] for r in runs], "reward_model_accuracy": {k: spread([r[k] for r in runs]) for k in preference.KINDS},
+               "mean": means, "sd": sds, "runs": [r["figures"] for r in runs]}
+    return content, evaluation.stage_table(names, {train_r1.NAMES[n]: row for n, row in sds.items()})
+
+
+def language(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
+    """The language reward's price: the reasoning RL of Dev2 from the same Dev1, with the reward and without, over seeds."""
+    runs = []
+    for seed in seeds:
+        out = run_folder("r1", seed, flags)
+        recipe("train_r1.py", seed, out, "stages.json", ["--zero", run_folder("zero", seed, flags), *flags])
+        cfg = config.make("tiny")
+        cfg.seed = seed
+        for key, value in (train_r1.QUICK if flags else {}).items():
+            config.set_key(cfg, key, value)
+        cfg.r1.language = 0.0
+        without = run_folder("r1-without-language", seed, flags)
+        model = os.path.join(without, "model")
+        if not os.path.exists(os.path.join(model, "config.json")):
+            train_r1.reinforce(cfg, os.path.join(out, "dev1", "model"), without, os.path.exists(without), "dev2", cfg.r1.dev2_steps, 300_000)
+        reports = {"base": train_r1.evaluate_stage(cfg, "base", os.path.join(run_folder("zero", seed, flags), "base", "model"), os.path.join(out, "eval", "base.json")),
+                   "Dev1": train_r1.evaluate_stage(cfg, "dev1", os.path.join(out, "dev1", "model"), os.path.join(out, "eval", "dev1.json")),
+                   "with": train_r1.evaluate_stage(cfg, "dev2", os.path.join(out, "dev2", "model"), os.path.join(out, "eval", "dev2.json")),
+                   "without": train_r1.evaluate_stage(cfg, "without", model, os.path.join(without, "eval.json"))}
+        runs.append({name: row for name, row in evaluation.stage_figures(reports).items() if name != "base"})
+    means, sds = over_seeds(runs)
+    return {"seeds": seeds, "mean": means, "sd": sds, "runs": runs}, evaluation.stage_table(means, sds)
+
+
+def distill(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
+    """Distillation against RL: small dense students of R1, and the first of them by RL alone and by both, over seeds."""
+    runs = []
+    for seed in seeds:
+        out = run_folder("distill", seed, flags)
+        teacher = os.path.join(run_folder("r1", seed, flags), "r1", "model")
+        recipe("distill.py", seed, out, "distill.json", ["--teacher", teacher, *flags])
+        runs.append(read(out, "distill.json"))
+    flat = [{f"{name}, {way}": row for name, ways in r["figures"].items() for way, row in ways.items()} for r in runs]
+    means, sds = over_seeds(flat)
+    content = {"seeds": seeds, "minutes": [r["minutes"] for r in runs], "examples": [r["examples"] for r in runs], "budget": runs[0]["budget"],
+               "parameters": runs[0]["parameters"], "mean": means, "sd": sds, "runs": flat}
+    return content, evaluation.stage_table(means, sds)
+
+
+EXPERIMENTS = {"zero": zero, "r1": r1, "language": language, "distill": distill}
 
 
 def main() -> None:
-    import config
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="an experiment, or 'list'")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default 0,1,2)")
@@ -107,12 +181,12 @@ def main() -> None:
         except ValueError:
             raise ValueError(f"--seeds should be numbers with commas between them, not '{args.seeds}'") from None
         try:
-            content = EXPERIMENTS[args.name](seeds, ["--quick"] if args.quick else [])
+            content, table = EXPERIMENTS[args.name](seeds, ["--quick"] if args.quick else [])
         except subprocess.CalledProcessError as e:
             raise ValueError(f"{' '.join(e.cmd)} ended with status {e.returncode}; run the same command again to go on") from None
         name = args.name + ("-quick" if args.quick else "")
         path = save(name, content, f"python experiments.py {args.name} --seeds {args.seeds}" + (" --quick" if args.quick else ""))
-        print(f"{markdown(content)}\n\nfigures: {path}")
+        print(f"{table}\n\nfigures: {path}")
 
 
 if __name__ == "__main__":

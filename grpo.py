@@ -14,15 +14,21 @@ Countdown answers then grow until they are cut off (results/log.md). grpo.averag
 """
 
 import argparse
+import os
 import random
 import time
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+import parallel
 import rewards as rw
-from data import Problem
+import tokenizer as tokenizers
+from data import TASKS, Problem
 from model import GPT, Cache, chunked_logprobs
 from rewards import RewardConfig
 from sample import Rollout, generate
@@ -32,15 +38,17 @@ from tokenizer import Tokenizer
 
 @dataclass
 class GRPOConfig:
-    steps: int = 95
+    tasks: tuple[str, ...] = ("arithmetic", "countdown")  # of the world; problems are drawn from them in turn
+    steps: int = 55
     problems_per_step: int = 32
     group_size: int = 16
-    max_new_tokens: int = 300
+    max_new_tokens: int = 400
     temperature: float = 1.0
     minibatches: int = 4  # optimiser steps a rollout is split into; from the second on the ratios differ from 1
     micro_tokens: int = 4096  # response tokens of a forward pass, padding included (a minibatch's prompts are one pass)
     lr: float = 3e-4
     warmup: int = 5  # rollouts over which the learning rate rises
+    decay: float = 0.5  # last share of the run, over which it falls linearly to a tenth
     clip_low: float = 0.2
     clip_high: float = 0.2
     average: str = "token"  # the loss is a mean over all "token"s, or over "sequence"s of their token means (the paper)
@@ -50,6 +58,8 @@ class GRPOConfig:
     save_every: int = 10
 
     def __post_init__(self):
+        if unknown := set(self.tasks) - set(TASKS):
+            raise ValueError(f"grpo.tasks has '{unknown.pop()}'; the tasks are {', '.join(TASKS)}")
         if self.average not in ("sequence", "token"):
             raise ValueError(f"grpo.average is '{self.average}'; use 'sequence' or 'token'")
 
@@ -134,16 +144,19 @@ def rollout(model: GPT, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPO
                     max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed)
 
 
-def score_rollout(batch: Rollout, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig,
-                  reward_cfg: RewardConfig) -> tuple[Tensor, dict[str, float], list[dict]]:
+# (problem, response) of a whole rollout -> rewards by name that are added to the rules', one dict a response
+Judge = Callable[[list[Problem], list[str]], list[dict[str, float]]]
+
+
+def score_rollout(batch: Rollout, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig, reward_cfg: RewardConfig,
+                  judge: Judge | None = None) -> tuple[Tensor, dict[str, float], list[dict]]:
     """(total rewards [B], metrics, one record a response)."""
     texts = [tokenizer.decode(ids) for ids in batch.responses()]
-    records = []
-    for i, text in enumerate(texts):
-        p = problems[i // cfg.group_size]
-        records.append({"task": p.task, "prompt": p.prompt, "response": text, "rewards": rw.score(p, text, reward_cfg)})
-        records[-1]["language_consistency"] = rw.language_consistency(rw.thinking(text), p.language)
-        records[-1]["reflection_words"] = rw.reflection_words(text)
+    asked = [p for p in problems for _ in range(cfg.group_size)]
+    records = [{"task": p.task, "prompt": p.prompt, "response": text, "rewards": scores, "language_consistency": scores["language"],
+                "reflection_words": rw.reflection_words(text)} for p, text, scores in zip(asked, texts, rw.score_all(asked, texts, reward_cfg))]
+    for record, more in zip(records, judge(asked, texts) if judge else ()):
+        record["rewards"] |= more | {"total": record["rewards"]["total"] + sum(more.values())}
     totals = torch.tensor([r["rewards"]["total"] for r in records])
     lengths = (batch.lengths - batch.prompt_lengths).float()
     groups = totals.view(-1, cfg.group_size)
@@ -154,15 +167,14 @@ def score_rollout(batch: Rollout, tokenizer: Tokenizer, problems: list[Problem],
                "completions/clipped_ratio": 1 - batch.finished.float().mean().item(),
                # the mean of -log p over drawn tokens is an unbiased estimate of the policy's entropy a token, in nats
                "entropy": -batch.logprobs.sum().item() / lengths.sum().item()}
-    for name in records[0]["rewards"]:
-        if name != "total":
-            metrics[f"rewards/{name}/mean"] = _mean(r["rewards"][name] for r in records)
-    for name in ("language_consistency", "reflection_words"):
-        metrics[name] = _mean(r[name] for r in records)
+    for name in sorted({name for r in records for name in r["rewards"]} - {"total"}):
+        metrics[f"rewards/{name}/mean"] = _mean(r["rewards"][name] for r in records if name in r["rewards"])
+    metrics["language_consistency"] = metrics["rewards/language/mean"]
+    metrics["reflection_words"] = _mean(r["reflection_words"] for r in records)
     for task in sorted({p.task for p in problems}):
         mine = [i for i, r in enumerate(records) if r["task"] == task]
-        metrics[f"{task}/accuracy"] = _mean(records[i]["rewards"].get("accuracy", 0.0) for i in mine)
-        metrics[f"{task}/format"] = _mean(records[i]["rewards"].get("format", 0.0) for i in mine)
+        metrics[f"{task}/accuracy"] = _mean(records[i]["rewards"]["accuracy"] for i in mine)
+        metrics[f"{task}/format"] = _mean(records[i]["rewards"]["format"] for i in mine)
         metrics[f"{task}/mean_length"] = lengths[mine].mean().item()
         metrics[f"{task}/language_consistency"] = _mean(records[i]["language_consistency"] for i in mine)
     return totals, metrics, records
@@ -273,7 +285,8 @@ def make_optimizer(model: GPT, cfg: GRPOConfig) -> torch.optim.Optimizer:
 
 
 def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig,
-         reward_cfg: RewardConfig, number: int, seed: int, ref: GPT | None = None) -> tuple[dict[str, float], list[dict]]:
+         reward_cfg: RewardConfig, number: int, seed: int, ref: GPT | None = None,
+         judge: Judge | None = None) -> tuple[dict[str, float], list[dict]]:
     """One whole step: rollout, rewards, advantages, update. Returns (metrics, one record a response).
 
     Everything random is a function of (seed, number), so a resumed run goes on as if it had never stopped.
@@ -281,10 +294,10 @@ def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, pro
     t0 = time.perf_counter()
     batch = rollout(model, tokenizer, problems, cfg, seed * 1_000_003 + number)
     t1 = time.perf_counter()
-    totals, metrics, records = score_rollout(batch, tokenizer, problems, cfg, reward_cfg)
+    totals, metrics, records = score_rollout(batch, tokenizer, problems, cfg, reward_cfg, judge)
     t2 = time.perf_counter()
     advantages = group_advantages(totals, cfg.group_size).to(model.device)
-    lr = cfg.lr * min(1.0, (number + 1) / max(cfg.warmup, 1))
+    lr = cfg.lr * min(1.0, (number + 1) / max(cfg.warmup, 1), 0.1 + 0.9 * (1 - number / cfg.steps) / max(cfg.decay, 1e-9))
     metrics |= update(model, optimizer, batch, advantages, cfg, lr, random.Random(f"{seed} {number}"), ref)
     t3 = time.perf_counter()
     drawn = (batch.lengths - batch.prompt_lengths).sum().item()
@@ -294,10 +307,57 @@ def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, pro
     return metrics, records
 
 
+def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[int], list[Problem]], judge: Judge | None = None,
+          **settings) -> str:
+    """cfg.grpo.steps steps on the model in folder `base`, with the problems draw(step); returns the folder of the result.
+
+    cfg is a config.Config; `settings` is whatever else the result depends on. A run that is already finished is returned as
+    it is. KeyboardInterrupt after a clean stop.
+    """
+    device = parallel.device(cfg.device)
+    model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
+    # another base under the same name would be another run
+    settings["base"] = fingerprint(sum(p.double().sum().item() for p in model.parameters()))
+    with parallel.Run(out, asdict(cfg) | settings, resume, stage) as run:
+        optimizer = make_optimizer(model, cfg.grpo)
+        ref = GPT.from_pretrained(base, device=device).requires_grad_(False) if cfg.grpo.kl_beta else None
+        done, tokens = 0, 0
+        if run.state:
+            model.load_state_dict(run.state["model"])
+            optimizer.load_state_dict(run.state["optimizer"])
+            if ref:
+                ref.load_state_dict(run.state["ref"])
+            done, tokens = run.state["step"], run.state["tokens"]
+        with tqdm(total=cfg.grpo.steps, initial=done, unit="step", desc=stage) as bar:
+            for number in range(done, cfg.grpo.steps):
+                if ref and cfg.grpo.ref_every and number and number % cfg.grpo.ref_every == 0:
+                    ref.load_state_dict(model.state_dict())
+                metrics, records = step(model, optimizer, tokenizer, draw(number), cfg.grpo, cfg.rewards, number, cfg.seed, ref, judge)
+                tokens = metrics["num_tokens"] = tokens + metrics["num_tokens"]
+                run.log(step=number + 1, **metrics)
+                if number % 10 == 0:
+                    run.sample(number + 1, [r for task in sorted({r["task"] for r in records}) for r in [r for r in records if r["task"] == task][:: cfg.grpo.group_size][:4]])
+                bar.update()
+                bar.set_postfix(accuracy=f"{metrics['rewards/accuracy/mean']:.2f}", format=f"{metrics['rewards/format/mean']:.2f}",
+                                length=f"{metrics['completions/mean_length']:.0f}")
+                if (number + 1) % cfg.grpo.save_every == 0 or run.stopped or number + 1 == cfg.grpo.steps:
+                    run.save(model=model.state_dict(), optimizer=optimizer.state_dict(), ref=ref and ref.state_dict(), step=number + 1,
+                             tokens=tokens)
+                if run.stopped:
+                    raise KeyboardInterrupt
+        folder = os.path.join(out, "model")
+        tokenizer.save(folder)
+        model.save_pretrained(folder)
+    return folder
+
+
+def fingerprint(content) -> int:
+    """A number that tells one content from another."""
+    return zlib.crc32(repr(content).encode())
+
+
 def main() -> None:
     import config
-    import parallel
-    import tokenizer as tokenizers
     from data import World, load_jsonl
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -314,7 +374,7 @@ def main() -> None:
         for number in range(args.steps):
             indices = range(number * n, (number + 1) * n)
             problems = ([dataset[i % len(dataset)] for i in indices] if dataset
-                        else [world.problem(cfg.world.tasks[i % len(cfg.world.tasks)], i) for i in indices])
+                        else [world.problem(cfg.grpo.tasks[i % len(cfg.grpo.tasks)], i) for i in indices])
             metrics, records = step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, number, cfg.seed, ref)
             best = max(records, key=lambda r: r["rewards"]["total"])
             print(f"--- step {number + 1}")

@@ -89,6 +89,13 @@ def write_json(path: str, content) -> None:
     os.replace(path + ".tmp", path)
 
 
+def write_lines(path: str, rows: list[dict]) -> None:
+    """A JSONL file, written beside and renamed."""
+    with open(path + ".tmp", "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    os.replace(path + ".tmp", path)
+
+
 def check_settings(old: dict, new: dict, folder: str) -> None:
     """ValueError that names the first setting in which a run in `folder` differs from what is asked for now."""
     if changed := _differences(old, new):

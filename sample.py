@@ -141,6 +141,9 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=0, help="0: all")
     parser.add_argument("--max-new-tokens", type=int, default=400)
     parser.add_argument("--seed", type=int)
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--show-thinking", dest="thinking", action="store_true", default=True, help="print the thinking too (default)")
+    shown.add_argument("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
     args = parser.parse_args()
     with config.user_errors():
         if args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0 or args.max_new_tokens < 1:
@@ -164,15 +167,20 @@ def main() -> None:
 
 
 def respond(model: GPT, tokenizer: tokenizers.Tokenizer, prompt: str, args: argparse.Namespace) -> None:
-    """Stream one response to stdout: the thinking dim (on a terminal) and set apart, then the answer."""
+    """Stream one response to stdout: the thinking dim (on a terminal) and set apart, if it is wanted; then the answer."""
     color = sys.stdout.isatty()
     marks = {tokenizer.special.get(k): v for k, v in {
         "<think>": ("\033[2m" if color else "") + "thinking: ", "</think>": ("\033[0m" if color else "") + "\n",
         "<answer>": "answer: ", "</answer>": "", "<|end|>": ""}.items()}
-    utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+    utf8, opens, closes = codecs.getincrementaldecoder("utf-8")("replace"), tokenizer.special.get("<think>"), tokenizer.special.get("</think>")
+    hidden = False
 
     def show(_: int, token: int) -> None:
-        print(marks[token] if token in marks else utf8.decode(tokenizer.decode_bytes(token)), end="", flush=True)
+        nonlocal hidden
+        if not args.thinking and token in (opens, closes):
+            hidden = token == opens
+        elif not hidden:
+            print(marks[token] if token in marks else utf8.decode(tokenizer.decode_bytes(token)), end="", flush=True)
 
     rollout = generate(model, [tokenizer.prompt(prompt)], max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_p=args.top_p,
                        top_k=args.top_k, seed=args.seed, on_token=show)

@@ -17,13 +17,9 @@ import os
 import random
 import sys
 import time
-import zlib
-from dataclasses import asdict
 
 import matplotlib
-from tqdm import tqdm
 
-import config
 import eval as evaluation
 import grpo
 import parallel
@@ -39,7 +35,7 @@ def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> 
     """The problems of a step: the world's next ones, the tasks in turn, or the next of the data set, shuffled each epoch."""
     n = cfg.grpo.problems_per_step
     if dataset is None:
-        tasks = cfg.world.tasks
+        tasks = cfg.grpo.tasks
         return [world.problem(tasks[i % len(tasks)], i) for i in range(step * n, (step + 1) * n)]
     out = []
     for i in range(step * n, (step + 1) * n):
@@ -51,53 +47,16 @@ def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> 
 
 def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None) -> str:
     """GRPO on the model in folder `base`; returns the folder of the result. KeyboardInterrupt after a clean stop."""
-    device = parallel.device(cfg.device)
-    model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
     if dataset:
-        fits = [p for p in dataset if len(tokenizer.prompt(p.prompt)) < model.cfg.max_seq_len]
+        tokenizer, context = tokenizers.load(base), GPT.from_pretrained(base).cfg.max_seq_len
+        fits = [p for p in dataset if len(tokenizer.prompt(p.prompt)) < context]
         if len(fits) < len(dataset):
-            print(f"{len(dataset) - len(fits)} of {len(dataset)} problems are longer than the context of {model.cfg.max_seq_len} tokens and are left out")
+            print(f"{len(dataset) - len(fits)} of {len(dataset)} problems are longer than the context of {context} tokens and are left out")
         if not fits:
-            raise ValueError(f"no problem fits the model's context of {model.cfg.max_seq_len} tokens: use shorter ones, or a model with a longer context")
+            raise ValueError(f"no problem fits the model's context of {context} tokens: use shorter ones, or a model with a longer context")
         dataset = fits
-    # another base or other data under the same name would be another run
-    fingerprints = {"base": _fingerprint(sum(p.double().sum().item() for p in model.parameters())), "data": _fingerprint(dataset)}
-    with parallel.Run(out, asdict(cfg) | fingerprints, resume, "zero") as run:
-        optimizer = grpo.make_optimizer(model, cfg.grpo)
-        ref = GPT.from_pretrained(base, device=device).requires_grad_(False) if cfg.grpo.kl_beta else None
-        world, done, tokens = World(cfg.seed, cfg.world), 0, 0
-        if run.state:
-            model.load_state_dict(run.state["model"])
-            optimizer.load_state_dict(run.state["optimizer"])
-            if ref:
-                ref.load_state_dict(run.state["ref"])
-            done, tokens = run.state["step"], run.state["tokens"]
-        with tqdm(total=cfg.grpo.steps, initial=done, unit="step", desc="zero") as bar:
-            for step in range(done, cfg.grpo.steps):
-                if ref and cfg.grpo.ref_every and step and step % cfg.grpo.ref_every == 0:
-                    ref.load_state_dict(model.state_dict())
-                problems = problems_of(step, cfg, world, dataset)
-                metrics, records = grpo.step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, step, cfg.seed, ref)
-                tokens = metrics["num_tokens"] = tokens + metrics["num_tokens"]
-                run.log(step=step + 1, **metrics)
-                if step % 10 == 0:
-                    run.sample(step + 1, [r for task in sorted({r["task"] for r in records}) for r in [r for r in records if r["task"] == task][:: cfg.grpo.group_size][:4]])
-                bar.update()
-                bar.set_postfix(accuracy=f"{metrics['rewards/accuracy/mean']:.2f}", format=f"{metrics['rewards/format/mean']:.2f}",
-                                length=f"{metrics['completions/mean_length']:.0f}")
-                if (step + 1) % cfg.grpo.save_every == 0 or run.stopped or step + 1 == cfg.grpo.steps:
-                    run.save(model=model.state_dict(), optimizer=optimizer.state_dict(), ref=ref and ref.state_dict(), step=step + 1,
-                             tokens=tokens)
-                if run.stopped:
-                    raise KeyboardInterrupt
-        folder = os.path.join(out, "model")
-        tokenizer.save(folder)
-        model.save_pretrained(folder)
-    return folder
-
-
-def _fingerprint(content) -> int:
-    return zlib.crc32(repr(content).encode())
+    world = World(cfg.seed, cfg.world)
+    return grpo.train(cfg, base, out, resume, "zero", lambda step: problems_of(step, cfg, world, dataset), data=grpo.fingerprint(dataset))
 
 
 def plot_curves(metrics_path: str, path: str) -> None:
@@ -146,6 +105,8 @@ def before_after(before: list[evaluation.Report], after: list[evaluation.Report]
 
 
 def main() -> None:
+    import config
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="run folder (default runs/zero, with --data runs/zero-FILE)")
     parser.add_argument("--base", help="model folder to start from (default: OUT/base, with --data runs/zero/base; pretrained if not there)")
@@ -174,7 +135,7 @@ def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem]
     print(f"reinforcement learning on {base}; into {out}", flush=True)
     zero = train(cfg, base, out, resume, dataset)
     tokenizer = tokenizers.load(base)
-    sets = {dataset[0].task: dataset[: cfg.eval.problems]} if dataset else evaluation.held_out(cfg.world, cfg.eval, cfg.world.tasks)
+    sets = {dataset[0].task: dataset[: cfg.eval.problems]} if dataset else evaluation.held_out(cfg.world, cfg.eval, cfg.grpo.tasks)
     reports = {name: [evaluation.evaluate(GPT.from_pretrained(folder, device=device), tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
                       for task, problems in sets.items()] for name, folder in (("base", base), ("zero", zero))}
     rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]

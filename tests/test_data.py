@@ -1,3 +1,4 @@
+import ast
 import json
 import os
 import re
@@ -6,14 +7,29 @@ import pytest
 from conftest import SHARED_DATA
 
 import rewards as rw
-from data import COUNTDOWN, TASKS, Problem, World, WorldConfig, is_test, load_jsonl, random_expression
+from data import COUNTDOWN, NAMES, REASONING, TASKS, Problem, World, WorldConfig, is_test, load_jsonl, random_expression, simplifications
+
+OPERATIONS = {"add": "add|加", "subtract": "subtract|减", "multiply": "multiply by|乘", "rest": "take the rest by|取余", "least": "take at least|至少取"}
 
 
 def read_back(prompt: str) -> str:
-    """The key of a problem, from nothing but its printed prompt."""
+    """The key of a problem that rules can check, from nothing but its printed prompt."""
     numbers = [int(n) for n in re.findall(r"\d+", prompt)]
     if prompt.startswith(("Use", "用")):
         return f"countdown {sorted(numbers[:-1])} {numbers[-1]}"
+    if prompt.startswith(("Write f", "写出f")):
+        said = re.findall("|".join(OPERATIONS.values()), prompt)
+        steps = [next(name for name, pattern in OPERATIONS.items() if re.fullmatch(pattern, s)) for s in said]
+        return f"code {list(zip(steps, numbers, strict=True))}"
+    if "taller" in prompt or "shorter" in prompt or "比" in prompt:
+        index = {name: i for i, pair in enumerate(NAMES) for name in pair}
+        pairs = re.findall(r"(\w+?)(?: is |比)(taller than |shorter than )?(\w+?)(高|矮)?[.。]", prompt)
+        over = {(index[a], index[b]) if "taller" in en or zh == "高" else (index[b], index[a]) for a, en, b, zh in pairs}
+        below = dict(over)
+        order = [next(i for i in below if i not in below.values())]
+        while order[-1] in below:
+            order.append(below[order[-1]])
+        return f"logic {(order, prompt.endswith(('tallest?', '最高?')))}"
     losing = r"loses|sells|gives|breaks|丢了|卖掉|送出|打破"
     signs = [-1 if re.fullmatch(losing, verb) else 1 for verb in re.findall(r",\s?([a-z]+|[\u4e00-\u9fff]+?) ?\d", prompt)]
     return f"arithmetic {numbers[0]} {[s * n for s, n in zip(signs, numbers[1:], strict=True)]}"
@@ -27,24 +43,43 @@ def test_answers_are_right(level):
         assert int(p.answer) == p.tests["start"] + sum(d for _, d in p.tests["steps"]) and int(p.answer) >= 0
         p = world.problem("countdown", i)
         assert rw.countdown_correct(p.answer, p.tests["numbers"], p.tests["target"])
+        p = world.problem("logic", i)
+        assert p.answer == p.tests["order"][0 if ("tallest" in p.prompt or "最高" in p.prompt) else -1]
+    programs = [world.problem("code", i) for i in range(40)]
+    assert all(rw.verdicts(programs, [p.answer for p in programs]))
 
 
 def test_no_test_problem_is_ever_trained_on():
     """Corpus texts and RL prompts of several seeds, read back from what is printed, against the evaluation problems."""
-    held_out = {World.key(p) for task in TASKS for seed in (0, 1) for p in World(seed, WorldConfig()).problems(task, 128, "test")}
-    assert len(held_out) > 150
+    cfg = WorldConfig(tasks=REASONING)
+    held_out = {World.key(p) for task in REASONING for seed in (0, 1) for p in World(seed, cfg).problems(task, 128, "test")}
+    assert len(held_out) > 400
     trained = set()
     for seed in (0, 1, 2):
-        world = World(seed, WorldConfig())
+        world = World(seed, cfg)
         trained |= {read_back(world.text(i)[0]) for i in range(5000)}
-        trained |= {read_back(world.problem(task, i).prompt) for task in TASKS for i in range(1500)}
+        trained |= {read_back(world.problem(task, i).prompt) for task in REASONING for i in range(1500)}
     assert len(trained) > 5000 and not held_out & trained
     assert all(is_test(k) for k in held_out) and not any(is_test(k) for k in trained)
 
 
+def test_no_general_request_of_the_test_split_is_ever_trained_on():
+    """In either language: a request and its translation have one key."""
+    world = World(0, WorldConfig(tasks=("general",)))
+    test = world.problems("general", 128, "test")
+    asked, content = {p.prompt for p in test}, {World.key(p) for p in test}
+    trained = [World(seed, WorldConfig(tasks=("general",))).problem("general", i) for seed in (0, 1) for i in range(3000)]
+    assert len(test) > 100 and not asked & {p.prompt for p in trained} and not content & {World.key(p) for p in trained}
+    assert not asked & {world.text(i)[0] for i in range(3000)}
+    prompts: dict[str, set] = {}
+    for p in trained:
+        prompts.setdefault(World.key(p), set()).add((p.language, p.prompt))
+    assert all(len(found) <= 2 for found in prompts.values()) and any(len(found) == 2 for found in prompts.values())
+
+
 def test_the_key_is_what_the_prompt_says():
     world = World(3, WorldConfig())
-    for task in TASKS:
+    for task in REASONING:
         for p in world.problems(task, 100, "test"):
             assert read_back(p.prompt) == World.key(p)
 
@@ -57,44 +92,73 @@ def test_same_seed_same_world():
 
 
 def test_evaluation_problems_are_distinct():
-    keys = [World.key(p) for p in World(0, WorldConfig()).problems("arithmetic", 200, "test")]
-    assert len(keys) == len(set(keys)) == 200
+    for task in TASKS:
+        prompts = [p.prompt for p in World(0, WorldConfig()).problems(task, 128, "test")]
+        assert len(prompts) == len(set(prompts)) > 100
 
 
 def shares(cfg: WorldConfig, task: str, n=1500) -> dict[str, float]:
-    world, seen = World(0, cfg), []
-    for i in range(n):
-        prompt, response = world.text(i)
-        if prompt.startswith(("Use", "用")) == (task == "countdown"):
-            seen.append((prompt, response))
+    world = World(0, cfg)
+    seen = [world.text(i) for i in range(n)]
     direct = [r for _, r in seen if "maybe" in r or "大概" in r]
     return {"direct": len(direct) / len(seen), "format": sum(rw.format_reward(r) for _, r in seen) / len(seen),
             "slips": sum("wait" in r or "等等" in r for _, r in seen) / len(seen),
-            "mixed": sum(rw.language_consistency(rw.thinking(r), "zh" if re.search(r"[\u4e00-\u9fff]", p) else "en") < 1 for p, r in seen) / len(seen)}
+            "mixed": sum(rw.language_consistency(rw.thinking(r).replace("def f(x): return", ""), "zh" if re.search(r"[\u4e00-\u9fff]", p) else "en") < 1 for p, r in seen) / len(seen)}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", REASONING)
 def test_proportions_are_those_of_the_config(task):
-    s = shares(WorldConfig(direct=0.6, direct_countdown=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
+    s = shares(WorldConfig(tasks=(task,), direct=0.6, direct_countdown=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
     assert s["direct"] == pytest.approx(0.6, abs=0.06) and s["format"] == pytest.approx(0.4, abs=0.06) and 0.05 < s["mixed"] < 0.35
-    none = shares(WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0, mixed=0, unfinished=0), task)
+    none = shares(WorldConfig(tasks=(task,), direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0, mixed=0, unfinished=0), task)
     assert none == {"direct": 0, "format": 1, "slips": 0, "mixed": 0}
 
 
 def test_careful_authors_are_right_and_say_so():
-    world = World(0, WorldConfig(direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3, unfinished=0))
+    world = World(0, WorldConfig(tasks=("arithmetic", "countdown"), direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3, unfinished=0))
     for i in range(600):
         prompt, response = world.text(i)
         if prompt.startswith(("Use", "用")):
             *numbers, target = map(int, re.findall(r"\d+", prompt))
             gave_up = "give up" in response or "算了" in response
             assert rw.countdown_correct(rw.extract_answer(response), numbers, target) != gave_up
-            for expression, value in re.findall(r"([0-9()+*/-]+)=\d+(?: wait no |等等不对)(\d+)", response):
-                assert rw.countdown_correct(expression, [int(n) for n in re.findall(r"\d+", expression)], int(value))
+            for piece in rw.thinking(response).split(","):
+                if attempt := re.match(r"([0-9()+*/=-]+=)(\d+)(?: wait no |等等不对)?(\d*)", piece):
+                    value = int(attempt[3] or attempt[2])
+                    for form in attempt[1].strip("=").split("="):
+                        assert rw.countdown_correct(form, [int(n) for n in re.findall(r"\d+", form)], value)
         else:
             _, steps = read_back(prompt).split(" [")
             start = int(re.search(r"\d+", prompt)[0])
             assert int(rw.extract_answer(response)) == start + sum(map(int, steps.strip("]").split(", ")))
+
+
+def test_careful_programmers_and_reasoners():
+    world = World(0, WorldConfig(tasks=("code", "logic"), direct=0, tags=1, broken_tags=0, slip=0.3, mixed=0.3, unfinished=0))
+    for i in range(300):
+        prompt, response = world.text(i)
+        kind, content = read_back(prompt).split(" ", 1)
+        if kind == "code":
+            program = rw.extract_answer(response)
+            assert program.removeprefix("def f(x): return ") == re.split("first |then |先|再| wait no |等等不对", rw.thinking(response))[-1]
+        else:
+            order, tallest = ast.literal_eval(content)
+            told = [n for pair in NAMES for n in pair]
+            said = re.split("so |所以| wait no |等等不对", rw.thinking(response))[-1].split(",")
+            assert [told.index(n) // 2 for n in said] == order
+            assert told.index(rw.extract_answer(response)) // 2 == order[0 if tallest else -1]
+
+
+def test_simplifications_keep_the_value():
+    import random
+
+    rng = random.Random(0)
+    for level in COUNTDOWN.values():
+        for _ in range(100):
+            expression, value = random_expression(rng, [rng.randint(1, 9) for _ in range(level["count"])], level["value"])
+            forms = simplifications(expression)
+            assert len(forms) == level["count"] - 1 and "(" not in forms[-1].lstrip("(")
+            assert all(rw.countdown_correct(f, [int(n) for n in re.findall(r"\d+", f)], value) for f in forms)
 
 
 def test_random_expressions_are_what_they_say():

@@ -42,6 +42,38 @@ def test_mean_and_spread_over_finished_runs(tmp_path, monkeypatch, capsys):
     assert {"date", "hardware", "command"} <= result.keys() and os.path.exists("results/zero.png")
 
 
+def figures(reasoning):
+    keys = [f"{t}{suffix}" for t in ("arithmetic", "countdown", "code", "logic") for suffix in ("", "_se", "_cons")]
+    return dict.fromkeys([*keys, *(key for key, _ in experiments.evaluation.STAGE_COLUMNS), "mean_length"], 0.5) | {"reasoning": reasoning}
+
+
+def write(path, content):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as f:
+        json.dump(content, f)
+
+
+def test_the_stage_table_and_the_students_over_seeds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments.subprocess, "run", lambda *a, **k: pytest.fail("a finished seed was run again"))
+    monkeypatch.setattr(experiments, "hardware", lambda: "a machine")
+    os.makedirs("results")
+    for folder, value in (("runs/r1", 0.6), ("runs/r1-1", 0.8)):
+        write(f"{folder}/stages.json", {"minutes": {"all": 1.0}, "figures": {name: figures(value) for name in experiments.train_r1.NAMES}})
+        for kind in ("helpful", "safe"):
+            write(f"{folder}/{kind}/accuracy.json", {"held_out": 8, "accuracy": value})
+    out = main(monkeypatch, capsys, "r1", "--seeds", "0,1")
+    row = next(line for line in out.split("\n") if line.startswith("| R1 |"))
+    assert "| 70.0 ± 14.1 |" in row and "| 50.0 ± 0.0, 50.0 |" in row and os.path.exists("results/r1.png")
+    for folder, value in (("runs/distill", 0.2), ("runs/distill-1", 0.4)):
+        write(f"{folder}/distill.json", {"minutes": {"all": 1.0}, "examples": 5, "budget": {}, "parameters": {"qwen-m": 9},
+                                         "figures": {"qwen-m": {"base": figures(0.1), "distilled": figures(value)}}})
+    out = main(monkeypatch, capsys, "distill", "--seeds", "0,1")
+    assert "30.0 ± 14.1" in next(line for line in out.split("\n") if line.startswith("| qwen-m, distilled |"))
+    with open("results/distill.json") as f:
+        assert json.load(f)["mean"]["qwen-m, distilled"]["reasoning"] == pytest.approx(0.3)
+
+
 def test_list_and_mistakes(monkeypatch, capsys):
     assert "zero" in main(monkeypatch, capsys, "list")
     for argv in (("chess",), ("zero", "--seeds", "a")):

@@ -210,7 +210,8 @@ def test_kl_pulls_towards_the_reference(tiny_model):
 
 
 def test_a_whole_step_reports_the_design_s_metrics(tiny_model, world_tokenizer, monkeypatch):
-    monkeypatch.setattr(grpo.rw, "score", lambda p, text, cfg: {"accuracy": len(text) % 2, "format": 0.0, "total": float(len(text) % 2)})
+    monkeypatch.setattr(grpo.rw, "score_all", lambda problems, texts, cfg: [
+        {"accuracy": len(t) % 2, "format": 0.0, "language": 1.0, "total": float(len(t) % 2)} for t in texts])
     cfg = GRPOConfig(group_size=4, max_new_tokens=12, minibatches=2)
     world = World(0, WorldConfig())
     problems = [world.problem(task, i) for i in range(2) for task in ("arithmetic", "countdown")]
@@ -221,6 +222,7 @@ def test_a_whole_step_reports_the_design_s_metrics(tiny_model, world_tokenizer, 
         timing/train_s throughput/rollout_tok_s throughput/train_tok_s language_consistency reflection_words moe/max_load""".split()
     assert set(names) <= metrics.keys() and len(records) == 16
     assert [r["prompt"] for r in records[::4]] == [p.prompt for p in problems]
+    assert metrics["learning_rate"] == pytest.approx(cfg.lr / 5)  # the first of five steps of warm-up
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
 
 
@@ -237,3 +239,25 @@ def test_rewarded_token_becomes_likelier(tiny_model, world_tokenizer):
         advantages = group_advantages(-(said - target).abs().float(), 16)  # nearer is better
         grpo.update(tiny_model, optimizer, batch, advantages, cfg, cfg.lr, random.Random(number))
     assert (said - target).abs().float().mean() < 50  # a random token is 250 away
+
+
+def test_a_judge_s_rewards_are_added_and_reported(tiny_model, world_tokenizer):
+    problems = [World(0, WorldConfig()).problem(task, 0) for task in ("logic", "general")]
+    cfg = GRPOConfig(group_size=2, max_new_tokens=4)
+    batch = grpo.rollout(tiny_model, world_tokenizer, problems, cfg, 0)
+    plain, _, _ = grpo.score_rollout(batch, world_tokenizer, problems, cfg, RewardConfig())
+    totals, metrics, records = grpo.score_rollout(batch, world_tokenizer, problems, cfg, RewardConfig(),
+                                                  lambda asked, texts: [{} if p.task == "logic" else {"helpful": 0.25, "safe": i / 8} for i, p in enumerate(asked)])
+    assert (totals - plain).tolist() == pytest.approx([0, 0, 0.25 + 2 / 8, 0.25 + 3 / 8])
+    assert metrics["rewards/helpful/mean"] == 0.25 and metrics["rewards/safe/mean"] == pytest.approx(2.5 / 8)  # over those that have one
+    assert records[3]["rewards"]["total"] == pytest.approx(totals[3].item())
+
+
+def test_the_learning_rate_rises_rests_and_falls(tiny_model, world_tokenizer, monkeypatch):
+    used = []
+    monkeypatch.setattr(grpo, "update", lambda *a: used.append(a[5]) or {"trained_tokens": 0.0})
+    cfg = GRPOConfig(steps=20, group_size=2, max_new_tokens=2, lr=1.0, warmup=4, decay=0.5)
+    for number in range(20):
+        grpo.step(tiny_model, None, world_tokenizer, [World(0, WorldConfig()).problem("logic", 0)], cfg, RewardConfig(), number, 0)
+    assert used[:4] == [0.25, 0.5, 0.75, 1.0] and used[4:11] == [1.0] * 7
+    assert used[15] == pytest.approx(0.1 + 0.9 * 0.5) and used[19] == pytest.approx(0.1 + 0.9 * 0.1)

@@ -195,7 +195,7 @@ def test_mistakes_on_the_command_line(base, tmp_path, argv, message, monkeypatch
 
 
 def test_every_script_explains_itself(monkeypatch, capsys):
-    for script in ("model", "tokenizer", "data", "rewards", "sample", "sft", "grpo", "train_zero", "eval"):
+    for script in ("model", "tokenizer", "data", "rewards", "sample", "sft", "grpo", "train_zero", "eval", "sandbox", "preference", "train_r1", "distill", "experiments"):
         status, out, _ = run(monkeypatch, capsys, script, "--help")
         assert status == 0 and f"python {script}.py" in out, script
 
@@ -210,3 +210,4 @@ def test_sample_streams_thinking_apart_from_the_answer(base, tmp_path, monkeypat
     tokenizer.save(str(tmp_path))
     capsys.readouterr()
     assert run(monkeypatch, capsys, "sample", str(tmp_path), "hi", "--temperature", "0")[1] == "thinking: 买 it\nanswer: 7\n"
+    assert run(monkeypatch, capsys, "sample", str(tmp_path), "hi", "--temperature", "0", "--hide-thinking")[1] == "answer: 7\n"

@@ -1,0 +1,138 @@
+import json
+import os
+import sys
+
+import pytest
+
+import config
+import rewards as rw
+import train_r1
+from data import REASONING, Problem, World, WorldConfig
+
+SETTINGS = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "sft.tokens": 6000, "sft.tokens_per_step": 2000, "grpo.steps": 1,
+            "grpo.problems_per_step": 6, "grpo.group_size": 2, "grpo.max_new_tokens": 12, "grpo.minibatches": 1, "eval.problems": 4, "eval.k": 2,
+            "eval.max_new_tokens": 12, "preference.examples": 32, "preference.epochs": 1, "preference.held_out": 8, "r1.cold_prompts": 8,
+            "r1.reject_prompts": 8, "r1.demonstrations": 8, "r1.dev2_steps": 1, "r1.final_steps": 2, "r1.preference_steps": 1}
+FLAGS = [x for k, v in SETTINGS.items() for x in (f"--{k}", str(v))]
+
+
+def small(**more) -> config.Config:
+    cfg = config.make("tiny")
+    for key, value in (SETTINGS | {k.replace("__", "."): v for k, v in more.items()}).items():
+        config.set_key(cfg, key, value)
+    return cfg
+
+
+EN = Problem("Tom has 3, finds 4. How many now?", "7", "arithmetic", "en")
+ZH = Problem("小明有3个,捡到4。现在几个?", "7", "arithmetic", "zh")
+
+
+@pytest.mark.parametrize(("problem", "thinking", "answer", "right", "why"), [
+    (EN, "3 at first, finds 4 makes 7", "7", True, ""),
+    (EN, "3 at first, finds 4 makes 8", "8", False, "wrong"),
+    (EN, "3 at first, 捡到4就是7", "7", True, "language"),
+    (ZH, "起初3,捡到4就是7", "7", True, ""),
+    (ZH, "起初3,finds 4 makes 7", "7", True, "language"),
+    (EN, "3 at first, finds 4 makes 7, finds 4 makes 7", "7", True, "repetition"),
+    (Problem("", "def f(x): return max(x+3,2)", "code", "zh"), "先x+3,再max(x+3,2)", "def f(x): return max(x+3,2)", True, "")])
+def test_the_filters(problem, thinking, answer, right, why):
+    assert train_r1.flaw(problem, f"<think>{thinking}</think><answer>{answer}</answer>", right) == why
+
+
+def test_the_form_filter():
+    assert train_r1.flaw(EN, "<think>3 at first, finds 4 makes 7</think>7", True) == "form"
+    assert train_r1.flaw(EN, "<answer>7</answer><think>3</think>", True) == "form"
+
+
+def test_the_readable_form_keeps_thinking_and_answer():
+    assert train_r1.readable(EN, "<think> 3 at first</think><answer>7</answer>") == "<think>3 at first</think><answer>The answer is 7.</answer>"
+    world = World(0, WorldConfig())
+    for task in REASONING:
+        for p in world.problems(task, 20):
+            text = train_r1.readable(p, f"<think>x</think><answer>{p.answer}</answer>")
+            assert rw.score(p, text, rw.RewardConfig())["total"] == 2.0 and train_r1.readable(p, text) == text
+
+
+def test_harvest_counts_and_caps(tmp_path, monkeypatch, capsys):
+    def said(thinking, answer):
+        return f"<think>{thinking}</think><answer>{answer}</answer>"
+
+    responses = [said("a b", 7), said("a c", 7), said("a b", 7), said("a d", 7), said("a b", 8), said("五", 7),  # the first problem
+                 "7", said("中 cc", 7), said("中", 7), said("中,中", 7), said("国", 8), said("国", 8)]
+    samples = [{"response": r, "correct": "8" not in r} for r in responses]
+    monkeypatch.setattr(train_r1.GPT, "from_pretrained", lambda *a, **k: None)
+    monkeypatch.setattr(train_r1.tokenizers, "load", lambda *a: None)
+    monkeypatch.setattr(train_r1.evaluation, "evaluate", lambda *a: type("Report", (), {"samples": samples}))
+    path = str(tmp_path / "rows.jsonl")
+    rows = train_r1.harvest("zero", [EN, ZH], 6, 2, small(), path, 0)
+    assert [r["response"] for r in rows] == [train_r1.readable(EN, responses[0]), train_r1.readable(EN, responses[1]), train_r1.readable(ZH, responses[8])]
+    out = capsys.readouterr().out
+    for part in ("12 responses", "3 wrong", "1 form", "2 language", "1 repetition", "1 same as another", "1 enough of this problem", "3 kept"):
+        assert part in out, out
+    monkeypatch.setattr(train_r1.evaluation, "evaluate", None)
+    assert train_r1.harvest("zero", [EN, ZH], 6, 2, small(), path, 0) == rows  # already sampled
+    monkeypatch.setattr(train_r1.evaluation, "evaluate", lambda *a: type("Report", (), {"samples": samples[4:5] * 12}))
+    with pytest.raises(ValueError, match="clean enough"):
+        train_r1.harvest("zero", [EN, ZH], 6, 2, small(), str(tmp_path / "none.jsonl"), 0)
+
+
+def test_problems_of_the_stages(monkeypatch):
+    """Reasoning tasks in turn; general requests only where the stage asks for them; no problem in two stages."""
+    drawn = {}
+
+    def train(cfg, start, out, resume, stage, draw, judge):
+        assert cfg.rewards.language == 1.0 and cfg.grpo.steps == 4
+        drawn[stage] = [draw(step) for step in range(4)]
+        return out
+
+    monkeypatch.setattr(train_r1.grpo, "train", train)
+    cfg = small(grpo__problems_per_step=12)
+    train_r1.reinforce(cfg, "m", "o", False, "dev2", 4, 300_000)
+    train_r1.reinforce(cfg, "m", "o", False, "r1", 4, 400_000, lambda step: 4 if step >= 2 else 0)
+    assert all([p.task for p in step] == list(REASONING) * 3 for step in drawn["dev2"] + drawn["r1"][:2])
+    assert all([p.task for p in step] == list(REASONING) * 2 + ["general"] * 4 for step in drawn["r1"][2:])
+    assert [p.prompt for p in drawn["dev2"][0]] != [p.prompt for p in drawn["r1"][0]]
+
+
+def run(monkeypatch, capsys, *argv):
+    monkeypatch.setattr(sys, "argv", ["train_r1.py", *argv])
+    status = 0
+    try:
+        train_r1.main()
+    except SystemExit as e:
+        status = e.code
+    return status, *capsys.readouterr()
+
+
+def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkeypatch, capsys):
+    """The whole path with models too small to be right: what they would be taught is taken from the world instead."""
+    real = train_r1.harvest
+
+    def harvest(folder, problems, samples, most, cfg, path, seed):
+        with pytest.raises(ValueError, match="clean enough"):
+            real(folder, problems, samples, most, cfg, path, seed)
+        return [{"prompt": p.prompt, "response": f"<think>x</think><answer>{p.answer}</answer>", "task": p.task} for p in problems]
+
+    monkeypatch.setattr(train_r1, "harvest", harvest)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--zero", "z", "--out", "r", *FLAGS]
+    assert run(monkeypatch, capsys, "--from", "dev2", *flags)[0] == 2
+    status, out, _ = run(monkeypatch, capsys, *flags)
+    assert status == 0 and "making it first" in out and "| R1 |" in out
+    for stage in train_r1.STAGES:
+        assert os.path.exists(f"r/{stage}/model/model.safetensors") and os.path.exists(f"r/eval/{stage}.json")
+    with open("r/stages.json") as f:
+        figures = json.load(f)["figures"]
+    assert list(figures) == ["base", "zero", "dev1", "dev2", "dev3", "r1"] and figures["base"]["wins_over_base"] == 0.5
+    assert all(0 <= figures["r1"][key] <= 1 for key in ("reasoning", "helpfulness", "declined_harmful", "language_consistency"))
+    assert os.path.exists("r/stages.png") and os.path.exists("r/helpful/accuracy.json")
+
+    status, _, err = run(monkeypatch, capsys, *flags)
+    assert status == 2 and "--resume" in err
+    kept = {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
+    assert run(monkeypatch, capsys, "--resume", *flags)[0] == 0
+    assert kept == {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
+    assert run(monkeypatch, capsys, "--from", "dev3", *flags)[0] == 0
+    now = {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
+    assert [now[s] == kept[s] for s in train_r1.STAGES] == [True, True, False, False]
+    assert any(name.startswith("dev3-") for name in os.listdir("r"))
