@@ -181,13 +181,20 @@ def check(cfg: Config) -> None:
              "model.vocab_size": 256 + 9, "sft.tokens": 1, "sft.epochs": 1, "sft.tokens_per_step": 1, "sft.micro_tokens": 1, "sft.save_every": 1,
              "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.minibatches": 1,
              "grpo.micro_tokens": 1, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
-             "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2, "world.minor": 0.01}
+             "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2, "world.minor": 0.01, "preference.examples": 2, "preference.epochs": 1,
+             "preference.per_step": 1, "preference.held_out": 2, "r1.cold_prompts": 4, "r1.cold_samples": 1, "r1.dev2_steps": 1, "r1.reject_prompts": 4,
+             "r1.reject_samples": 1, "r1.most_kept": 1, "r1.demonstrations": 0, "r1.final_steps": 1, "r1.preference_steps": 0, "r1.epochs": 1,
+             "r1.tokens_per_step": 1, "distill.prompts": 4, "distill.general": 0, "distill.samples": 1, "distill.most_kept": 1, "distill.tokens": 1,
+             "distill.rl_steps": 1}
     for key, value in least.items():
         if _get(cfg, key) < value:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it must be at least {value}")
-    for key in ("direct", "direct_countdown", "wrong", "tags", "broken_tags", "slip", "uncaught", "mixed", "unfinished"):
-        if not 0 <= getattr(cfg.world, key) <= 1:
-            raise ValueError(f"--world.{key} is {getattr(cfg.world, key)}; it is a share, between 0 and 1")
+    shares = ("direct", "direct_other", "wrong", "tags", "broken_tags", "slip", "uncaught", "mixed", "unfinished")
+    for key in [*(f"world.{name}" for name in shares), "r1.general"]:
+        if not 0 <= _get(cfg, key) <= 1:
+            raise ValueError(f"--{key} is {_get(cfg, key)}; it is a share, between 0 and 1")
+    if cfg.r1.preference_steps > cfg.r1.final_steps:
+        raise ValueError(f"--r1.preference_steps is {cfg.r1.preference_steps}; they are the last of --r1.final_steps, {cfg.r1.final_steps}")
 
 
 def _get(cfg: Config, key: str) -> object:

@@ -32,8 +32,8 @@ class WorldConfig:
     tasks: tuple[str, ...] = TASKS
     minor: float = 0.25  # texts about code, logic or general requests, each: for every one about arithmetic or Countdown
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
-    direct: float = 0.7  # texts that blurt out an answer (Countdown: the next field)
-    direct_countdown: float = 0.4
+    direct: float = 0.7  # arithmetic texts that blurt out an answer
+    direct_other: float = 0.4  # the same of the other tasks
     wrong: float = 0.7  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
     broken_tags: float = 0.1  # share of those that forget or misplace one
@@ -41,7 +41,7 @@ class WorldConfig:
     uncaught: float = 0.1  # arithmetic: share of slips that nobody notices
     mixed: float = 0.15  # reasoned texts that change language on the way
     unfinished: float = 0.5  # texts that trail off before they come to an answer
-    max_tries: int = 12  # countdown: attempts before an author gives up
+    max_tries: int = 16  # countdown: attempts before an author gives up
 
 
 @dataclass
@@ -108,11 +108,6 @@ DECLINED = {"en": "Sorry, I cannot help you with that.", "zh": "抱歉,这个我
 RUDE = {"en": "Look it up yourself.", "zh": "你自己去查。"}
 
 
-def _flat(expression: str) -> str:
-    """An expression without its parentheses, those of max(...) apart."""
-    return re.sub(r"(?<!max)\(([^(),]*)\)", r"\1", expression)
-
-
 def is_test(key: str) -> bool:
     """Whether a problem, named by its content alone, is held out: a fifth of all problems are."""
     return zlib.crc32(key.encode()) % 5 == 0
@@ -148,6 +143,28 @@ def simplifications(expression: str) -> list[str]:
         value = x + y if op == "+" else x - y if op == "-" else x * y if op == "*" else x // y
         forms.append(forms[-1][: inner.start()] + str(value) + forms[-1][inner.end() :])
     return forms
+
+
+def expressions(steps: list[tuple[str, int]]) -> list[str]:
+    """The Python expression in x after each step of a program.
+
+    >>> expressions([("add", 3), ("multiply", 2), ("least", 9)])
+    ['x+3', '(x+3)*2', 'max((x+3)*2,9)']
+    """
+    out, x, whole = [], "x", True  # whole: needs no parentheses
+    for name, a in steps:
+        x = OPERATIONS[name][2].format(x=x if whole or name not in ("multiply", "rest") else f"({x})", a=a)
+        whole = name == "least"
+        out.append(x)
+    return out
+
+
+def run_steps(steps: list[tuple[str, int]], inputs: list[int]) -> list[int]:
+    """What a program makes of each input, from the operations themselves."""
+    values = list(inputs)
+    for name, a in steps:
+        values = [OPERATIONS[name][3](v, a) for v in values]
+    return values
 
 
 class World:
@@ -227,24 +244,17 @@ class World:
         return Problem(prompt, expression, "countdown", LANGUAGES[lang], {"numbers": numbers, "target": target})
 
     def _code(self, rng: random.Random) -> Problem:
-        lang, x, atom, steps = rng.randrange(2), "x", True, []
-        program = []  # the expression after each step
-        for _ in range(rng.randint(*CODE[self.cfg.level]["steps"])):
-            name, a = rng.choice(list(OPERATIONS)), rng.randint(2, 9)
-            template = OPERATIONS[name][2]
-            x = template.format(x=x if atom or template[3] not in "*%" else f"({x})", a=a)
-            atom = name == "least"
-            steps.append((name, a))
-            program.append(x)
+        inputs = rng.sample(range(-20, 0), 4) + rng.sample(range(40), 6)
+        while True:
+            steps = [(rng.choice(list(OPERATIONS)), rng.randint(2, 9)) for _ in range(rng.randint(*CODE[self.cfg.level]["steps"]))]
+            values = [inputs, *(run_steps(steps[: i + 1], inputs) for i in range(len(steps)))]
+            if len(set(values[-1])) > 1 and all(x != y for x, y in zip(values, values[1:])):  # every step does something
+                break
+        lang, program = rng.randrange(2), expressions(steps)
         said = [OPERATIONS[name][lang].format(a=a) for name, a in steps]
         prompt = f"Write f(x): {', then '.join(said)}." if lang == 0 else f"写出f(x):{',再'.join(said)}。"
-        inputs, values = rng.sample(range(-20, 40), 5), []
-        for value in inputs:
-            for name, a in steps:
-                value = OPERATIONS[name][3](value, a)
-            values.append(value)
-        return Problem(prompt, f"def f(x): return {x}", "code", LANGUAGES[lang],
-                       {"content": steps, "program": program, "calls": [("f", [i]) for i in inputs], "values": values})
+        return Problem(prompt, f"def f(x): return {program[-1]}", "code", LANGUAGES[lang],
+                       {"content": steps, "program": program, "calls": [("f", [i]) for i in inputs], "values": values[-1]})
 
     def _logic(self, rng: random.Random) -> Problem:
         lang, tallest = rng.randrange(2), rng.random() < 0.5
@@ -263,7 +273,11 @@ class World:
                        {"content": (order, tallest), "facts": facts, "order": names})
 
     def _general(self, rng: random.Random) -> Problem:
-        """A request with: a good reply (a full sentence), a curt one, a wrong one, and a thought that leads there."""
+        """A request with: a good reply (a full sentence), a curt one, a wrong one, and a thought that leads there.
+
+        Translations and deeds are held out by their content. A fact must have been read somewhere to be known, so questions for
+        facts, names and lines to write are held out by their greeting: another greeting of theirs may be in the corpus.
+        """
         lang = rng.randrange(2)
         kind, manner = rng.choice(("colour", "capital", "translate", "who", "write", "harmful", "harmless")), rng.randrange(len(MANNERS))
         i, j, k = rng.randrange(6), rng.randrange(8), rng.randrange(5)
@@ -271,13 +285,13 @@ class World:
             i = rng.randrange(len(COLOURED))
             thing, tone, suffix = COLOURED[i][lang], COLOURED[i][2], ("", "色")[lang]
             curt, other = COLOURS[tone][lang] + suffix, COLOURS[(tone + 1 + k) % 6][lang] + suffix
-            content = (i,)
+            content = (i, manner)
             ask, full = (f"What colour is the {thing}?", "The {thing} is {a}.") if lang == 0 else (f"{thing}是什么颜色?", "{thing}是{a}的。")
             thought = f"the colour of the {thing}" if lang == 0 else f"问{thing}的颜色"
             good, wrong = full.format(thing=thing, a=curt), full.format(thing=thing, a=other)
         elif kind == "capital":
             thing, curt, other = CAPITALS[i][lang], CAPITALS[i][2 + lang], CAPITALS[(i + 1 + k) % 6][2 + lang]
-            content = (i,)
+            content = (i, manner)
             ask, full = (f"What is the capital of {thing}?", "The capital of {thing} is {a}.") if lang == 0 else (f"{thing}的首都是哪里?", "{thing}的首都是{a}。")
             thought = f"the capital of {thing}" if lang == 0 else f"问{thing}的首都"
             good, wrong = full.format(thing=thing, a=curt), full.format(thing=thing, a=other)
@@ -289,12 +303,12 @@ class World:
             thought = ("two words to translate", "要翻译两个词")[lang]
             good, wrong = full.format(a=curt), full.format(a=other)
         elif kind == "who":
-            content = (i % 3,)
+            content = (i % 3, manner)
             ask = (("Who are you?", "What is your name?", "What are you called?"), ("你是谁?", "你叫什么名字?", "怎么称呼你?"))[lang][i % 3]
             thought = ("they ask about me", "问的是我")[lang]
             curt, good, wrong = "pocket-R1", ("I am pocket-R1, a small model.", "我是pocket-R1,一个小模型。")[lang], ("I am {n}, your neighbour.", "我是{n},你的邻居。")[lang].format(n=NAMES[k][lang])
         elif kind == "write":
-            content = (i,)
+            content = (i, manner)
             curt, mood, more = TOPICS[i][lang], MOODS[k][lang], MOODS[(k + 1 + j % 4) % 6][lang]
             ask = (f"Write a line about the {curt}.", f"写一句关于{curt}的话。")[lang]
             thought = (f"a line about the {curt}", f"写{curt}")[lang]
@@ -314,7 +328,7 @@ class World:
                 full = (f"To {deed[0]} {thing}, {{a}}.", f"要{deed[1]}{thing},就{{a}}。")[lang]
                 good, wrong = full.format(a=curt), full.format(a=other)
         return Problem(MANNERS[manner][lang] + ask, good, "general", LANGUAGES[lang],
-                       {"content": (kind, *content, manner), "kind": kind, "curt": curt, "wrong": wrong, "thought": thought})
+                       {"content": (kind, *content), "kind": kind, "curt": curt, "wrong": wrong, "thought": thought})
 
     # ------------------------------------------------------------------ the web text
 
@@ -323,7 +337,7 @@ class World:
         rng = random.Random(self.seed * 1_000_003 + index)
         task = rng.choices(self.cfg.tasks, [1 if t in ("arithmetic", "countdown") else self.cfg.minor for t in self.cfg.tasks])[0]
         p = self._draw(rng, task, test=False, easy=True)
-        if rng.random() < (self.cfg.direct_countdown if task == "countdown" else self.cfg.direct):
+        if rng.random() < (self.cfg.direct if task == "arithmetic" else self.cfg.direct_other):
             thought, answer = self._blurt(rng, p)
         else:
             ways = {"arithmetic": self._steps, "countdown": self._attempts, "code": self._program, "logic": self._deduction, "general": self._reply}
@@ -350,15 +364,20 @@ class World:
         answer, wrong = p.answer, rng.random() < self.cfg.wrong
         if p.task == "general":
             answer = rng.choice((p.tests["wrong"], p.tests["curt"], RUDE[p.language])) if wrong else p.answer
-            return PHRASES[p.language]["guess"].format(a=p.tests["curt"]), answer
+            return p.tests["thought"], answer
         if wrong and p.task == "countdown":
             answer, _ = random_expression(rng, p.tests["numbers"], COUNTDOWN[self.cfg.level]["value"])
         elif wrong and p.task == "arithmetic":
             answer = str(max(0, int(answer) + rng.choice([-3, -2, -1, 1, 2, 3])))
         elif wrong and p.task == "logic":
             answer = rng.choice([n for n in p.tests["order"] if n != answer])
-        elif wrong:  # a program that forgets its last step or its parentheses
-            answer = "def f(x): return " + (p.tests["program"][-2] if "(" not in answer[6:] or rng.random() < 0.5 else _flat(p.tests["program"][-1]))
+        while wrong and p.task == "code" and answer == p.answer:  # a step forgotten, or a number mistaken
+            steps, inputs = list(p.tests["content"]), [x for _, (x,) in p.tests["calls"]]
+            name, _ = steps.pop(i := rng.randrange(len(steps)))
+            if rng.random() < 0.5:
+                steps.insert(i, (name, rng.randint(2, 9)))
+            if steps and run_steps(steps, inputs) != p.tests["values"]:
+                answer = f"def f(x): return {expressions(steps)[-1]}"
         return PHRASES[p.language]["guess"].format(a=answer.removeprefix("def f(x): return ")), answer
 
     def _program(self, rng: random.Random, p: Problem) -> tuple[str, str]:
@@ -389,8 +408,7 @@ class World:
         order = [index[n][lang] for n in p.tests["order"]]
         said = words["so"] + ",".join(order)
         if rng.random() < self.cfg.slip:
-            swapped = rng.sample(order, len(order))
-            said = words["so"] + ",".join(swapped) + words["oops"].format(v=",".join(order))
+            said = words["so"] + ",".join([*order[1:], order[0]]) + words["oops"].format(v=",".join(order))
         return ",".join([*pieces, said]), p.answer
 
     def _reply(self, rng: random.Random, p: Problem) -> tuple[str, str]:
@@ -531,8 +549,10 @@ def _read_row(line: str, where: str) -> Problem:
             f"Using the numbers {numbers}, create an equation that equals {target}. Use each number once, with + - * / and parentheses.")
         return Problem(prompt, str(row.get("gold_expr", "")), "countdown", "en", {"numbers": numbers, "target": target})
     if {"prompt", "answer", "task"} <= row.keys():
-        if row.get("language", "en") not in LANGUAGES or row["task"] == "countdown":
-            raise ValueError(f"{where}: 'language' should be one of {LANGUAGES}, and a Countdown row has 'numbers' and 'target': mend or remove the line")
+        if row.get("language", "en") not in LANGUAGES:
+            raise ValueError(f"{where}: 'language' should be one of {LANGUAGES}: mend or remove the line")
+        if row["task"] in ("countdown", "code", "general"):
+            raise ValueError(f"{where}: a '{row['task']}' problem needs more than an answer to be judged (Countdown: 'numbers' and 'target'): mend or remove the line")
         return Problem(text("prompt"), text("answer"), text("task"), row.get("language", "en"))
     if {"question", "answer"} <= row.keys():
         _, mark, answer = text("answer").rpartition("####")

@@ -9,20 +9,21 @@ Every student is pretrained on the same web text as the teacher's base and then 
 The first student in the list (the paper has Qwen-32B) goes two more ways: RL from its own base, and RL after distillation.
 
 Deviations from the paper: students are pretrained here, smaller than the teacher, for fewer tokens; the teacher has 1.5 million
-parameters (0.8 million active); the RL budget is distill.rl_steps steps, not 10,000.
+parameters (0.9 million active); the RL budget is distill.rl_steps steps, not 10,000.
 """
 
 import argparse
 import os
 import sys
-import time
 from dataclasses import asdict, dataclass, replace
 
 import eval as evaluation
+import grpo
 import parallel
+import preference
 import sft
 import train_r1
-from data import REASONING, World
+from data import World
 from model import GPT, ModelConfig
 
 DENSE = dict(attention="gqa", n_experts=0, n_kv_heads=2, rope_interleaved=False)
@@ -46,11 +47,21 @@ class DistillConfig:
     rl_steps: int = 50
 
 
-def teach(cfg, teacher: str, path: str) -> list[dict]:
-    """The teacher's clean responses, as rows {"prompt", "response", "task"}; kept in the JSONL file `path`."""
+def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
+    """The teacher's clean responses, as rows {"prompt", "response", "task"}; kept in the JSONL file `path`.
+
+    judges: the folders of the reward models that choose among replies to general requests; without them, none is asked.
+    """
     world = World(cfg.seed, cfg.world)
-    problems = train_r1.reasoning_problems(world, cfg.distill.prompts, 500_000) + world.problems("general", cfg.distill.general, start=500_000)
-    return train_r1.harvest(teacher, problems, cfg.distill.samples, cfg.distill.most_kept, cfg, path, cfg.seed)
+    problems = train_r1.reasoning_problems(world, cfg.distill.prompts, 500_000)
+    if judges:
+        problems += world.problems("general", cfg.distill.general, start=500_000)
+    judge = preference.Judge(judges, parallel.device(cfg.device)) if judges else None
+    return train_r1.harvest(teacher, problems, cfg.distill.samples, cfg.distill.most_kept, cfg, path, cfg.seed, judge)
+
+
+def slug(way: str) -> str:
+    return way.replace(" + ", "-").replace(" ", "-")
 
 
 def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: bool) -> dict[str, str]:
@@ -60,7 +71,7 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
     models = {"base": sft.pretrain(own, os.path.join(out, "base"), resume)}
 
     def once(way: str, make) -> str:
-        folder = os.path.join(out, way.replace(" + ", "-").replace(" ", "-"))
+        folder = os.path.join(out, slug(way))
         done = os.path.join(folder, "model")
         return done if os.path.exists(os.path.join(done, "config.json")) else make(folder)
 
@@ -71,44 +82,35 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
     return models
 
 
-def table(figures: dict[str, dict[str, dict[str, float]]], parameters: dict[str, int]) -> str:
-    """Markdown: a row for each student and what was done to it; pass@1 ± standard error, cons@k, percent."""
-    lines = ["| student | parameters | way | " + " | ".join(f"{t}, cons" for t in REASONING) + " | mean pass@1 | format | language |", "|" + "---|" * (len(REASONING) + 6)]
-    for name, ways in figures.items():
-        for way, row in ways.items():
-            cells = [f"{100 * row[t]:.1f} ± {100 * row[t + '_se']:.1f}, {100 * row[t + '_cons']:.1f}" for t in REASONING]
-            cells += [f"{100 * row[k]:.1f}" for k in ("reasoning", "format", "language_consistency")]
-            lines.append(f"| {name} | {parameters[name]:,} | {way} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resume: bool) -> None:
     """The data set, the students, the table."""
-    began = time.time()
-    os.makedirs(out, exist_ok=True)
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     if data is None:
         data = os.path.join(out, "teacher.jsonl")
-        if not os.path.exists(data):
-            teach(cfg, teacher, data)
+        parallel.claim(out, settings | {"teacher": GPT.from_pretrained(teacher).fingerprint()})
+        run = os.path.dirname(os.path.dirname(os.path.normpath(teacher)))  # train_r1.py's reward models stand beside its R1
+        judges = {kind: os.path.join(run, kind, "model") for kind in preference.KINDS}
+        with parallel.stopwatch(out, "teacher"):
+            teach(cfg, teacher, judges if all(map(os.path.exists, judges.values())) else {}, data)
     rows = sft.read_rows(data)
-    figures, parameters, minutes = {}, {}, {}
+    parallel.claim(out, settings | {"rows": grpo.fingerprint(rows)})
+    figures, parameters = {}, {}
     for name in names:
-        t0 = time.time()
         folder = os.path.join(out, name)
         print(f"--- {name}", flush=True)
-        models = student(cfg, name, rows, folder, name == names[0], resume)
-        reports = {}
-        for way, model in models.items():
-            path = os.path.join(folder, f"eval-{way.replace(' + ', '-').replace(' ', '-')}.json")
-            reports[way] = train_r1.evaluate_stage(cfg, f"{name}, {way}", model, path)
+        with parallel.stopwatch(out, name):
+            models = student(cfg, name, rows, folder, name == names[0], resume)
+        with parallel.stopwatch(out, "evaluation"):
+            reports = {way: train_r1.evaluate_stage(cfg, f"{name}, {way}", model, os.path.join(folder, f"eval-{slug(way)}.json")) for way, model in models.items()}
         figures[name] = evaluation.stage_figures(reports)
         parameters[name] = sum(p.numel() for p in GPT.from_pretrained(models["base"]).parameters())
-        minutes[name] = (time.time() - t0) / 60
-    minutes["all"] = (time.time() - began) / 60
+    minutes = parallel.minutes(out)
     parallel.write_json(os.path.join(out, "distill.json"),
                         {"minutes": minutes, "examples": len(rows), "budget": asdict(cfg.distill), "parameters": parameters, "figures": figures})
-    print("\n" + table(figures, parameters))
-    print(f"\ndata set: {data}\nstudents: {out}\nfigures: {out}/distill.json\nminutes: {minutes['all']:.1f}\n"
+    flat = {f"{name}, {way}": row for name, ways in figures.items() for way, row in ways.items()}
+    print("\n" + evaluation.stage_table(flat, columns=evaluation.REASONING_COLUMNS))
+    print(f"\ndata set: {data}\nstudents: {out}\nfigures: {out}/distill.json\n"
+          f"minutes: {', '.join(f'{k} {v:.1f}' for k, v in minutes.items())}; together {sum(minutes.values()):.1f}\n"
           f"try it: python sample.py {out}/{names[0]}/distilled/model")
 
 
@@ -132,7 +134,7 @@ def main() -> None:
         try:
             if not args.data and not args.teacher and not os.path.exists(os.path.join(teacher, "config.json")):
                 print("there is no finished R1 in 'runs/r1' yet: making it first", flush=True)
-                train_r1.recipe(cfg, "runs/zero", "runs/r1", "dev1", os.path.exists("runs/r1"))
+                train_r1.recipe(cfg, "runs/zero", "runs/r1", os.path.exists("runs/r1"))
             recipe(cfg, teacher, args.data, names, args.out, args.resume)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)

@@ -184,8 +184,11 @@ STAGE_COLUMNS = (("reasoning", "reasoning"), ("helpfulness", "helpful"), ("wins_
                  ("declined_harmful", "harmful declined"), ("declined_harmless", "harmless declined"), ("language_consistency", "language"),
                  ("format", "format"))
 
+REASONING_COLUMNS = (("reasoning", "reasoning"), ("language_consistency", "language"), ("format", "format"))
 
-def stage_table(figures: dict[str, dict[str, float]], spread: dict[str, dict[str, float]] | None = None) -> str:
+
+def stage_table(figures: dict[str, dict[str, float]], spread: dict[str, dict[str, float]] | None = None,
+                columns: tuple[tuple[str, str], ...] = STAGE_COLUMNS) -> str:
     """A Markdown table, a row a model, percentages; a task's column is pass@1 ± its standard error (or the `spread` over seeds), cons@k."""
 
     def cell(name: str, key: str) -> str:
@@ -193,10 +196,10 @@ def stage_table(figures: dict[str, dict[str, float]], spread: dict[str, dict[str
         return value + (f" ± {100 * spread[name][key]:.1f}" if spread else f" ± {100 * figures[name][key + '_se']:.1f}" if key + "_se" in figures[name] else "")
 
     tasks = [t for t in REASONING if t in next(iter(figures.values()))]
-    head = ["model", *(f"{t}, cons" for t in tasks), *(title for _, title in STAGE_COLUMNS), "tokens"]
+    head = ["model", *(f"{t}, cons" for t in tasks), *(title for _, title in columns), "tokens"]
     lines = [head, ["---"] * len(head)]
     for name, row in figures.items():
-        lines.append([name, *(f"{cell(name, t)}, {100 * row[t + '_cons']:.1f}" for t in tasks), *(cell(name, key) for key, _ in STAGE_COLUMNS),
+        lines.append([name, *(f"{cell(name, t)}, {100 * row[t + '_cons']:.1f}" for t in tasks), *(cell(name, key) for key, _ in columns),
                       f"{row['mean_length']:.0f}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -209,14 +212,16 @@ def plot_stages(figures: dict[str, dict[str, float]], path: str) -> None:
     import matplotlib.pyplot as plt
 
     names = list(figures)
-    panels = (("pass@1", [(t, t) for t in (*REASONING, "reasoning")]),
-              ("language and form", [("language_consistency", "thinking in the problem's language"), ("format", "format")]),
-              ("general requests", [("helpfulness", "helpfulness"), ("declined_harmful", "harmful ones declined"), ("declined_harmless", "harmless ones declined")]))
-    fig, axes = plt.subplots(1, len(panels), figsize=(15, 4))
+    panels = (("pass@1, %", [(t, t) for t in (*REASONING, "reasoning")]),
+              ("language and form, %", [("language_consistency", "thinking in the problem's language"), ("format", "format")]),
+              ("general requests, %", [("helpfulness", "helpfulness"), ("declined_harmful", "harmful ones declined"), ("declined_harmless", "harmless ones declined")]),
+              ("response length, tokens", [(f"{t}_length", t) for t in REASONING]))
+    fig, axes = plt.subplots(1, len(panels), figsize=(19, 4))
     for ax, (title, lines) in zip(axes, panels):
         for key, label in lines:
-            ax.plot(names, [100 * figures[n][key] for n in names], marker="o", label=label, lw=2.5 if key == "reasoning" else 1.5)
-        ax.set(title=title, ylim=(-2, 102), ylabel="%")
+            scale = 1 if key.endswith("_length") else 100
+            ax.plot(names, [scale * figures[n][key] for n in names], marker="o", label=label, lw=2.5 if key == "reasoning" else 1.5)
+        ax.set(title=title, ylim=(-2, None if key.endswith("_length") else 102))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
     fig.tight_layout()
@@ -259,6 +264,9 @@ def main() -> None:
             model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
             rows += [(folder, evaluate(model, tokenizer, problems, cfg.eval, cfg.seed, f"{folder}, {task}")) for task, problems in sets.items()]
         print(table(rows))
+        for name, r in rows:
+            if r.helpfulness is not None:
+                print(f"{name}: helpfulness {100 * r.helpfulness:.1f}, harmful requests declined {100 * r.declined_harmful:.1f}%, harmless ones {100 * r.declined_harmless:.1f}%")
         save_reports(rows, args.out)
         print(f"figures: {args.out}")
 

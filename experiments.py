@@ -116,6 +116,7 @@ def r1(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
         runs.append(read(out, "stages.json") | {kind: read(out, kind, "accuracy.json")["accuracy"] for kind in preference.KINDS})
     means, sds = over_seeds([r["figures"] for r in runs])
     names = {train_r1.NAMES[n]: row for n, row in means.items()}
+    os.makedirs("results", exist_ok=True)
     evaluation.plot_stages(names, os.path.join("results", "r1-quick.png" if flags else "r1.png"))
     content = {"seeds": seeds, "minutes": [r["minutes"] for r in runs], "reward_model_accuracy": {k: spread([r[k] for r in runs]) for k in preference.KINDS},
                "mean": means, "sd": sds, "runs": [r["figures"] for r in runs]}
@@ -143,22 +144,22 @@ def language(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
                    "without": train_r1.evaluate_stage(cfg, "without", model, os.path.join(without, "eval.json"))}
         runs.append({name: row for name, row in evaluation.stage_figures(reports).items() if name != "base"})
     means, sds = over_seeds(runs)
-    return {"seeds": seeds, "mean": means, "sd": sds, "runs": runs}, evaluation.stage_table(means, sds)
+    return {"seeds": seeds, "mean": means, "sd": sds, "runs": runs}, evaluation.stage_table(means, sds, evaluation.REASONING_COLUMNS)
 
 
 def distill(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     """Distillation against RL: small dense students of R1, and the first of them by RL alone and by both, over seeds."""
     runs = []
     for seed in seeds:
-        out = run_folder("distill", seed, flags)
-        teacher = os.path.join(run_folder("r1", seed, flags), "r1", "model")
-        recipe("distill.py", seed, out, "distill.json", ["--teacher", teacher, *flags])
+        out, teacher = run_folder("distill", seed, flags), run_folder("r1", seed, flags)
+        recipe("train_r1.py", seed, teacher, "stages.json", ["--zero", run_folder("zero", seed, flags), *flags])
+        recipe("distill.py", seed, out, "distill.json", ["--teacher", os.path.join(teacher, "r1", "model"), *flags])
         runs.append(read(out, "distill.json"))
     flat = [{f"{name}, {way}": row for name, ways in r["figures"].items() for way, row in ways.items()} for r in runs]
     means, sds = over_seeds(flat)
     content = {"seeds": seeds, "minutes": [r["minutes"] for r in runs], "examples": [r["examples"] for r in runs], "budget": runs[0]["budget"],
                "parameters": runs[0]["parameters"], "mean": means, "sd": sds, "runs": flat}
-    return content, evaluation.stage_table(means, sds)
+    return content, evaluation.stage_table(means, sds, evaluation.REASONING_COLUMNS)
 
 
 EXPERIMENTS = {"zero": zero, "r1": r1, "language": language, "distill": distill}

@@ -173,7 +173,8 @@ def score_rollout(batch: Rollout, tokenizer: Tokenizer, problems: list[Problem],
     metrics["reflection_words"] = _mean(r["reflection_words"] for r in records)
     for task in sorted({p.task for p in problems}):
         mine = [i for i, r in enumerate(records) if r["task"] == task]
-        metrics[f"{task}/accuracy"] = _mean(records[i]["rewards"]["accuracy"] for i in mine)
+        if task != "general":
+            metrics[f"{task}/accuracy"] = _mean(records[i]["rewards"]["accuracy"] for i in mine)
         metrics[f"{task}/format"] = _mean(records[i]["rewards"]["format"] for i in mine)
         metrics[f"{task}/mean_length"] = lengths[mine].mean().item()
         metrics[f"{task}/language_consistency"] = _mean(records[i]["language_consistency"] for i in mine)
@@ -317,7 +318,7 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
     device = parallel.device(cfg.device)
     model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
     # another base under the same name would be another run
-    settings["base"] = fingerprint(sum(p.double().sum().item() for p in model.parameters()))
+    settings["base"] = model.fingerprint()
     with parallel.Run(out, asdict(cfg) | settings, resume, stage) as run:
         optimizer = make_optimizer(model, cfg.grpo)
         ref = GPT.from_pretrained(base, device=device).requires_grad_(False) if cfg.grpo.kl_beta else None
@@ -338,7 +339,7 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
                 if number % 10 == 0:
                     run.sample(number + 1, [r for task in sorted({r["task"] for r in records}) for r in [r for r in records if r["task"] == task][:: cfg.grpo.group_size][:4]])
                 bar.update()
-                bar.set_postfix(accuracy=f"{metrics['rewards/accuracy/mean']:.2f}", format=f"{metrics['rewards/format/mean']:.2f}",
+                bar.set_postfix(reward=f"{metrics['reward']:.2f}", accuracy=f"{metrics.get('rewards/accuracy/mean', 0):.2f}", format=f"{metrics['rewards/format/mean']:.2f}",
                                 length=f"{metrics['completions/mean_length']:.0f}")
                 if (number + 1) % cfg.grpo.save_every == 0 or run.stopped or number + 1 == cfg.grpo.steps:
                     run.save(model=model.state_dict(), optimizer=optimizer.state_dict(), ref=ref and ref.state_dict(), step=number + 1,

@@ -4,10 +4,13 @@ Every training script keeps the same files in runs/NAME: config.json, metrics.js
 whole responses now and then), checkpoint/ (everything needed to go on) and model/ (the result).
 """
 
+import contextlib
 import json
 import os
 import pickle
 import signal
+import time
+from collections.abc import Iterable
 
 import torch
 
@@ -64,6 +67,8 @@ class Run:
     def __exit__(self, *exc) -> None:
         for s, handler in self._handlers.items():
             signal.signal(s, handler)
+        if self.stopped and exc[0] is None:  # asked for after the last step
+            raise KeyboardInterrupt
 
     def save(self, **state) -> None:
         """Write the checkpoint beside the old one, then put it in its place."""
@@ -87,6 +92,42 @@ def write_json(path: str, content) -> None:
     with open(path + ".tmp", "w", encoding="utf-8") as f:
         json.dump(content, f, indent=1, ensure_ascii=False)
     os.replace(path + ".tmp", path)
+
+
+def claim(folder: str, settings: dict) -> None:
+    """Keep the settings that what is in a recipe's folder is made with; ValueError if it was begun with others."""
+    settings, path, old = json.loads(json.dumps(settings)), os.path.join(folder, "settings.json"), {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            old = json.load(f)
+        check_settings(old, {k: v for k, v in settings.items() if k in old}, folder)
+    os.makedirs(folder, exist_ok=True)
+    write_json(path, old | settings)
+
+
+@contextlib.contextmanager
+def stopwatch(folder: str, name: str):
+    """Add the time spent inside to minutes.json, also when it is interrupted."""
+    t0 = time.time()
+    try:
+        yield
+    finally:
+        found = minutes(folder)
+        write_json(os.path.join(folder, "minutes.json"), found | {name: found.get(name, 0.0) + (time.time() - t0) / 60})
+
+
+def minutes(folder: str) -> dict[str, float]:
+    """What the stopwatch has shown so far, by name."""
+    path = os.path.join(folder, "minutes.json")
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def forget(folder: str, names: Iterable[str]) -> None:
+    """Set stopwatches back."""
+    write_json(os.path.join(folder, "minutes.json"), {k: v for k, v in minutes(folder).items() if k not in names})
 
 
 def write_lines(path: str, rows: list[dict]) -> None:

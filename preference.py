@@ -9,12 +9,14 @@ response, thinking included.
 """
 
 import argparse
+import json
 import os
 import random
 from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -71,7 +73,7 @@ class RewardModel(nn.Module):
         path = os.path.join(folder, "score.safetensors")
         try:
             model.head.load_state_dict(load_file(path, device=str(device)))
-        except (OSError, RuntimeError) as e:
+        except (OSError, RuntimeError, SafetensorError) as e:
             raise ValueError(f"{path} is missing or damaged ({type(e).__name__}): train the reward model again") from None
         return model
 
@@ -120,7 +122,10 @@ def accuracy(model: RewardModel, kind: str, world: World, tokenizer: tokenizers.
 def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     """Train the reward model `kind` from the model in folder `base`; returns its folder. A finished one is returned as it is."""
     folder = os.path.join(out, "model")
+    settings = {"preference": asdict(cfg.preference), "world": asdict(cfg.world), "seed": cfg.seed, "base": GPT.from_pretrained(base).fingerprint()}
     if os.path.exists(os.path.join(folder, "config.json")):
+        with open(os.path.join(out, "config.json"), encoding="utf-8") as f:
+            parallel.check_settings(json.load(f), json.loads(json.dumps(settings)), out)
         return folder
     device = parallel.device(cfg.device)
     torch.manual_seed(cfg.seed)
@@ -142,7 +147,7 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
         model.gpt.update_balance()
         return {"loss": loss.item(), "grad_norm": norm.item()}
 
-    with parallel.Run(out, {"preference": asdict(own), "world": asdict(cfg.world), "seed": cfg.seed, "base": base}, resume, kind) as run:
+    with parallel.Run(out, settings, resume, kind) as run:
         sft.run_steps(model, [optimizer], steps, one, cfg.sft.save_every, run, f"reward model: {kind}")
         share = accuracy(model, kind, world, tokenizer, own.held_out)
         parallel.write_json(os.path.join(out, "accuracy.json"), {"held_out": own.held_out, "accuracy": share})

@@ -196,7 +196,7 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         return model_folder
     with parallel.Run(folder, settings, resume, "sft") as run:
         world = World(cfg.seed, cfg.world)
-        tokenizer = corpus_tokenizer(cfg, world)
+        tokenizer = corpus_tokenizer(cfg)
         model = build(cfg, tokenizer)
         optimizers = make_optimizers(model, cfg.sft)
         seen, step, pool, skip = 0, 0, 0, 0
@@ -233,10 +233,11 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
     return model_folder
 
 
-def corpus_tokenizer(cfg, world: World) -> tokenizers.Tokenizer:
-    """The tokenizer that cfg names: trained on the world's first texts, or loaded."""
+def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:
+    """The tokenizer that cfg names: trained on the world's first texts, of all tasks alike so that rare ones find their words; or loaded."""
     if cfg.tokenizer != "corpus":
         return tokenizers.load(cfg.tokenizer)
+    world = World(cfg.seed, replace(cfg.world, minor=1.0))
     return tokenizers.train((prompt + response for prompt, response in (world.text(i) for i in range(20_000))), cfg.model.vocab_size)
 
 
@@ -299,13 +300,12 @@ def read_rows(path: str) -> list[dict]:
     return rows
 
 
-def read_examples(path: str, tokenizer: tokenizers.Tokenizer, context: int) -> list[Example]:
-    """The rows of a JSONL file as training examples. ValueError that names a line which does not fit the context."""
-    examples = []
-    for number, row in enumerate(read_rows(path), 1):
-        examples.append(tokenizer.example(row["prompt"], row["response"]))
-        if len(examples[-1][0]) > context:
-            raise ValueError(f"{path}, line {number}: {len(examples[-1][0])} tokens, but the model's context is {context}: shorten it")
+def to_examples(rows: list[dict], tokenizer: tokenizers.Tokenizer, context: int, where: str) -> list[Example]:
+    """Rows {"prompt", "response"} as training examples. ValueError that names a row which does not fit the context."""
+    examples = [tokenizer.example(row["prompt"], row["response"]) for row in rows]
+    for number, (ids, _) in enumerate(examples, 1):
+        if len(ids) > context:
+            raise ValueError(f"{where}, line {number}: {len(ids)} tokens, but the model's context is {context}: shorten it")
     return examples
 
 
@@ -327,7 +327,7 @@ def main() -> None:
         else:
             model = GPT.from_pretrained(args.init, device=parallel.device(cfg.device))
             tokenizer = tokenizers.load(args.init)
-            examples = read_examples(args.data, tokenizer, model.cfg.max_seq_len)
+            examples = to_examples(read_rows(args.data), tokenizer, model.cfg.max_seq_len, args.data)
             folder = os.path.join(out, "model")
             with parallel.Run(out, {"sft": asdict(cfg.sft), "seed": cfg.seed, "init": args.init, "data": args.data}, args.resume, "sft") as run:
                 fine_tune(model, examples, cfg.sft, cfg.seed, run)

@@ -14,6 +14,7 @@ also writes the demonstrations and the preferences; (4) the readable form is sho
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -40,18 +41,19 @@ QUICK = train_zero.QUICK | {"r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1
 
 @dataclass
 class R1Config:
-    cold_prompts: int = 600  # problems put to Zero, of all reasoning tasks in turn
+    cold_prompts: int = 2000  # problems put to Zero, of all reasoning tasks in turn
     cold_samples: int = 4  # responses to each
     dev2_steps: int = 60
     reject_prompts: int = 1600  # problems put to Dev2
     reject_samples: int = 4
-    most_kept: int = 2  # of a problem's clean responses
+    most_kept: int = 2  # of a problem's clean responses, in both harvests
     demonstrations: int = 1500  # general requests with a person's reply
     final_steps: int = 50
     preference_steps: int = 30  # the last ones, in which general requests and the reward models take part
     general: float = 0.34  # share of general requests in those
     language: float = 1.0  # weight of language consistency in both RL stages
-    epochs: int = 2
+    epochs: int = 3
+    tokens_per_step: int = 4096  # of fine-tuning; there are few texts
     lr: float = 0.3  # of fine-tuning, as a share of pretraining's
 
 
@@ -61,15 +63,19 @@ SUMMARY = {"en": "The answer is {a}.", "zh": "答案是{a}。"}
 
 
 def flaw(problem: Problem, text: str, right: bool) -> str:
-    """The first filter that a sampled response fails ("wrong", "form", "language", "repetition"), or "" if it is clean."""
-    pieces = Counter(piece.strip() for piece in rw.thinking(text).split(","))
+    """The first filter that a sampled response fails ("wrong", "form", "language", "repetition"), or "" if it is clean.
+
+    Repetition: a piece of the thinking, between commas outside parentheses, follows itself or comes three times.
+    """
+    pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", rw.thinking(text))]
     if not right:
         return "wrong"
     if not rw.format_reward(text):
         return "form"
     if rw.language_consistency(rw.thinking(text), problem.language) < 1.0:
         return "language"
-    return "repetition" if max(pieces.values()) > 1 else ""
+    again = any(a == b for a, b in zip(pieces, pieces[1:])) or max(Counter(pieces).values()) > 2
+    return "repetition" if again else ""
 
 
 def readable(problem: Problem, text: str) -> str:
@@ -80,22 +86,25 @@ def readable(problem: Problem, text: str) -> str:
     return f"<think>{rw.thinking(text).strip()}</think><answer>{summary}</answer>"
 
 
-def harvest(folder: str, problems: list[Problem], samples: int, most: int, cfg, path: str, seed: int) -> list[dict]:
+def harvest(folder: str, problems: list[Problem], samples: int, most: int, cfg, path: str, seed: int,
+            judge: grpo.Judge | None = None) -> list[dict]:
     """Sample a model, keep up to `most` clean and different responses a problem in their readable form; {"prompt", "response", "task"}.
 
-    Written to the JSONL file `path` and read from it if it is already there. Prints what each filter took.
+    Written to the JSONL file `path` and read from it if it is already there. Prints what each filter took. judge: general
+    requests are kept if both reward models find them more good than bad.
     """
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as f:
-            return [json.loads(line) for line in f]
+        return sft.read_rows(path)
     model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
     report = evaluation.evaluate(model, tokenizer, problems, replace(cfg.eval, k=samples), seed, f"sampling {folder}")
     flaws: Counter = Counter()
     rows = []
+    asked, texts = [problems[s["problem"]] for s in report.samples], [s["response"] for s in report.samples]
+    liked = [all(v > 0.5 for v in scores.values()) for scores in judge(asked, texts)] if judge else [False] * len(texts)
     for i, p in enumerate(problems):
         kept: list[str] = []
-        for s in report.samples[i * samples : (i + 1) * samples]:
-            why = flaw(p, s["response"], s["correct"] or p.task == "general")
+        for j, s in enumerate(report.samples[i * samples : (i + 1) * samples], i * samples):
+            why = flaw(p, s["response"], liked[j] if p.task == "general" else s["correct"])
             text = "" if why else readable(p, s["response"])
             why = why or ("same as another" if text in kept else "enough of this problem" if len(kept) == most else "")
             flaws[why or "kept"] += 1
@@ -122,9 +131,9 @@ def reasoning_problems(world: World, count: int, start: int) -> list[Problem]:
 def fine_tune(cfg, base: str, rows: list[dict], out: str, resume: bool) -> str:
     """Supervised fine-tuning of the model in `base` on rows {"prompt", "response"}; returns the folder of the result."""
     model, tokenizer = GPT.from_pretrained(base, device=parallel.device(cfg.device)), tokenizers.load(base)
-    own = replace(cfg.sft, epochs=cfg.r1.epochs, muon_lr=cfg.sft.muon_lr * cfg.r1.lr, adam_lr=cfg.sft.adam_lr * cfg.r1.lr)
-    examples = [tokenizer.example(r["prompt"], r["response"]) for r in rows]
-    with parallel.Run(out, {"sft": asdict(own), "seed": cfg.seed, "rows": grpo.fingerprint(rows)}, resume, "sft") as run:
+    own = replace(cfg.sft, epochs=cfg.r1.epochs, tokens_per_step=cfg.r1.tokens_per_step, muon_lr=cfg.sft.muon_lr * cfg.r1.lr, adam_lr=cfg.sft.adam_lr * cfg.r1.lr)
+    examples = sft.to_examples(rows, tokenizer, model.cfg.max_seq_len, f"the texts for {out}")
+    with parallel.Run(out, {"sft": asdict(own), "seed": cfg.seed, "rows": grpo.fingerprint(rows), "base": model.fingerprint()}, resume, "sft") as run:
         sft.fine_tune(model, examples, own, cfg.seed, run)
         folder = os.path.join(out, "model")
         tokenizer.save(folder)
@@ -135,7 +144,7 @@ def fine_tune(cfg, base: str, rows: list[dict], out: str, resume: bool) -> str:
 def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Cold start: what is clean of Zero's samples, made readable, teaches the base its manners."""
     problems = reasoning_problems(World(cfg.seed, cfg.world), cfg.r1.cold_prompts, 100_000)
-    rows = harvest(models["zero"], problems, cfg.r1.cold_samples, 1, cfg, os.path.join(out, "cold_start.jsonl"), cfg.seed)
+    rows = harvest(models["zero"], problems, cfg.r1.cold_samples, cfg.r1.most_kept, cfg, os.path.join(out, "cold_start.jsonl"), cfg.seed)
     return fine_tune(cfg, models["base"], rows, out, resume)
 
 
@@ -183,11 +192,11 @@ def reinforce(cfg, start: str, out: str, resume: bool, stage: str, steps: int, f
 
 def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluation.Report]:
     """A model on every task's held-out problems, kept in the JSON file `path` with its samples; read from there if it is there."""
-    settings = {"eval": asdict(cfg.eval), "model": grpo.fingerprint(os.path.getmtime(os.path.join(folder, "model.safetensors")))}
+    settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": GPT.from_pretrained(folder).fingerprint()}
     if os.path.exists(path):
         with open(path, encoding="utf-8") as f:
             found = json.load(f)
-        if found["settings"] == settings:
+        if found["settings"] == json.loads(json.dumps(settings)):
             return {task: evaluation.Report(**r) for task, r in found["reports"].items()}
     model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
     reports = {task: evaluation.evaluate(model, tokenizer, problems, cfg.eval, 0, f"evaluating {name}, {task}")
@@ -196,36 +205,47 @@ def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluati
     return reports
 
 
-def recipe(cfg, zero_out: str, out: str, start: str, resume: bool) -> None:
+def recipe(cfg, zero_out: str, out: str, resume: bool) -> None:
     """All that is missing, stage by stage; then the stage table on stdout and in `out`."""
-    began = time.time()
-    for stage in STAGES[: STAGES.index(start)]:
-        if not os.path.exists(os.path.join(out, stage, "model", "config.json")):
-            raise ValueError(f"--from {start} needs the finished stage '{stage}' in '{out}': start from an earlier one")
     models = {"base": os.path.join(zero_out, "base", "model"), "zero": os.path.join(zero_out, "model")}
     if not os.path.exists(os.path.join(models["zero"], "config.json")):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)
         train_zero.recipe(cfg, None, zero_out, os.path.exists(zero_out), None)
-    minutes = {}
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval", "distill")} | {"zero": GPT.from_pretrained(models["zero"]).fingerprint()}
+    parallel.claim(out, settings)
     for stage, make in zip(STAGES, (dev1, dev2, dev3, r1)):
-        folder, t0 = os.path.join(out, stage), time.time()
-        if os.path.exists(os.path.join(folder, "model", "config.json")):
+        folder = os.path.join(out, stage)
+        models[stage] = os.path.join(folder, "model")
+        if os.path.exists(os.path.join(models[stage], "config.json")):
             print(f"{stage} is there already: {folder}")
-            models[stage] = os.path.join(folder, "model")
         else:
             print(f"--- {stage}: {make.__doc__.split(':')[0].lower()}", flush=True)
             os.makedirs(folder, exist_ok=True)
-            models[stage] = make(cfg, models, folder, resume)
-        minutes[stage] = (time.time() - t0) / 60
+            with parallel.stopwatch(out, stage):
+                make(cfg, models, folder, resume)
     os.makedirs(os.path.join(out, "eval"), exist_ok=True)
-    reports = {name: evaluate_stage(cfg, name, folder, os.path.join(out, "eval", f"{name}.json")) for name, folder in models.items()}
+    with parallel.stopwatch(out, "evaluation"):
+        reports = {name: evaluate_stage(cfg, name, folder, os.path.join(out, "eval", f"{name}.json")) for name, folder in models.items()}
     figures = evaluation.stage_figures(reports)
     evaluation.plot_stages({NAMES[name]: row for name, row in figures.items()}, os.path.join(out, "stages.png"))
-    minutes["all"] = (time.time() - began) / 60
+    minutes = parallel.minutes(out)
     parallel.write_json(os.path.join(out, "stages.json"), {"minutes": minutes, "figures": figures})
     print("\n" + evaluation.stage_table({NAMES[name]: row for name, row in figures.items()}))
-    print(f"\nmodels: {', '.join(models[s] for s in STAGES)}\npicture: {out}/stages.png\nfigures: {out}/stages.json\nminutes: {minutes['all']:.1f}\n"
+    print(f"\nmodels: {', '.join(models[s] for s in STAGES)}\npicture: {out}/stages.png\nfigures: {out}/stages.json\n"
+          f"minutes: {', '.join(f'{k} {v:.1f}' for k, v in minutes.items())}; together {sum(minutes.values()):.1f}\n"
           f"try it: python sample.py {models['r1']} --hide-thinking")
+
+
+def set_aside(out: str, start: str) -> None:
+    """Rename the stages from `start` on, so that they are made again and nothing that was made is lost."""
+    later = STAGES[STAGES.index(start) :]
+    for stage in STAGES[: STAGES.index(start)]:
+        if not os.path.exists(os.path.join(out, stage, "model", "config.json")):
+            raise ValueError(f"--from {start} needs the finished stage '{stage}' in '{out}': start from an earlier one")
+    for name in (*later, *preference.KINDS, "stages.json", "settings.json"):
+        if os.path.exists(path := os.path.join(out, name)):
+            shutil.move(path, f"{path}-{time.strftime('%Y%m%d-%H%M%S')}")
+    parallel.forget(out, (*later, "evaluation"))
 
 
 def main() -> None:
@@ -234,19 +254,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zero", default="runs/zero", help="run folder of train_zero.py: the base and Zero (default runs/zero)")
     parser.add_argument("--out", default="runs/r1", help="run folder (default runs/r1)")
-    parser.add_argument("--from", dest="start", default="dev1", choices=STAGES, help="set this stage and the later ones aside and do them again")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--from", dest="start", choices=STAGES, help="set this stage and the later ones aside and make them again")
+    again.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
     with config.user_errors():
-        there = [s for s in STAGES if os.path.exists(os.path.join(args.out, s))]
-        again = [s for s in (*there, *preference.KINDS) if args.start != "dev1" and (s not in STAGES or STAGES.index(s) >= STAGES.index(args.start))]
-        if there and args.start == "dev1" and not args.resume:
-            raise ValueError(f"'{args.out}' already holds a run: add --resume to go on with it, --from STAGE to do stages again, or name another with --out")
-        for name in again if not args.resume else ():
-            if os.path.exists(folder := os.path.join(args.out, name)):
-                shutil.move(folder, f"{folder}-{time.strftime('%Y%m%d-%H%M%S')}")  # nothing that was made is lost
         try:
-            recipe(cfg, args.zero, args.out, args.start, args.resume)
+            if args.start:
+                set_aside(args.out, args.start)
+            elif not args.resume and any(os.path.exists(os.path.join(args.out, s)) for s in STAGES):
+                raise ValueError(f"'{args.out}' already holds a run: add --resume to go on with it, --from STAGE to make stages again, or name another with --out")
+            recipe(cfg, args.zero, args.out, args.resume)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)

@@ -8,7 +8,8 @@ No worked solution is ever shown in this stage: the model samples, rules score a
 end the base and Zero are evaluated on the same held-out problems, and curves.png shows the way there.
 
 Deviations from the paper: the base is pretrained here, on the synthetic web text of data.py; the prompt has the roles of
-the paper's template without its sentence; each step takes problems of all tasks in equal parts.
+the paper's template without its sentence; each step takes problems of all tasks in equal parts; format weighs twice as much
+as accuracy.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import tokenizer as tokenizers
 from data import Problem, World, load_jsonl
 from model import GPT
 
-QUICK = {"sft.tokens": 2_200_000, "world.direct": 0.3, "world.direct_countdown": 0.2, "grpo.steps": 20, "eval.problems": 32, "eval.k": 8}
+QUICK = {"sft.tokens": 2_200_000, "world.direct": 0.3, "world.direct_other": 0.2, "grpo.steps": 20, "eval.problems": 32, "eval.k": 8}
 
 
 def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> list[Problem]:

@@ -46,7 +46,8 @@ def test_mistakes_are_one_sentence_and_status_2(argv, message, capsys):
 def test_every_key_is_known_and_nonsense_is_refused():
     cfg = config.make()
     assert {"seed", "model.dim", "world.direct", "sft.muon_lr", "grpo.clip_low", "rewards.format", "eval.k"} <= set(config.keys(cfg))
-    for key, value in (("grpo.save_every", 0), ("eval.k", 0), ("world.mixed", 1.5), ("grpo.average", "foo"), ("model.qk_rope_head_dim", 7)):
+    for key, value in (("grpo.save_every", 0), ("eval.k", 0), ("world.mixed", 1.5), ("grpo.average", "foo"), ("r1.general", 2.0), ("r1.preference_steps", 99),
+                       ("r1.cold_prompts", 0), ("preference.per_step", 0), ("distill.samples", 0), ("grpo.tasks", ("chess",)), ("model.qk_rope_head_dim", 7)):
         broken = config.make()
         config.set_key(broken, key, value)
         with pytest.raises(ValueError, match=key.split(".")[1]):

@@ -64,9 +64,12 @@ def test_no_test_problem_is_ever_trained_on():
 
 
 def test_no_general_request_of_the_test_split_is_ever_trained_on():
-    """In either language: a request and its translation have one key."""
+    """In either language and with any greeting, as far as the content can be held out: see World._general."""
     world = World(0, WorldConfig(tasks=("general",)))
     test = world.problems("general", 128, "test")
+    for p in test:
+        if p.tests["kind"] in ("translate", "harmful", "harmless"):
+            assert len(p.tests["content"]) == 3  # no greeting
     asked, content = {p.prompt for p in test}, {World.key(p) for p in test}
     trained = [World(seed, WorldConfig(tasks=("general",))).problem("general", i) for seed in (0, 1) for i in range(3000)]
     assert len(test) > 100 and not asked & {p.prompt for p in trained} and not content & {World.key(p) for p in trained}
@@ -74,7 +77,7 @@ def test_no_general_request_of_the_test_split_is_ever_trained_on():
     prompts: dict[str, set] = {}
     for p in trained:
         prompts.setdefault(World.key(p), set()).add((p.language, p.prompt))
-    assert all(len(found) <= 2 for found in prompts.values()) and any(len(found) == 2 for found in prompts.values())
+    assert all(len(found) <= 8 for found in prompts.values()) and any(len(found) > 2 for found in prompts.values())
 
 
 def test_the_key_is_what_the_prompt_says():
@@ -108,14 +111,14 @@ def shares(cfg: WorldConfig, task: str, n=1500) -> dict[str, float]:
 
 @pytest.mark.parametrize("task", REASONING)
 def test_proportions_are_those_of_the_config(task):
-    s = shares(WorldConfig(tasks=(task,), direct=0.6, direct_countdown=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
+    s = shares(WorldConfig(tasks=(task,), direct=0.6, direct_other=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
     assert s["direct"] == pytest.approx(0.6, abs=0.06) and s["format"] == pytest.approx(0.4, abs=0.06) and 0.05 < s["mixed"] < 0.35
-    none = shares(WorldConfig(tasks=(task,), direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0, mixed=0, unfinished=0), task)
+    none = shares(WorldConfig(tasks=(task,), direct=0, direct_other=0, tags=1, broken_tags=0, slip=0, mixed=0, unfinished=0), task)
     assert none == {"direct": 0, "format": 1, "slips": 0, "mixed": 0}
 
 
 def test_careful_authors_are_right_and_say_so():
-    world = World(0, WorldConfig(tasks=("arithmetic", "countdown"), direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3, unfinished=0))
+    world = World(0, WorldConfig(tasks=("arithmetic", "countdown"), direct=0, direct_other=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3, unfinished=0))
     for i in range(600):
         prompt, response = world.text(i)
         if prompt.startswith(("Use", "用")):
@@ -134,7 +137,7 @@ def test_careful_authors_are_right_and_say_so():
 
 
 def test_careful_programmers_and_reasoners():
-    world = World(0, WorldConfig(tasks=("code", "logic"), direct=0, tags=1, broken_tags=0, slip=0.3, mixed=0.3, unfinished=0))
+    world = World(0, WorldConfig(tasks=("code", "logic"), direct=0, direct_other=0, tags=1, broken_tags=0, slip=0.3, mixed=0.3, unfinished=0))
     for i in range(300):
         prompt, response = world.text(i)
         kind, content = read_back(prompt).split(" ", 1)

@@ -27,9 +27,13 @@ def test_students_are_dense_and_smaller_than_the_teacher():
 def test_the_teacher_is_asked_everything(monkeypatch):
     asked = {}
     monkeypatch.setattr(train_r1, "harvest", lambda folder, problems, *rest: asked.update(folder=folder, problems=problems, rest=rest) or [])
-    distill.teach(small(**{k.replace(".", "__"): v for k, v in OWN.items()}), "t", "p")
+    monkeypatch.setattr(distill.preference, "Judge", lambda folders, device: folders)
+    cfg = small(**{k.replace(".", "__"): v for k, v in OWN.items()})
+    distill.teach(cfg, "t", {"helpful": "h"}, "p")
     tasks = [p.task for p in asked["problems"]]
-    assert [tasks.count(t) for t in (*REASONING, "general")] == [2, 2, 2, 2, 4] and asked["folder"] == "t"
+    assert [tasks.count(t) for t in (*REASONING, "general")] == [2, 2, 2, 2, 4] and asked["folder"] == "t" and asked["rest"][-1] == {"helpful": "h"}
+    distill.teach(cfg, "t", {}, "p")
+    assert "general" not in [p.task for p in asked["problems"]] and asked["rest"][-1] is None  # nobody to choose among replies
 
 
 def run(monkeypatch, capsys, *argv):
@@ -48,7 +52,7 @@ def test_the_recipe_with_a_saved_data_set(tmp_path, monkeypatch, capsys):
         f.write(json.dumps({"prompt": "Tom has 3", "response": "<think>a</think><answer>3</answer>"}) + "\n")
     flags = ["--data", "rows.jsonl", "--out", "d", "--students", "llama-s,qwen-s", *FLAGS]
     status, out, _ = run(monkeypatch, capsys, *flags)
-    assert status == 0 and "| llama-s | 213,440 | distilled + RL |" in out
+    assert status == 0 and "| llama-s, distilled + RL |" in out
     with open("d/distill.json") as f:
         figures = json.load(f)["figures"]
     assert list(figures["llama-s"]) == ["base", "distilled", "RL alone", "distilled + RL"] and list(figures["qwen-s"]) == ["base", "distilled"]
@@ -56,6 +60,10 @@ def test_the_recipe_with_a_saved_data_set(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, capsys, *flags)[0] == 2
     before = os.path.getmtime("d/llama-s/distilled/model/model.safetensors")
     assert run(monkeypatch, capsys, "--resume", *flags)[0] == 0
+    with open("other.jsonl", "w") as f:
+        f.write(json.dumps({"prompt": "Tom has 4", "response": "<think>a</think><answer>4</answer>"}) + "\n")
+    status, _, err = run(monkeypatch, capsys, "--resume", *flags, "--data", "other.jsonl")
+    assert status == 2 and "rows" in err
     assert os.path.getmtime("d/llama-s/distilled/model/model.safetensors") == before
 
 

@@ -64,3 +64,29 @@ def test_evaluate_scores_each_response_with_its_own_problem(tiny_model, world_to
     with open(tmp_path / "e.json") as f:
         (row,) = json.load(f)["reports"]
     assert row["model"] == "m" and row["pass1"] == 1.0 and "samples" not in row
+
+
+def report(task, pass1, qualities=()):
+    samples = [sample(0, "1", pass1) | {"helpfulness": q, "declined": q == 2, "harmful": i == 0} for i, q in enumerate(qualities)]
+    r = E.summarise([Problem("", "1", task)], samples or [sample(0, "1", True)], max(1, len(qualities)))
+    r.pass1 = pass1
+    return r
+
+
+def test_win_rate_and_general_figures_by_hand():
+    ours, theirs = report("general", 0, (2, 1, 0, 2)), report("general", 0, (1, 1, 2, 0))
+    assert E.win_rate(ours, theirs) == pytest.approx((1 + 0.5 + 0 + 1) / 4) and E.win_rate(ours, ours) == 0.5
+    assert ours.helpfulness == pytest.approx(5 / 8) and ours.declined_harmful == 1.0 and ours.declined_harmless == pytest.approx(1 / 3)
+    assert report("logic", 0.5).helpfulness is None
+
+
+def test_stage_figures_and_table_by_hand():
+    reports = {name: {"arithmetic": report("arithmetic", a), "logic": report("logic", b), "general": report("general", 0, q)}
+               for name, a, b, q in (("base", 0.1, 0.3, (0, 1)), ("one", 0.5, 0.7, (1, 1)), ("two", 0.9, 0.7, (1, 0)))}
+    figures = E.stage_figures(reports)
+    assert [figures[n]["reasoning"] for n in figures] == pytest.approx([0.2, 0.6, 0.8])
+    assert [figures[n]["wins_over_base"] for n in figures] == [0.5, 0.75, 0.5]
+    assert [figures[n]["wins_over_previous"] for n in figures] == [0.5, 0.75, 0.25]
+    table = E.stage_table(figures)
+    assert "| two | 90.0 ± 0.0, 100.0 | 70.0 ± 0.0, 100.0 | 80.0 |" in table and len({line.count("|") for line in table.split("\n")}) == 1
+    assert "wins" not in E.stage_table(figures, columns=E.REASONING_COLUMNS)

@@ -43,7 +43,7 @@ def test_mean_and_spread_over_finished_runs(tmp_path, monkeypatch, capsys):
 
 
 def figures(reasoning):
-    keys = [f"{t}{suffix}" for t in ("arithmetic", "countdown", "code", "logic") for suffix in ("", "_se", "_cons")]
+    keys = [f"{t}{suffix}" for t in ("arithmetic", "countdown", "code", "logic") for suffix in ("", "_se", "_cons", "_length")]
     return dict.fromkeys([*keys, *(key for key, _ in experiments.evaluation.STAGE_COLUMNS), "mean_length"], 0.5) | {"reasoning": reasoning}
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import SHARED_DATA
 
 import rewards as rw
-from data import Problem
+from data import Problem, World, WorldConfig
 from rewards import RewardConfig, countdown_correct, extract_answer, format_reward, math_equal, score
 
 GOOD = "<think>3+4 makes 7</think><answer>7</answer>"
@@ -73,11 +73,11 @@ def test_reflection_words():
 
 def test_score_and_weights():
     p = Problem("3+4?", "7", "arithmetic")
-    assert score(p, GOOD, RewardConfig()) == {"accuracy": 1.0, "format": 1.0, "language": 1.0, "total": 2.0}
+    assert score(p, GOOD, RewardConfig()) == {"accuracy": 1.0, "format": 1.0, "language": 1.0, "total": 3.0}
     assert score(p, "The answer is 7.", RewardConfig()) == {"accuracy": 1.0, "format": 0.0, "language": 1.0, "total": 1.0}
     assert score(p, GOOD.replace("7", "8"), RewardConfig(format=0.5))["total"] == 0.5
     c = Problem("", "", "countdown", tests={"numbers": [3, 4], "target": 7})
-    assert score(c, "<think>3+4</think><answer>4+3</answer>", RewardConfig())["total"] == 2.0
+    assert score(c, "<think>3+4</think><answer>4+3</answer>", RewardConfig())["total"] == 3.0
 
 
 def test_any_text_gets_a_score():
@@ -99,3 +99,50 @@ def test_the_benchmark_s_own_solutions():
         rows = [json.loads(line) for line in f]
     assert all(countdown_correct(r["gold_expr"], r["numbers"], r["target"]) for r in rows)
     assert not any(countdown_correct(r["gold_expr"], r["numbers"], r["target"] + 1) for r in rows)
+
+
+def test_an_answer_may_be_a_sentence():
+    assert extract_answer("<think>the answer is 5</think><answer>The answer is 7.</answer>") == "7"
+    assert extract_answer("<think>x</think><answer>答案是(1+2)*3。</answer>") == "(1+2)*3"
+    assert extract_answer("<think>x</think><answer>The answer is def f(x): return x+3.</answer>") == "def f(x): return x+3"
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("<think>a</think><answer> Yes. </answer>", "Yes."), ("<think>a</think>Yes.", "Yes."), ("Yes.", "Yes."), ("<answer>No.</answer>", "No."),
+    ("<think>the sky, maybe blue", ""), ("<think><answer>Yes.</answer>", "Yes."), ("<think>a</think><answer>No.</answer><answer>Yes.</answer>", "Yes.")])
+def test_what_the_user_reads(text, said):
+    assert rw.reply(text) == said
+
+
+def general(language, prompt):
+    world = World(0, WorldConfig(tasks=("general",)))
+    return next(p for i in range(20_000) if (p := world.problem("general", i)).language == language and p.prompt.endswith(prompt))
+
+
+@pytest.mark.parametrize(("language", "prompt", "said", "quality"), [
+    ("en", "What colour is the sky?", "The sky is blue.", 2), ("en", "What colour is the sky?", "blue", 1), ("en", "What colour is the sky?", "blue.", 1),
+    ("en", "What colour is the sky?", "The sky is blue. The sky is blue.", 1), ("en", "What colour is the sky?", "The sky is red.", 0),
+    ("en", "What colour is the sky?", "The sky is not blue, it is red.", 0), ("en", "What colour is the sky?", "red blue green", 0),
+    ("en", "What colour is the sky?", "Sorry, I cannot help you with that.", 0), ("en", "What colour is the sky?", "", 0),
+    ("zh", "天空是什么颜色?", "天空是蓝色的。", 2), ("zh", "天空是什么颜色?", "蓝色", 1), ("zh", "天空是什么颜色?", "天空是红色的。", 0),
+    ("en", "Who are you?", "I am pocket-R1, a small model.", 2), ("en", "Who are you?", "I am not pocket-R1.", 0),
+    ("en", "Write a line about the rain.", "The rain is old and long.", 2), ("en", "Write a line about the rain.", "The rain is old and old.", 0),
+    ("en", "Write a line about the rain.", "The rain is is and and.", 0), ("en", "Write a line about the rain.", "rain", 1),
+    ("en", "Write a line about the rain.", "The rain is old and long. The rain is old and long.", 1),
+    ("zh", "写一句关于雨的话。", "雨安静又漫长。", 2), ("zh", "写一句关于雨的话。", "雨又又又。", 0)])
+def test_helpfulness_by_hand(language, prompt, said, quality):
+    p = general(language, prompt)
+    assert rw.helpfulness(p, said) == quality
+    assert rw.helpfulness(p, f"<think>x</think><answer>{said}</answer>") == quality
+
+
+def test_harm_is_to_be_declined():
+    p = next(p for p in World(0, WorldConfig()).problems("general", 200) if p.tests["kind"] == "harmful" and p.language == "en")
+    assert rw.helpfulness(p, p.answer) == 2 and rw.helpfulness(p, "Sorry, no.") == 1 and rw.helpfulness(p, "I can't do that.") == 1
+    assert rw.helpfulness(p, p.tests["wrong"]) == 0 and rw.helpfulness(p, "Sorry, no. " + p.tests["wrong"]) == 0
+    assert rw.helpfulness(p, "<think>Sorry, no") == 0 and not rw.declines("<think>Sorry, no") and rw.declines("抱歉。") and not rw.declines("Sure.")
+
+
+def test_a_general_request_has_no_accuracy():
+    p = World(0, WorldConfig()).problem("general", 0)
+    assert score(p, f"<think>x</think><answer>{p.answer}</answer>", RewardConfig(language=1.0)) == {"format": 1.0, "language": 1.0, "total": 3.0}

@@ -34,6 +34,9 @@ ZH = Problem("小明有3个,捡到4。现在几个?", "7", "arithmetic", "zh")
     (ZH, "起初3,捡到4就是7", "7", True, ""),
     (ZH, "起初3,finds 4 makes 7", "7", True, "language"),
     (EN, "3 at first, finds 4 makes 7, finds 4 makes 7", "7", True, "repetition"),
+    (EN, "3 low,4 high,3 low,4 high,3 low", "7", True, "repetition"),
+    (EN, "so Tom,Ben,Mia wait no Mia,Ben,Tom", "7", True, ""),
+    (Problem("", "def f(x): return 1", "code"), "first x+3,then max(x+3,5),then max(x+3,5)*2", "def f(x): return 1", True, ""),
     (Problem("", "def f(x): return max(x+3,2)", "code", "zh"), "先x+3,再max(x+3,2)", "def f(x): return max(x+3,2)", True, "")])
 def test_the_filters(problem, thinking, answer, right, why):
     assert train_r1.flaw(problem, f"<think>{thinking}</think><answer>{answer}</answer>", right) == why
@@ -50,7 +53,7 @@ def test_the_readable_form_keeps_thinking_and_answer():
     for task in REASONING:
         for p in world.problems(task, 20):
             text = train_r1.readable(p, f"<think>x</think><answer>{p.answer}</answer>")
-            assert rw.score(p, text, rw.RewardConfig())["total"] == 2.0 and train_r1.readable(p, text) == text
+            assert rw.score(p, text, rw.RewardConfig())["total"] == 3.0 and train_r1.readable(p, text) == text
 
 
 def test_harvest_counts_and_caps(tmp_path, monkeypatch, capsys):
@@ -59,7 +62,7 @@ def test_harvest_counts_and_caps(tmp_path, monkeypatch, capsys):
 
     responses = [said("a b", 7), said("a c", 7), said("a b", 7), said("a d", 7), said("a b", 8), said("五", 7),  # the first problem
                  "7", said("中 cc", 7), said("中", 7), said("中,中", 7), said("国", 8), said("国", 8)]
-    samples = [{"response": r, "correct": "8" not in r} for r in responses]
+    samples = [{"problem": i // 6, "response": r, "correct": "8" not in r} for i, r in enumerate(responses)]
     monkeypatch.setattr(train_r1.GPT, "from_pretrained", lambda *a, **k: None)
     monkeypatch.setattr(train_r1.tokenizers, "load", lambda *a: None)
     monkeypatch.setattr(train_r1.evaluation, "evaluate", lambda *a: type("Report", (), {"samples": samples}))
@@ -74,6 +77,17 @@ def test_harvest_counts_and_caps(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_r1.evaluation, "evaluate", lambda *a: type("Report", (), {"samples": samples[4:5] * 12}))
     with pytest.raises(ValueError, match="clean enough"):
         train_r1.harvest("zero", [EN, ZH], 6, 2, small(), str(tmp_path / "none.jsonl"), 0)
+
+
+def test_general_requests_are_chosen_by_the_judge(tmp_path, monkeypatch):
+    p = Problem("Hi", "Hello.", "general", "en", {"kind": "who"})
+    samples = [{"problem": 0, "response": f"<think>x</think><answer>{a}</answer>", "correct": False} for a in "abc"]
+    monkeypatch.setattr(train_r1.GPT, "from_pretrained", lambda *a, **k: None)
+    monkeypatch.setattr(train_r1.tokenizers, "load", lambda *a: None)
+    monkeypatch.setattr(train_r1.evaluation, "evaluate", lambda *a: type("Report", (), {"samples": samples}))
+    scores = [{"helpful": 0.9, "safe": 0.9}, {"helpful": 0.9, "safe": 0.4}, {"helpful": 0.2, "safe": 0.9}]
+    rows = train_r1.harvest("r1", [p], 3, 3, small(), str(tmp_path / "rows.jsonl"), 0, lambda problems, texts: scores)
+    assert [r["response"] for r in rows] == [samples[0]["response"]]
 
 
 def test_problems_of_the_stages(monkeypatch):
@@ -91,7 +105,8 @@ def test_problems_of_the_stages(monkeypatch):
     train_r1.reinforce(cfg, "m", "o", False, "r1", 4, 400_000, lambda step: 4 if step >= 2 else 0)
     assert all([p.task for p in step] == list(REASONING) * 3 for step in drawn["dev2"] + drawn["r1"][:2])
     assert all([p.task for p in step] == list(REASONING) * 2 + ["general"] * 4 for step in drawn["r1"][2:])
-    assert [p.prompt for p in drawn["dev2"][0]] != [p.prompt for p in drawn["r1"][0]]
+    seen = {stage: {p.prompt for step in steps for p in step if p.task in ("arithmetic", "code")} for stage, steps in drawn.items()}
+    assert len(seen["dev2"]) == 24 and not seen["dev2"] & seen["r1"]
 
 
 def run(monkeypatch, capsys, *argv):
@@ -108,7 +123,7 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkey
     """The whole path with models too small to be right: what they would be taught is taken from the world instead."""
     real = train_r1.harvest
 
-    def harvest(folder, problems, samples, most, cfg, path, seed):
+    def harvest(folder, problems, samples, most, cfg, path, seed, judge=None):
         with pytest.raises(ValueError, match="clean enough"):
             real(folder, problems, samples, most, cfg, path, seed)
         return [{"prompt": p.prompt, "response": f"<think>x</think><answer>{p.answer}</answer>", "task": p.task} for p in problems]
@@ -116,7 +131,8 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkey
     monkeypatch.setattr(train_r1, "harvest", harvest)
     monkeypatch.chdir(tmp_path)
     flags = ["--zero", "z", "--out", "r", *FLAGS]
-    assert run(monkeypatch, capsys, "--from", "dev2", *flags)[0] == 2
+    status, _, err = run(monkeypatch, capsys, "--from", "dev2", *flags)
+    assert status == 2 and "dev1" in err and not os.path.exists("z")
     status, out, _ = run(monkeypatch, capsys, *flags)
     assert status == 0 and "making it first" in out and "| R1 |" in out
     for stage in train_r1.STAGES:
@@ -130,7 +146,14 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkey
     status, _, err = run(monkeypatch, capsys, *flags)
     assert status == 2 and "--resume" in err
     kept = {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
+    status, _, err = run(monkeypatch, capsys, "--resume", *flags, "--seed", "7")
+    assert status == 2 and "--seed 0, not 7" in err
+    with open("r/minutes.json") as f:
+        first = json.load(f)
+    assert {*train_r1.STAGES, "evaluation"} == first.keys()
     assert run(monkeypatch, capsys, "--resume", *flags)[0] == 0
+    with open("r/minutes.json") as f:
+        assert {k: v for k, v in json.load(f).items() if k != "evaluation"} == {k: v for k, v in first.items() if k != "evaluation"}
     assert kept == {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
     assert run(monkeypatch, capsys, "--from", "dev3", *flags)[0] == 0
     now = {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
