@@ -30,12 +30,12 @@ import rewards as rw
 import sft
 import tokenizer as tokenizers
 import train_zero
-from data import REASONING, Problem, World
+from data import REASONING, TASKS, Problem, World
 from model import GPT
 
 STAGES = ("dev1", "dev2", "dev3", "r1")
 NAMES = {"base": "Base", "zero": "Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1"}
-QUICK = train_zero.QUICK | {"r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1.demonstrations": 200, "r1.dev2_steps": 8, "r1.final_steps": 8,
+QUICK = train_zero.QUICK | {"world.tasks": ",".join(TASKS), "r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1.demonstrations": 200, "r1.dev2_steps": 8, "r1.final_steps": 8,
                             "r1.preference_steps": 5, "preference.examples": 600}
 
 
@@ -44,10 +44,10 @@ class R1Config:
     cold_prompts: int = 2000  # problems put to Zero, of all reasoning tasks in turn
     cold_samples: int = 4  # responses to each
     dev2_steps: int = 60
-    reject_prompts: int = 1600  # problems put to Dev2
+    reject_prompts: int = 2400  # problems put to Dev2
     reject_samples: int = 4
     most_kept: int = 2  # of a problem's clean responses, in both harvests
-    demonstrations: int = 1500  # general requests with a person's reply
+    demonstrations: int = 3000  # general requests with a person's reply
     final_steps: int = 50
     preference_steps: int = 30  # the last ones, in which general requests and the reward models take part
     general: float = 0.34  # share of general requests in those

@@ -29,7 +29,7 @@ import tokenizer as tokenizers
 from data import Problem, World, load_jsonl
 from model import GPT
 
-QUICK = {"sft.tokens": 2_200_000, "world.direct": 0.3, "world.direct_other": 0.2, "grpo.steps": 20, "eval.problems": 32, "eval.k": 8}
+QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic,countdown", "grpo.steps": 20, "eval.problems": 32, "eval.k": 8}
 
 
 def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> list[Problem]:
