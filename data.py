@@ -30,9 +30,10 @@ class WorldConfig:
     """Proportions of the web text, all shares between 0 and 1."""
 
     tasks: tuple[str, ...] = TASKS
-    minor: float = 0.25  # texts about code, logic or general requests, each: for every one about arithmetic or Countdown
+    arithmetic: float = 1.5  # texts about arithmetic for every one about Countdown
+    minor: float = 0.25  # texts about code, about logic, and general requests: each, for every one about Countdown
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
-    direct: float = 0.7  # arithmetic texts that blurt out an answer
+    direct: float = 0.65  # arithmetic texts that blurt out an answer
     direct_other: float = 0.4  # the same of the other tasks
     wrong: float = 0.7  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
@@ -335,7 +336,8 @@ class World:
     def text(self, index: int) -> tuple[str, str]:
         """The index-th text of the corpus: (a training problem's prompt, somebody's response)."""
         rng = random.Random(self.seed * 1_000_003 + index)
-        task = rng.choices(self.cfg.tasks, [1 if t in ("arithmetic", "countdown") else self.cfg.minor for t in self.cfg.tasks])[0]
+        weights = {"arithmetic": self.cfg.arithmetic, "countdown": 1.0}
+        task = rng.choices(self.cfg.tasks, [weights.get(t, self.cfg.minor) for t in self.cfg.tasks])[0]
         p = self._draw(rng, task, test=False, easy=True)
         if rng.random() < (self.cfg.direct if task == "arithmetic" else self.cfg.direct_other):
             thought, answer = self._blurt(rng, p)

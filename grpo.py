@@ -8,9 +8,10 @@ needed [DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3].
 
 Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath and every public trainer), not per output;
 (2) groups whose responses all earned the same carry no gradient and are left out, and counted; (3) the reference model
-and its KL are off by default on the laptop (kl_beta = 0): a model this small has little to forget; (4) the loss is a mean over
-tokens [DAPO, 2503.14476], since a mean over sequences lets long failures off lightly: each of their tokens counts less, and
-Countdown answers then grow until they are cut off (results/log.md). grpo.average = "sequence" is the paper's.
+and its KL are off by default on the laptop (kl_beta = 0): a model this small has little to forget; (4) the loss is a mean over the
+tokens of each question's group, then over questions. A mean over sequences (the paper) lets long failures off lightly: each of their
+tokens counts less, and Countdown answers then grow until they are cut off. A mean over all tokens [DAPO, 2503.14476] gives the task
+with the longest answers most of the gradient (results/log.md has the figures of all three).
 """
 
 import argparse
@@ -51,7 +52,7 @@ class GRPOConfig:
     decay: float = 0.5  # last share of the run, over which it falls linearly to a tenth
     clip_low: float = 0.2
     clip_high: float = 0.2
-    average: str = "token"  # the loss is a mean over all "token"s, or over "sequence"s of their token means (the paper)
+    average: str = "question"  # the loss is a mean over each "question"'s tokens, over all "token"s, or over each "sequence"'s (the paper)
     kl_beta: float = 0.0
     ref_every: int = 0  # refresh the reference model every so many rollouts (R1-Zero: 400); 0: never
     max_grad_norm: float = 1.0
@@ -60,8 +61,8 @@ class GRPOConfig:
     def __post_init__(self):
         if unknown := set(self.tasks) - set(TASKS):
             raise ValueError(f"grpo.tasks has '{unknown.pop()}'; the tasks are {', '.join(TASKS)}")
-        if self.average not in ("sequence", "token"):
-            raise ValueError(f"grpo.average is '{self.average}'; use 'sequence' or 'token'")
+        if self.average not in ("question", "token", "sequence"):
+            raise ValueError(f"grpo.average is '{self.average}'; use 'question', 'token' or 'sequence'")
 
 
 # ---------------------------------------------------------------------------------------------- the mathematics
@@ -91,7 +92,8 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask
 
     logprobs, old_logprobs, ref_logprobs, mask [B, T] (mask: 1 at the response's tokens), advantages [B].
     normalizer: what the sum is divided by - the number of sequences (or of tokens, as cfg.average says) in the whole
-    optimiser step, so that micro-batches and ranks add up to one loss; by default those of this call.
+    optimiser step, so that micro-batches and ranks add up to one loss; by default those of this call. For "question" this is
+    the mean over tokens, and `update` has scaled the advantages by question_weights.
 
     >>> lp = torch.tensor([[0.0, 0.0]]).log_softmax(-1)
     >>> loss, _ = policy_loss(lp, lp, torch.tensor([2.0]), torch.ones(1, 2), GRPOConfig())
@@ -118,6 +120,16 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask
                    "clip_ratio/high_mean": ((ratio > 1 + cfg.clip_high) & (advantage > 0)).mul(mask).sum().item(),
                    "kl": (kl * mask).sum().item(), "tokens": mask.sum().item()}
     return total / (normalizer or count), metrics
+
+
+def question_weights(lengths: list[int], group_size: int) -> Tensor:
+    """[B] factors on the advantages under which a mean over all tokens becomes one over questions of their means over tokens.
+
+    >>> question_weights([1, 1, 3, 3], 2).tolist()      # 2 and 6 tokens, 4 on average
+    [2.0, 2.0, 0.6666666865348816, 0.6666666865348816]
+    """
+    tokens = torch.tensor(lengths, dtype=torch.float32).view(-1, group_size).sum(1)  # [questions]
+    return (tokens.mean() / tokens.clamp(min=1)).repeat_interleave(group_size)
 
 
 def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: Tensor | None = None,
@@ -246,6 +258,9 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
         rows = [q * G + j for q in mini for j in range(G)]
         lengths = [responses.lengths[i] for i in rows]
         normalizer = float(len(rows) if cfg.average == "sequence" else sum(lengths))
+        advantage = advantages[rows]
+        if cfg.average == "question":
+            advantage = advantage * question_weights(lengths, G).to(device)
         prompts = read_prompts(model, batch, [q * G for q in mini])
         leaves = prompts.detached()
         with torch.no_grad():
@@ -259,7 +274,7 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
                 with torch.no_grad():
                     ref_logprobs, _ = response_logprobs(ref, ref_prompts, which, responses, part, cfg.temperature)
             old = responses.logprobs[part, : mask.shape[1]]
-            loss, metrics = policy_loss(logprobs, old, advantages[part], mask, cfg, ref_logprobs, normalizer)
+            loss, metrics = policy_loss(logprobs, old, advantage[group], mask, cfg, ref_logprobs, normalizer)
             (loss + balance * (len(group) / len(rows))).backward()
             metrics["loss"] = loss.item()
             if start == 0:  # before the first update the two should agree: what is left is the engines' difference

@@ -237,7 +237,7 @@ def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:
     """The tokenizer that cfg names: trained on the world's first texts, of all tasks alike so that rare ones find their words; or loaded."""
     if cfg.tokenizer != "corpus":
         return tokenizers.load(cfg.tokenizer)
-    world = World(cfg.seed, replace(cfg.world, minor=1.0))
+    world = World(cfg.seed, replace(cfg.world, arithmetic=1.0, minor=1.0))
     return tokenizers.train((prompt + response for prompt, response in (world.text(i) for i in range(20_000))), cfg.model.vocab_size)
 
 

@@ -109,6 +109,12 @@ def shares(cfg: WorldConfig, task: str, n=1500) -> dict[str, float]:
             "mixed": sum(rw.language_consistency(rw.thinking(r).replace("def f(x): return", ""), "zh" if re.search(r"[\u4e00-\u9fff]", p) else "en") < 1 for p, r in seen) / len(seen)}
 
 
+def test_tasks_come_in_the_wanted_shares():
+    world = World(0, WorldConfig(tasks=("arithmetic", "countdown", "code"), arithmetic=2.0, minor=0.5))
+    kinds = [read_back(world.text(i)[0]).split()[0] for i in range(3500)]
+    assert [kinds.count(k) / 1000 for k in ("arithmetic", "countdown", "code")] == pytest.approx([2.0, 1.0, 0.5], rel=0.1)
+
+
 @pytest.mark.parametrize("task", REASONING)
 def test_proportions_are_those_of_the_config(task):
     s = shares(WorldConfig(tasks=(task,), direct=0.6, direct_other=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
