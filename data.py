@@ -30,10 +30,10 @@ class WorldConfig:
     """Proportions of the web text, all shares between 0 and 1."""
 
     tasks: tuple[str, ...] = TASKS
-    arithmetic: float = 1.5  # texts about arithmetic for every one about Countdown
+    arithmetic: float = 1.8  # texts about arithmetic for every one about Countdown
     minor: float = 0.25  # texts about code, about logic, and general requests: each, for every one about Countdown
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
-    direct: float = 0.65  # arithmetic texts that blurt out an answer
+    direct: float = 0.7  # arithmetic texts that blurt out an answer
     direct_other: float = 0.4  # the same of the other tasks
     wrong: float = 0.7  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
