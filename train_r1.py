@@ -245,6 +245,7 @@ def set_aside(out: str, start: str) -> None:
     for name in (*later, *preference.KINDS, "stages.json", "settings.json"):
         if os.path.exists(path := os.path.join(out, name)):
             shutil.move(path, f"{path}-{time.strftime('%Y%m%d-%H%M%S')}")
+    os.makedirs(out, exist_ok=True)
     parallel.forget(out, (*later, "evaluation"))
 
 
