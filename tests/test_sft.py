@@ -140,10 +140,9 @@ def test_fine_tuning_learns_the_responses_and_resumes(tiny_model, world_tokenize
         losses = [json.loads(line)["loss"] for line in f]
     assert len(losses) == 200 and losses[-1] < 0.1 * losses[0]
     model, real = copy.deepcopy(start), sft.train_step
-    with parallel.Run(str(tmp_path / "b"), {}, False, "sft") as run, monkeypatch.context() as m:
+    with pytest.raises(KeyboardInterrupt), parallel.Run(str(tmp_path / "b"), {}, False, "sft") as run, monkeypatch.context() as m:
         m.setattr(sft, "train_step", lambda *a: (setattr(run, "stopped", a[3] > 0.99), real(*a))[1])
-        with pytest.raises(KeyboardInterrupt):
-            sft.fine_tune(model, examples, cfg, 0, run)
+        sft.fine_tune(model, examples, cfg, 0, run)
     with parallel.Run(str(tmp_path / "b"), {}, True, "sft") as run:
         model = copy.deepcopy(start)
         sft.fine_tune(model, examples, cfg, 0, run)
