@@ -69,12 +69,9 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def consensus(answers: list[str | None]) -> str | None:
     """The most frequent answer, as it was first written; spellings with one normal form count together (18 = 18.0 = $18; white
     space aside). Samples without an answer do not vote; a tie goes to the answer that appeared first. None if nobody answered."""
-    written: dict[str, str] = {}
-    for a in answers:
-        if a is not None:
-            written.setdefault(rw.normal_form(a), a)
-    votes = Counter(rw.normal_form(a) for a in answers if a is not None)  # Counter keeps the order of first appearance
-    return written[votes.most_common(1)[0][0]] if votes else None
+    voting = [(rw.normal_form(a), a) for a in answers if a is not None]
+    votes = Counter(form for form, _ in voting)  # Counter keeps the order of first appearance
+    return dict(reversed(voting))[votes.most_common(1)[0][0]] if votes else None
 
 
 def standard_error(means: list[float]) -> float:
@@ -224,6 +221,13 @@ def plot_stages(figures: dict[str, dict[str, float]], path: str) -> None:
         ax.set(title=title, ylim=(-2, None if key.endswith("_length") else 102))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
+    save_figure(fig, path)
+
+
+def save_figure(fig, path: str) -> None:
+    """A matplotlib figure as a PNG, written beside and renamed; the figure is closed."""
+    import matplotlib.pyplot as plt
+
     fig.tight_layout()
     fig.savefig(path + ".tmp", dpi=110, format="png")
     os.replace(path + ".tmp", path)

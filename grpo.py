@@ -327,8 +327,8 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
           **settings) -> str:
     """cfg.grpo.steps steps on the model in folder `base`, with the problems draw(step); returns the folder of the result.
 
-    cfg is a config.Config; `settings` is whatever else the result depends on. A run that is already finished is returned as
-    it is. KeyboardInterrupt after a clean stop.
+    cfg is a config.Config; `settings` is whatever else the result depends on. With resume, goes on where the run's
+    checkpoint ends. KeyboardInterrupt after a clean stop.
     """
     device = parallel.device(cfg.device)
     model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)

@@ -96,7 +96,7 @@ def write_json(path: str, content) -> None:
 
 def claim(folder: str, settings: dict) -> None:
     """Keep the settings that what is in a recipe's folder is made with; ValueError if it was begun with others."""
-    settings, path, old = json.loads(json.dumps(settings)), os.path.join(folder, "settings.json"), {}
+    path, old = os.path.join(folder, "settings.json"), {}
     if os.path.exists(path):
         with open(path, encoding="utf-8") as f:
             old = json.load(f)
@@ -137,9 +137,19 @@ def write_lines(path: str, rows: list[dict]) -> None:
     os.replace(path + ".tmp", path)
 
 
+def finished(folder: str, settings: dict) -> str | None:
+    """The model folder of a run that has ended, None if it has not. ValueError if it was made with other settings."""
+    model = os.path.join(folder, "model")
+    if not os.path.exists(os.path.join(model, "config.json")):  # the last file that is written
+        return None
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        check_settings(json.load(f), settings, folder)
+    return model
+
+
 def check_settings(old: dict, new: dict, folder: str) -> None:
-    """ValueError that names the first setting in which a run in `folder` differs from what is asked for now."""
-    if changed := _differences(old, new):
+    """ValueError that names the first setting in which a run in `folder`, read back as `old`, differs from what is asked for now."""
+    if changed := _differences(old, json.loads(json.dumps(new))):
         raise ValueError(f"the run in '{folder}' was started with {changed}: use the same settings, or name another --out")
 
 

@@ -9,7 +9,6 @@ response, thinking included.
 """
 
 import argparse
-import json
 import os
 import random
 from dataclasses import asdict, dataclass
@@ -122,14 +121,12 @@ def accuracy(model: RewardModel, kind: str, world: World, tokenizer: tokenizers.
 def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     """Train the reward model `kind` from the model in folder `base`; returns its folder. A finished one is returned as it is."""
     folder = os.path.join(out, "model")
-    settings = {"preference": asdict(cfg.preference), "world": asdict(cfg.world), "seed": cfg.seed, "base": GPT.from_pretrained(base).fingerprint()}
-    if os.path.exists(os.path.join(folder, "config.json")):
-        with open(os.path.join(out, "config.json"), encoding="utf-8") as f:
-            parallel.check_settings(json.load(f), json.loads(json.dumps(settings)), out)
-        return folder
-    device = parallel.device(cfg.device)
+    gpt = GPT.from_pretrained(base, device=parallel.device(cfg.device))
+    settings = {"preference": asdict(cfg.preference), "world": asdict(cfg.world), "seed": cfg.seed, "base": gpt.fingerprint()}
+    if done := parallel.finished(out, settings):
+        return done
     torch.manual_seed(cfg.seed)
-    model, tokenizer, world, own = RewardModel(GPT.from_pretrained(base, device=device)), tokenizers.load(base), World(cfg.seed, cfg.world), cfg.preference
+    model, tokenizer, world, own = RewardModel(gpt), tokenizers.load(base), World(cfg.seed, cfg.world), cfg.preference
     texts, labels = examples_of(kind, world, tokenizer, own.examples, "train")
     orders = [random.Random(f"{cfg.seed} {e}").sample(range(own.examples), own.examples) for e in range(own.epochs)]
     steps = [order[i : i + own.per_step] for order in orders for i in range(0, own.examples, own.per_step)]

@@ -190,10 +190,8 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
     """
     model_folder = os.path.join(folder, "model")
     settings = {k: v for k, v in asdict(cfg).items() if k in ("seed", "tokenizer", "model", "world", "sft")}
-    if os.path.exists(os.path.join(model_folder, "config.json")):  # the last file that is written
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
-            parallel.check_settings(json.load(f), json.loads(json.dumps(settings)), folder)
-        return model_folder
+    if done := parallel.finished(folder, settings):
+        return done
     with parallel.Run(folder, settings, resume, "sft") as run:
         world = World(cfg.seed, cfg.world)
         tokenizer = corpus_tokenizer(cfg)

@@ -192,13 +192,14 @@ def reinforce(cfg, start: str, out: str, resume: bool, stage: str, steps: int, f
 
 def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluation.Report]:
     """A model on every task's held-out problems, kept in the JSON file `path` with its samples; read from there if it is there."""
-    settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": GPT.from_pretrained(folder).fingerprint()}
+    model = GPT.from_pretrained(folder, device=parallel.device(cfg.device))
+    settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": model.fingerprint()}
     if os.path.exists(path):
         with open(path, encoding="utf-8") as f:
             found = json.load(f)
         if found["settings"] == json.loads(json.dumps(settings)):
             return {task: evaluation.Report(**r) for task, r in found["reports"].items()}
-    model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
+    tokenizer = tokenizers.load(folder)
     reports = {task: evaluation.evaluate(model, tokenizer, problems, cfg.eval, 0, f"evaluating {name}, {task}")
                for task, problems in evaluation.held_out(cfg.world, cfg.eval, (*REASONING, "general")).items()}
     parallel.write_json(path, {"settings": settings, "reports": {task: asdict(r) for task, r in reports.items()}})

@@ -82,10 +82,7 @@ def plot_curves(metrics_path: str, path: str) -> None:
         if key != "mean_length":
             ax.set_ylim(-0.02, 1.02)
     axes[0].legend()
-    fig.tight_layout()
-    fig.savefig(path + ".tmp", dpi=110, format="png")
-    os.replace(path + ".tmp", path)
-    plt.close(fig)
+    evaluation.save_figure(fig, path)
 
 
 def before_after(before: list[evaluation.Report], after: list[evaluation.Report], sets: dict[str, list[Problem]]) -> str:

@@ -1,3 +1,4 @@
+import importlib
 import os
 import sys
 
@@ -37,3 +38,14 @@ def tiny_model(world_tokenizer):
             if p.dim() > 1:
                 p.mul_(5)
     return model
+
+
+def run(monkeypatch, capsys, script, *argv):
+    """(status, stdout, stderr) of a script's main()."""
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *argv])
+    try:
+        importlib.import_module(script).main()
+        status = 0
+    except SystemExit as e:
+        status = e.code or 0
+    return (status, *capsys.readouterr())

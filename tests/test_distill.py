@@ -1,8 +1,8 @@
 import json
 import os
-import sys
 
 import pytest
+from conftest import run
 from test_train_r1 import FLAGS, small
 
 import distill
@@ -36,33 +36,23 @@ def test_the_teacher_is_asked_everything(monkeypatch):
     assert "general" not in [p.task for p in asked["problems"]] and asked["rest"][-1] is None  # nobody to choose among replies
 
 
-def run(monkeypatch, capsys, *argv):
-    monkeypatch.setattr(sys, "argv", ["distill.py", *argv])
-    status = 0
-    try:
-        distill.main()
-    except SystemExit as e:
-        status = e.code
-    return status, *capsys.readouterr()
-
-
 def test_the_recipe_with_a_saved_data_set(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with open("rows.jsonl", "w") as f:
         f.write(json.dumps({"prompt": "Tom has 3", "response": "<think>a</think><answer>3</answer>"}) + "\n")
     flags = ["--data", "rows.jsonl", "--out", "d", "--students", "llama-s,qwen-s", *FLAGS]
-    status, out, _ = run(monkeypatch, capsys, *flags)
+    status, out, _ = run(monkeypatch, capsys, "distill", *flags)
     assert status == 0 and "| llama-s, distilled + RL |" in out
     with open("d/distill.json") as f:
         figures = json.load(f)["figures"]
     assert list(figures["llama-s"]) == ["base", "distilled", "RL alone", "distilled + RL"] and list(figures["qwen-s"]) == ["base", "distilled"]
     assert GPT.from_pretrained("d/qwen-s/distilled/model").cfg.qkv_bias
-    assert run(monkeypatch, capsys, *flags)[0] == 2
+    assert run(monkeypatch, capsys, "distill", *flags)[0] == 2
     before = os.path.getmtime("d/llama-s/distilled/model/model.safetensors")
-    assert run(monkeypatch, capsys, "--resume", *flags)[0] == 0
+    assert run(monkeypatch, capsys, "distill", "--resume", *flags)[0] == 0
     with open("other.jsonl", "w") as f:
         f.write(json.dumps({"prompt": "Tom has 4", "response": "<think>a</think><answer>4</answer>"}) + "\n")
-    status, _, err = run(monkeypatch, capsys, "--resume", *flags, "--data", "other.jsonl")
+    status, _, err = run(monkeypatch, capsys, "distill", "--resume", *flags, "--data", "other.jsonl")
     assert status == 2 and "rows" in err
     assert os.path.getmtime("d/llama-s/distilled/model/model.safetensors") == before
 
@@ -72,5 +62,5 @@ def test_the_recipe_with_a_saved_data_set(tmp_path, monkeypatch, capsys):
 def test_mistakes(argv, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"prompt": 3}\n')
-    status, _, err = run(monkeypatch, capsys, "--out", "d", *argv, *FLAGS)
+    status, _, err = run(monkeypatch, capsys, "distill", "--out", "d", *argv, *FLAGS)
     assert status == 2 and message in err and err.count("\n") == 1

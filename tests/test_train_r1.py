@@ -1,8 +1,8 @@
 import json
 import os
-import sys
 
 import pytest
+from conftest import run
 
 import config
 import rewards as rw
@@ -109,16 +109,6 @@ def test_problems_of_the_stages(monkeypatch):
     assert len(seen["dev2"]) == 24 and not seen["dev2"] & seen["r1"]
 
 
-def run(monkeypatch, capsys, *argv):
-    monkeypatch.setattr(sys, "argv", ["train_r1.py", *argv])
-    status = 0
-    try:
-        train_r1.main()
-    except SystemExit as e:
-        status = e.code
-    return status, *capsys.readouterr()
-
-
 def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkeypatch, capsys):
     """The whole path with models too small to be right: what they would be taught is taken from the world instead."""
     real = train_r1.harvest
@@ -131,9 +121,9 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkey
     monkeypatch.setattr(train_r1, "harvest", harvest)
     monkeypatch.chdir(tmp_path)
     flags = ["--zero", "z", "--out", "r", *FLAGS]
-    status, _, err = run(monkeypatch, capsys, "--from", "dev2", *flags)
+    status, _, err = run(monkeypatch, capsys, "train_r1", "--from", "dev2", *flags)
     assert status == 2 and "dev1" in err and not os.path.exists("z")
-    status, out, _ = run(monkeypatch, capsys, *flags)
+    status, out, _ = run(monkeypatch, capsys, "train_r1", *flags)
     assert status == 0 and "making it first" in out and "| R1 |" in out
     for stage in train_r1.STAGES:
         assert os.path.exists(f"r/{stage}/model/model.safetensors") and os.path.exists(f"r/eval/{stage}.json")
@@ -143,19 +133,19 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkey
     assert all(0 <= figures["r1"][key] <= 1 for key in ("reasoning", "helpfulness", "declined_harmful", "language_consistency"))
     assert os.path.exists("r/stages.png") and os.path.exists("r/helpful/accuracy.json")
 
-    status, _, err = run(monkeypatch, capsys, *flags)
+    status, _, err = run(monkeypatch, capsys, "train_r1", *flags)
     assert status == 2 and "--resume" in err
     kept = {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
-    status, _, err = run(monkeypatch, capsys, "--resume", *flags, "--seed", "7")
+    status, _, err = run(monkeypatch, capsys, "train_r1", "--resume", *flags, "--seed", "7")
     assert status == 2 and "--seed 0, not 7" in err
     with open("r/minutes.json") as f:
         first = json.load(f)
     assert {*train_r1.STAGES, "evaluation"} == first.keys()
-    assert run(monkeypatch, capsys, "--resume", *flags)[0] == 0
+    assert run(monkeypatch, capsys, "train_r1", "--resume", *flags)[0] == 0
     with open("r/minutes.json") as f:
         assert {k: v for k, v in json.load(f).items() if k != "evaluation"} == {k: v for k, v in first.items() if k != "evaluation"}
     assert kept == {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
-    assert run(monkeypatch, capsys, "--from", "dev3", *flags)[0] == 0
+    assert run(monkeypatch, capsys, "train_r1", "--from", "dev3", *flags)[0] == 0
     now = {stage: os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES}
     assert [now[s] == kept[s] for s in train_r1.STAGES] == [True, True, False, False]
     assert any(name.startswith("dev3-") for name in os.listdir("r"))

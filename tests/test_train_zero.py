@@ -1,6 +1,5 @@
 """The recipe end to end, on a model that trains in seconds; interrupted, killed and resumed."""
 
-import importlib
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run
 
 import config
 import parallel
@@ -171,17 +170,6 @@ def test_each_step_takes_its_own_problems():
     data = [Problem(str(i), "", "math") for i in range(6)]
     epoch = [p.prompt for s in range(3) for p in train_zero.problems_of(s, cfg, world, data)]
     assert sorted(epoch[:6]) == sorted(epoch[6:]) == list("012345") and epoch[:6] != epoch[6:]
-
-
-def run(monkeypatch, capsys, script, *argv):
-    """(status, stdout, stderr) of a script's main()."""
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *argv])
-    try:
-        importlib.import_module(script).main()
-        status = 0
-    except SystemExit as e:
-        status = e.code or 0
-    return (status, *capsys.readouterr())
 
 
 @pytest.mark.parametrize("argv,message", [
