@@ -30,11 +30,12 @@ class WorldConfig:
     """Proportions of the web text, all shares between 0 and 1."""
 
     tasks: tuple[str, ...] = TASKS
-    arithmetic: float = 1.8  # texts about arithmetic for every one about Countdown
-    minor: float = 0.25  # texts about code, about logic, and general requests: each, for every one about Countdown
+    arithmetic: float = 1.5  # texts about arithmetic for every one about Countdown
+    minor: float = 0.35  # texts about code, about logic, and general requests: each, for every one about Countdown
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
-    direct: float = 0.7  # arithmetic texts that blurt out an answer
-    direct_other: float = 0.4  # the same of the other tasks
+    direct: float = 0.74  # arithmetic texts that blurt out an answer
+    direct_countdown: float = 0.55  # the same of Countdown
+    direct_other: float = 0.4  # and of the other tasks
     wrong: float = 0.7  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
     broken_tags: float = 0.1  # share of those that forget or misplace one
@@ -99,7 +100,7 @@ MANNERS = (("", ""), ("Hello. ", "你好。"), ("Please: ", "请问,"), ("Quickl
 PHRASES = {
     "en": dict(start="{0} at first", step=" {verb} {d} makes {v}", slip=" wait no, makes {v}", guess="maybe {a}", tail=". The answer is {a}.",
                want=" want {t}", yes=" yes", low=" low", high=" high", oops=" wait no {v}", give_up=" give up",
-               first="first ", then="then ", over=" over ", so="so "),
+               first="first ", then="then ", over=" over ", so=" so "),
     "zh": dict(start="起初{0}", step="{verb}{d}就是{v}", slip="等等不对,应该是{v}", guess="大概{a}", tail="。答案是{a}。",
                want="要{t}", yes="对了", low="小了", high="大了", oops="等等不对{v}", give_up="算了", first="先", then="再", over="高过", so="所以"),
 }
@@ -259,9 +260,8 @@ class World:
 
     def _logic(self, rng: random.Random) -> Problem:
         lang, tallest = rng.randrange(2), rng.random() < 0.5
-        order = rng.sample(range(len(NAMES)), rng.randint(*LOGIC[self.cfg.level]["people"]))  # from the tallest down
-        names = [NAMES[i][lang] for i in order]
-        facts = list(zip(names, names[1:]))
+        order = rng.sample("ABCDEF", rng.randint(*LOGIC[self.cfg.level]["people"]))  # from the tallest down
+        facts = list(zip(order, order[1:]))
         rng.shuffle(facts)
         prompt = ""
         for taller, shorter in facts:
@@ -270,8 +270,8 @@ class World:
             else:
                 prompt += f"{shorter} is shorter than {taller}. " if lang == 0 else f"{shorter}比{taller}矮。"
         prompt += f"Who is {'tallest' if tallest else 'shortest'}?" if lang == 0 else f"谁最{'高' if tallest else '矮'}?"
-        return Problem(prompt, names[0 if tallest else -1], "logic", LANGUAGES[lang],
-                       {"content": (order, tallest), "facts": facts, "order": names})
+        return Problem(prompt, order[0 if tallest else -1], "logic", LANGUAGES[lang],
+                       {"content": (order, tallest), "facts": facts, "order": order})
 
     def _general(self, rng: random.Random) -> Problem:
         """A request with: a good reply (a full sentence), a curt one, a wrong one, and a thought that leads there.
@@ -339,7 +339,7 @@ class World:
         weights = {"arithmetic": self.cfg.arithmetic, "countdown": 1.0}
         task = rng.choices(self.cfg.tasks, [weights.get(t, self.cfg.minor) for t in self.cfg.tasks])[0]
         p = self._draw(rng, task, test=False, easy=True)
-        if rng.random() < (self.cfg.direct if task == "arithmetic" else self.cfg.direct_other):
+        if rng.random() < {"arithmetic": self.cfg.direct, "countdown": self.cfg.direct_countdown}.get(task, self.cfg.direct_other):
             thought, answer = self._blurt(rng, p)
         else:
             ways = {"arithmetic": self._steps, "countdown": self._attempts, "code": self._program, "logic": self._deduction, "general": self._reply}
@@ -397,21 +397,21 @@ class World:
         return ",".join(pieces), p.answer
 
     def _deduction(self, rng: random.Random, p: Problem) -> tuple[str, str]:
-        """Who is taller than whom, then everybody in order."""
-        languages = self._languages(rng, p)
-        index = {n: pair for pair in NAMES for n in pair}
-        pieces = []
-        for taller, shorter in p.tests["facts"]:
+        """The first fact, then whichever goes on from an end of the row so far, and the row that makes."""
+        languages, facts = self._languages(rng, p), list(p.tests["facts"])
+        fact = facts.pop(0)
+        row, pieces = list(fact), [fact[0] + next(languages)["over"] + fact[1]]
+        while facts:
+            fact = next(f for f in facts if f[0] == row[-1] or f[1] == row[0])
+            facts.remove(fact)
+            longer, wrong = (row + [fact[1]], [fact[1]] + row) if fact[0] == row[-1] else ([fact[0]] + row, row + [fact[0]])
             words = next(languages)
-            lang = LANGUAGES.index("en" if words is PHRASES["en"] else "zh")
-            pieces.append(index[taller][lang] + words["over"] + index[shorter][lang])
-        words = next(languages)
-        lang = LANGUAGES.index("en" if words is PHRASES["en"] else "zh")
-        order = [index[n][lang] for n in p.tests["order"]]
-        said = words["so"] + ",".join(order)
-        if rng.random() < self.cfg.slip:
-            said = words["so"] + ",".join([*order[1:], order[0]]) + words["oops"].format(v=",".join(order))
-        return ",".join([*pieces, said]), p.answer
+            piece = fact[0] + words["over"] + fact[1] + words["so"]
+            if rng.random() < self.cfg.slip:
+                piece += ">".join(wrong) + words["oops"].format(v="")
+            row = longer
+            pieces.append(piece + ">".join(row))
+        return ",".join(pieces), p.answer
 
     def _reply(self, rng: random.Random, p: Problem) -> tuple[str, str]:
         """A civil answer, in a sentence or in a word."""
@@ -441,12 +441,12 @@ class World:
         """Countdown by trying: write an expression, compute it, compare, until it fits or patience ends."""
         languages, target = self._languages(rng, p), p.tests["target"]
         most, patience = COUNTDOWN[self.cfg.level]["value"], rng.randint(2, self.cfg.max_tries)
-        pieces, tried = [], []
+        pieces, tried, low, high = [], [], -1, most + 1
         while True:
             words = next(languages)
-            for _ in range(20):  # nobody tries the same thing twice, be it the other way round, while there is something else
+            for _ in range(20):  # larger after "low", smaller after "high", and nothing twice, while there is something else
                 expression, value = random_expression(rng, p.tests["numbers"], most)
-                if (value, sorted(expression)) not in tried:
+                if low < value < high and (value, sorted(expression)) not in tried:
                     break
             tried.append((value, sorted(expression)))
             piece = "=".join(simplifications(expression)) + "="
@@ -459,6 +459,7 @@ class World:
                 pieces.append(piece + words["yes"])
                 return ",".join(pieces), expression
             pieces.append(piece + words["low" if value < target else "high"])
+            low, high = (max(low, value), high) if value < target else (low, min(high, value))
             if len(tried) >= patience:
                 return ",".join(pieces) + "," + words["give_up"].strip(), expression
 

@@ -40,7 +40,7 @@ from tokenizer import Tokenizer
 @dataclass
 class GRPOConfig:
     tasks: tuple[str, ...] = ("arithmetic", "countdown")  # of the world; problems are drawn from them in turn
-    steps: int = 55
+    steps: int = 60
     problems_per_step: int = 32
     group_size: int = 16
     max_new_tokens: int = 400

@@ -20,7 +20,7 @@ from sandbox import run_python  # noqa: F401  a public name of this module
 @dataclass
 class RewardConfig:
     accuracy: float = 1.0  # weights in the total
-    format: float = 2.0  # the paper weighs both alike; a small model needs more to keep its form through long thinking
+    format: float = 4.0  # the paper weighs both alike; a small model needs more to end its thinking before it loses the thread
     language: float = 0.0  # share of the thinking's words that are in the problem's language; train_r1.py turns it on
 
 

@@ -29,7 +29,7 @@ from model import GPT, chunked_logprobs
 
 @dataclass
 class SFTConfig:
-    tokens: int = 7_000_000  # pretraining budget, prompts and responses together
+    tokens: int = 8_500_000  # pretraining budget, prompts and responses together
     epochs: int = 2  # fine-tuning: passes over the examples
     tokens_per_step: int = 8192
     micro_tokens: int = 2048  # per forward pass, padding included; small enough for a CPU's cache

@@ -19,8 +19,9 @@ import tiktoken
 SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>", "</think>", "<answer>", "</answer>"]
 
 # A word takes the space before it, and before a number also the one after it, so that a number is the same token
-# wherever it stands; digits come in threes; everything else is punctuation or white space.
-PATTERN = r" ?\p{L}+(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
+# wherever it stands; Chinese and other letters never share a token, so that "A" is A in "A比B高" too; digits come in threes;
+# everything else is punctuation or white space.
+PATTERN = r" ?(?:\p{Han}+|[^\P{L}\p{Han}]+)(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
 # The prompt of a base model. `r1` is the template of DeepSeek-R1-Zero [2501.12948, Table 1]; `short` keeps only its roles,
 # for a model whose whole context is a few hundred tokens.

@@ -29,7 +29,7 @@ import tokenizer as tokenizers
 from data import Problem, World, load_jsonl
 from model import GPT
 
-QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic,countdown", "grpo.steps": 20, "eval.problems": 32, "eval.k": 8}
+QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic", "world.direct": 0.4, "grpo.tasks": "arithmetic", "grpo.steps": 30, "eval.problems": 64, "eval.k": 8}
 
 
 def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> list[Problem]:

@@ -7,7 +7,7 @@ import pytest
 from conftest import SHARED_DATA
 
 import rewards as rw
-from data import COUNTDOWN, NAMES, REASONING, TASKS, Problem, World, WorldConfig, is_test, load_jsonl, random_expression, simplifications
+from data import COUNTDOWN, REASONING, TASKS, Problem, World, WorldConfig, is_test, load_jsonl, random_expression, simplifications
 
 OPERATIONS = {"add": "add|加", "subtract": "subtract|减", "multiply": "multiply by|乘", "rest": "take the rest by|取余", "least": "take at least|至少取"}
 
@@ -22,9 +22,8 @@ def read_back(prompt: str) -> str:
         steps = [next(name for name, pattern in OPERATIONS.items() if re.fullmatch(pattern, s)) for s in said]
         return f"code {list(zip(steps, numbers, strict=True))}"
     if "taller" in prompt or "shorter" in prompt or "比" in prompt:
-        index = {name: i for i, pair in enumerate(NAMES) for name in pair}
-        pairs = re.findall(r"(\w+?)(?: is |比)(taller than |shorter than )?(\w+?)(高|矮)?[.。]", prompt)
-        over = {(index[a], index[b]) if "taller" in en or zh == "高" else (index[b], index[a]) for a, en, b, zh in pairs}
+        pairs = re.findall(r"([A-F])(?: is |比)(taller than |shorter than )?([A-F])(高|矮)?[.。]", prompt)
+        over = {(a, b) if "taller" in en or zh == "高" else (b, a) for a, en, b, zh in pairs}
         below = dict(over)
         order = [next(i for i in below if i not in below.values())]
         while order[-1] in below:
@@ -117,14 +116,14 @@ def test_tasks_come_in_the_wanted_shares():
 
 @pytest.mark.parametrize("task", REASONING)
 def test_proportions_are_those_of_the_config(task):
-    s = shares(WorldConfig(tasks=(task,), direct=0.6, direct_other=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
+    s = shares(WorldConfig(tasks=(task,), direct=0.6, direct_countdown=0.6, direct_other=0.6, tags=0.5, broken_tags=0.2, mixed=0.5, unfinished=0), task)
     assert s["direct"] == pytest.approx(0.6, abs=0.06) and s["format"] == pytest.approx(0.4, abs=0.06) and 0.05 < s["mixed"] < 0.35
-    none = shares(WorldConfig(tasks=(task,), direct=0, direct_other=0, tags=1, broken_tags=0, slip=0, mixed=0, unfinished=0), task)
+    none = shares(WorldConfig(tasks=(task,), direct=0, direct_countdown=0, direct_other=0, tags=1, broken_tags=0, slip=0, mixed=0, unfinished=0), task)
     assert none == {"direct": 0, "format": 1, "slips": 0, "mixed": 0}
 
 
 def test_careful_authors_are_right_and_say_so():
-    world = World(0, WorldConfig(tasks=("arithmetic", "countdown"), direct=0, direct_other=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3, unfinished=0))
+    world = World(0, WorldConfig(tasks=("arithmetic", "countdown"), direct=0, direct_countdown=0, tags=1, broken_tags=0, slip=0.3, uncaught=0, mixed=0.3, unfinished=0))
     for i in range(600):
         prompt, response = world.text(i)
         if prompt.startswith(("Use", "用")):
@@ -142,6 +141,17 @@ def test_careful_authors_are_right_and_say_so():
             assert int(rw.extract_answer(response)) == start + sum(map(int, steps.strip("]").split(", ")))
 
 
+def test_countdown_authors_heed_the_comparison():
+    world = World(0, WorldConfig(tasks=("countdown",), direct_countdown=0, slip=0, mixed=0, unfinished=0))
+    heeded = attempts = found = 0
+    for i in range(300):
+        low, high = 0, 10**6
+        for value, verdict in re.findall(r"=(\d+)(?: want |要)\d+ ?(low|high|yes|小了|大了|对了)", world.text(i)[1]):
+            attempts, heeded, found = attempts + 1, heeded + (low <= int(value) <= high), found + (verdict in ("yes", "对了"))
+            low, high = (int(value), high) if verdict in ("low", "小了") else (low, int(value))
+    assert attempts > 600 and heeded > 0.9 * attempts and found > 0.75 * 300  # most find it before their patience ends
+
+
 def test_careful_programmers_and_reasoners():
     world = World(0, WorldConfig(tasks=("code", "logic"), direct=0, direct_other=0, tags=1, broken_tags=0, slip=0.3, mixed=0.3, unfinished=0))
     for i in range(300):
@@ -152,10 +162,10 @@ def test_careful_programmers_and_reasoners():
             assert program.removeprefix("def f(x): return ") == re.split("first |then |先|再| wait no |等等不对", rw.thinking(response))[-1]
         else:
             order, tallest = ast.literal_eval(content)
-            told = [n for pair in NAMES for n in pair]
-            said = re.split("so |所以| wait no |等等不对", rw.thinking(response))[-1].split(",")
-            assert [told.index(n) // 2 for n in said] == order
-            assert told.index(rw.extract_answer(response)) // 2 == order[0 if tallest else -1]
+            written = re.findall("(?: so |所以)([A-F>]+)(?:(?: wait no |等等不对)([A-F>]+))?", rw.thinking(response))
+            rows = [mended or row for row, mended in written]
+            assert rows[-1].split(">") == order and all(row in rows[-1] for row in rows)  # always one stretch of the whole
+            assert rw.extract_answer(response) == order[0 if tallest else -1]
 
 
 def test_simplifications_keep_the_value():

@@ -49,6 +49,10 @@ def test_numbers_are_the_same_token_everywhere(world_tokenizer):
         assert twelve in t.encode(text)
 
 
+def test_a_letter_between_chinese_characters_is_a_token_of_its_own():
+    assert regex.findall(T.PATTERN, "A比B高, é是β") == ["A", "比", "B", "高", ",", " é", "是", "β"]
+
+
 def test_training_by_hand():
     """Counts: "ab" 3 times ("ab", "abb" twice), "bb" 2: first ab, then (ab, b)."""
     t = T.train(["ab", "abb,abb"], 256 + 2 + len(T.SPECIALS))
