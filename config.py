@@ -92,7 +92,7 @@ def _convert(text: str, kind: type, key: str) -> object:
         return None
     kind = options[0]
     if typing.get_origin(kind) is tuple:
-        return tuple(text.split(","))
+        return tuple(_convert(part, typing.get_args(kind)[0], key) for part in text.split(","))
     if kind is bool and text.lower() in ("true", "false", "1", "0"):
         return text.lower() in ("true", "1")
     try:
@@ -200,4 +200,4 @@ def check(cfg: Config) -> None:
 def _get(cfg: Config, key: str) -> object:
     for part in key.split("."):
         cfg = getattr(cfg, part)
-    return ",".join(cfg) if isinstance(cfg, tuple) else cfg
+    return ",".join(map(str, cfg)) if isinstance(cfg, tuple) else cfg

@@ -508,6 +508,18 @@ class World:
 # ---------------------------------------------------------------------------------------------- benchmark files
 
 
+# What a chat model is told besides; the templates of base models say what form an answer takes.
+INSTRUCTIONS = {
+    "math": "\n\nPlease reason step by step, and put your final answer within \\boxed{}.",  # DeepSeek-R1's own
+    "countdown": "\n\nPlease reason step by step, and put the expression within \\boxed{}.",
+}
+
+
+def question(problem: Problem, chat: bool) -> str:
+    """What a model is asked: the problem, and for chat models how to answer it."""
+    return problem.prompt + (INSTRUCTIONS.get(problem.task, "") if chat else "")
+
+
 def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
     """Problems of a JSONL file; each line's fields tell its kind:
 

@@ -64,11 +64,14 @@ def slug(way: str) -> str:
     return way.replace(" + ", "-").replace(" ", "-")
 
 
-def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: bool) -> dict[str, str]:
-    """One student's models by what was done to it: base, distilled, and with_rl also RL alone, distilled + RL."""
-    shape = ModelConfig(**asdict(cfg.model) | STUDENTS[name])
+def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: bool, init: str | None = None) -> dict[str, str]:
+    """One student's models by what was done to it: base, distilled, and with_rl also RL alone, distilled + RL.
+
+    init: the folder of a student that is there already; else one of STUDENTS is pretrained.
+    """
+    shape = ModelConfig(**asdict(cfg.model) | STUDENTS.get(name, {}))
     own = replace(cfg, model=shape, sft=replace(cfg.sft, tokens=cfg.distill.tokens))
-    models = {"base": sft.pretrain(own, os.path.join(out, "base"), resume)}
+    models = {"base": init or sft.pretrain(own, os.path.join(out, "base"), resume)}
 
     def once(way: str, make) -> str:
         folder = os.path.join(out, slug(way))
@@ -82,8 +85,8 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
     return models
 
 
-def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resume: bool) -> None:
-    """The data set, the students, the table."""
+def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resume: bool, init: str | None = None) -> None:
+    """The data set, the students, the table. init: the folder of the only student, which `names` then names."""
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     if data is None:
         data = os.path.join(out, "teacher.jsonl")
@@ -99,7 +102,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         folder = os.path.join(out, name)
         print(f"--- {name}", flush=True)
         with parallel.stopwatch(out, name):
-            models = student(cfg, name, rows, folder, name == names[0], resume)
+            models = student(cfg, name, rows, folder, name == names[0], resume, init)
         with parallel.stopwatch(out, "evaluation"):
             reports = {way: train_r1.evaluate_stage(cfg, f"{name}, {way}", model, os.path.join(folder, f"eval-{slug(way)}.json")) for way, model in models.items()}
         figures[name] = evaluation.stage_figures(reports)
@@ -120,13 +123,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", help="model folder (default runs/r1/r1/model, made by train_r1.py if it is not there)")
     parser.add_argument("--data", help="a saved data set instead of a teacher")
+    parser.add_argument("--init", help="model folder that is the student, ours or Hugging Face's, instead of --students")
     parser.add_argument("--students", default=",".join(STUDENTS), help=f"comma-separated, of {', '.join(STUDENTS)} (default all); the first is also trained by RL")
     parser.add_argument("--out", default="runs/distill", help="run folder (default runs/distill)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
     with config.user_errors():
-        names = args.students.split(",")
-        if unknown := set(names) - set(STUDENTS):
+        names = [os.path.basename(os.path.normpath(args.init))] if args.init else args.students.split(",")
+        if not args.init and (unknown := set(names) - set(STUDENTS)):
             raise ValueError(f"there is no student '{unknown.pop()}'; the students are {', '.join(STUDENTS)}")
         if any(os.path.exists(os.path.join(args.out, name)) for name in names) and not args.resume:
             raise ValueError(f"'{args.out}' already holds these students: add --resume to go on with them, or name another with --out")
@@ -135,7 +139,7 @@ def main() -> None:
             if not args.data and not args.teacher and not os.path.exists(os.path.join(teacher, "config.json")):
                 print("there is no finished R1 in 'runs/r1' yet: making it first", flush=True)
                 train_r1.recipe(cfg, "runs/zero", "runs/r1", os.path.exists("runs/r1"))
-            recipe(cfg, teacher, args.data, names, args.out, args.resume)
+            recipe(cfg, teacher, args.data, names, args.out, args.resume, args.init)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)

@@ -2,6 +2,7 @@
 
     python eval.py runs/zero/model runs/base/model --k 16             # the world's held-out problems, a table of models
     python eval.py runs/zero/model --data FILE.jsonl --limit 50
+    python eval.py --rescore eval.jsonl                               # the saved responses, judged again without the model
 
 pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3]; pass@k the unbiased estimate of
 [Chen et al. 2021, 2107.03374]; cons@k the answer most samples agree on. Standard errors are over questions
@@ -9,6 +10,7 @@ pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3
 """
 
 import argparse
+import json
 import math
 import os
 from collections import Counter
@@ -19,7 +21,7 @@ from tqdm import tqdm
 import parallel
 import rewards as rw
 import tokenizer as tokenizers
-from data import REASONING, Problem, World, WorldConfig, load_jsonl
+from data import REASONING, Problem, World, WorldConfig, load_jsonl, question
 from model import GPT
 from sample import generate
 
@@ -84,7 +86,7 @@ def evaluate(model: GPT, tokenizer: tokenizers.Tokenizer, problems: list[Problem
              name: str = "evaluating") -> Report:
     """Sample cfg.k responses to every problem (all of one task) and score them."""
     per_call = max(1, cfg.rows // cfg.k)
-    prompts = [tokenizer.prompt(p.prompt) for p in problems]
+    prompts = [tokenizer.prompt(question(p, tokenizer.chat)) for p in problems]
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i]))  # like lengths together
     too_long = [i for i in order if len(prompts[i]) >= model.cfg.max_seq_len]
     order = order[: len(order) - len(too_long)]
@@ -239,16 +241,45 @@ def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
     parallel.write_json(path, more | {"reports": [{"model": name} | {k: v for k, v in asdict(r).items() if k != "samples"} for name, r in rows]})
 
 
+def save_samples(rows: list[tuple[str, Report]], sets: list[list[Problem]], path: str) -> None:
+    """Every response with its problem and its verdict, a JSON line each: what rescore() reads."""
+    lines = [{"model": name, "k": r.k, "question": asdict(problems[s["problem"]])} | s for (name, r), problems in zip(rows, sets) for s in r.samples]
+    parallel.write_lines(path, lines)
+
+
+def rescore(path: str) -> list[tuple[str, Report]]:
+    """Reports of the responses that save_samples() wrote, judged anew: no model is needed. ValueError that names a line which is not one."""
+    groups: dict[tuple, list[dict]] = {}
+    try:
+        with open(path, encoding="utf-8") as f:
+            lines = f.readlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"cannot read '{path}' ({e}): give a file of responses that eval.py wrote") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            s = json.loads(line)
+            groups.setdefault((s["model"], s["question"]["task"], s["k"]), []).append(s)
+            Problem(**s["question"]), s["problem"], s["response"], s["length"], s["finished"]  # all there?
+        except (ValueError, KeyError, TypeError) as e:
+            raise ValueError(f"{path}, line {number}: not a response that eval.py wrote ({type(e).__name__}: {e})") from None
+    rows = []
+    for (name, _, k), samples in groups.items():
+        problems = [Problem(**s["question"]) for s in samples[::k]]
+        rows.append((name, summarise(problems, score_texts(problems, [(s["problem"], s["response"], s["length"], s["finished"]) for s in samples]), k)))
+    return rows
+
+
 def main() -> None:
     import config
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", help="model folders")
+    parser.add_argument("models", nargs="*", help="model folders, ours or Hugging Face's")
+    parser.add_argument("--rescore", help="judge the responses of this file anew, instead of asking models")
     parser.add_argument("--task", action="append", help="a task of the world (repeat for several; default: those that a rule can check)")
     parser.add_argument("--data", help="a JSONL file instead of the world")
     parser.add_argument("--limit", type=int, help="only the first so many problems of it")
     parser.add_argument("--k", type=int, help="samples a problem (default 16)")
-    parser.add_argument("--out", default="eval.json", help="where the figures go (default eval.json)")
+    parser.add_argument("--out", default="eval.json", help="where the figures go (default eval.json); the responses go beside them, into eval.jsonl")
     cfg, args = config.parse(parser)
     if args.k is not None:
         cfg.eval.k = args.k
@@ -257,13 +288,15 @@ def main() -> None:
             raise ValueError("--k and --limit must be at least 1")
         if not os.path.isdir(os.path.dirname(args.out) or "."):
             raise ValueError(f"there is no folder for --out '{args.out}': create it first")
+        if bool(args.models) == bool(args.rescore):
+            raise ValueError("name one or more model folders, or a file with --rescore")
         if args.data:
             sets: dict[str, list[Problem]] = {}
             for p in load_jsonl(args.data, args.limit):
                 sets.setdefault(p.task, []).append(p)
         else:
             sets = held_out(cfg.world, cfg.eval, tuple(args.task or [t for t in cfg.world.tasks if t in REASONING]))
-        rows = []
+        rows = rescore(args.rescore) if args.rescore else []
         for folder in args.models:
             model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
             rows += [(folder, evaluate(model, tokenizer, problems, cfg.eval, cfg.seed, f"{folder}, {task}")) for task, problems in sets.items()]
@@ -273,6 +306,10 @@ def main() -> None:
                 print(f"{name}: helpfulness {100 * r.helpfulness:.1f}, harmful requests declined {100 * r.declined_harmful:.1f}%, harmless ones {100 * r.declined_harmless:.1f}%")
         save_reports(rows, args.out)
         print(f"figures: {args.out}")
+        if args.models:
+            responses = os.path.splitext(args.out)[0] + ".jsonl"
+            save_samples(rows, list(sets.values()) * len(args.models), responses)
+            print(f"responses: {responses}; judge them again: python eval.py --rescore {responses}")
 
 
 def held_out(world: WorldConfig, cfg: EvalConfig, tasks: tuple[str, ...]) -> dict[str, list[Problem]]:

@@ -88,7 +88,7 @@ def long(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     """R1-Zero with twice the steps of reinforcement learning, from the bases of `zero`, over seeds."""
     bases = [os.path.join(run_folder("zero", seed, flags), "base", "model") for seed in seeds]
     steps = 2 * (train_zero.QUICK["grpo.steps"] if flags else config.make("tiny").grpo.steps)
-    return zeros(seeds, [run_folder("long", seed, flags) for seed in seeds], [["--base", base, "--grpo.steps", str(steps), *flags] for base in bases],
+    return zeros(seeds, [run_folder("long", seed, flags) for seed in seeds], [["--init", base, "--grpo.steps", str(steps), *flags] for base in bases],
                  "long-quick" if flags else "long")
 
 

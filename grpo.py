@@ -29,7 +29,7 @@ from tqdm import tqdm
 import parallel
 import rewards as rw
 import tokenizer as tokenizers
-from data import TASKS, Problem
+from data import TASKS, Problem, question
 from model import GPT, Cache, chunked_logprobs
 from rewards import RewardConfig
 from sample import Rollout, generate
@@ -152,7 +152,7 @@ def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: T
 
 def rollout(model: GPT, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig, seed: int) -> Rollout:
     """group_size responses to each problem, the group's side by side."""
-    return generate(model, [tokenizer.prompt(p.prompt) for p in problems], num_generations=cfg.group_size,
+    return generate(model, [tokenizer.prompt(question(p, tokenizer.chat)) for p in problems], num_generations=cfg.group_size,
                     max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed)
 
 
@@ -333,7 +333,7 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
     device = parallel.device(cfg.device)
     model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
     # another base under the same name would be another run
-    settings["base"] = model.fingerprint()
+    settings["init"] = model.fingerprint()
     with parallel.Run(out, asdict(cfg) | settings, resume, stage) as run:
         optimizer = make_optimizer(model, cfg.grpo)
         ref = GPT.from_pretrained(base, device=device).requires_grad_(False) if cfg.grpo.kl_beta else None

@@ -14,17 +14,16 @@ Shapes: B rows, T new tokens, S tokens seen so far, D model width, H heads, E ex
 """
 
 import argparse
-import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute
+
+import checkpoint
 
 
 @dataclass
@@ -40,10 +39,17 @@ class ModelConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     pad_id: int = 0  # these two are set from the tokenizer
-    eos_id: int = 1
+    eos_ids: tuple[int, ...] = (1,)  # any of them ends a response
     # positions
     rope_theta: float = 10000.0
     rope_interleaved: bool = True  # pairs (2j, 2j+1) as DeepSeek; False: halves (j, j + d/2) as Llama and Qwen
+    rope_scaling: str = "default"  # how slow pairs are slowed down for a longer context: "default" (not), "llama3", "yarn"
+    rope_factor: float = 1.0  # by how much
+    rope_original: int = 0  # the context before that
+    rope_low: float = 1.0  # llama3's low_freq_factor, yarn's beta_slow
+    rope_high: float = 4.0  # llama3's high_freq_factor, yarn's beta_fast
+    rope_mscale: float = 0.0  # yarn's, of the rotated vectors, and the next of the scores; 0: not given
+    rope_mscale_all: float = 0.0
     # attention
     attention: str = "mla"  # "mla" or "gqa"
     q_lora_rank: int | None = None
@@ -70,6 +76,11 @@ class ModelConfig:
     mtp: bool = False
 
     def __post_init__(self):
+        self.eos_ids = tuple(self.eos_ids)
+        if self.rope_scaling not in ("default", "llama3", "yarn"):
+            raise ValueError(f"model.rope_scaling is '{self.rope_scaling}'; use 'default', 'llama3' or 'yarn'")
+        if self.rope_scaling != "default" and self.rope_original < 1:
+            raise ValueError(f"model.rope_scaling '{self.rope_scaling}' needs model.rope_original, the context before it")
         if self.attention not in ("mla", "gqa"):
             raise ValueError(f"model.attention is '{self.attention}'; use 'mla' or 'gqa'")
         if self.n_experts and not 0 < self.n_experts_per_token <= self.n_experts // self.n_groups * self.topk_groups:
@@ -113,11 +124,42 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
-def rope_angles(positions: Tensor, dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * theta^(-2j/dim), each [B, T, dim/2] [RoFormer, arXiv 2104.09864]."""
-    freqs = theta ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)  # [dim/2]
-    angles = positions.clamp(min=0)[..., None].float() * freqs  # [B, T, dim/2]
-    return angles.cos(), angles.sin()
+def rope_frequencies(cfg: ModelConfig, dim: int, device=None) -> Tensor:
+    """Angle a position [dim/2]: theta^(-2j/dim) [RoFormer, arXiv 2104.09864], the slow pairs slowed down for longer contexts.
+
+    Pairs that turn often within the original context stay as they are, pairs that do not complete a turn are divided by
+    the factor, and between the two there is a ramp: over turns for llama3, over pairs for YaRN [arXiv 2309.00071].
+    """
+    freqs = cfg.rope_theta ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)  # [dim/2]
+    if cfg.rope_scaling == "default":
+        return freqs
+    if cfg.rope_scaling == "llama3":
+        turns = cfg.rope_original * freqs / (2 * math.pi)  # within the original context
+        keep = (turns - cfg.rope_low) / (cfg.rope_high - cfg.rope_low)
+    else:
+        def pair(turns: float) -> float:  # that makes so many turns
+            return dim * math.log(cfg.rope_original / (turns * 2 * math.pi)) / (2 * math.log(cfg.rope_theta))
+
+        low, high = max(math.floor(pair(cfg.rope_high)), 0), min(math.ceil(pair(cfg.rope_low)), dim - 1)
+        keep = 1 - (torch.arange(dim // 2, device=device) - low) / max(high - low, 0.001)
+    keep = keep.clamp(0, 1)
+    return freqs * (keep + (1 - keep) / cfg.rope_factor)
+
+
+def yarn_magnitude(factor: float, mscale: float) -> float:
+    """By how much YaRN stretches vectors so that attention over a longer context stays as sharp."""
+    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def rope_angles(positions: Tensor, dim: int, cfg: ModelConfig) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * frequency, each [B, T, dim/2]."""
+    angles = positions.clamp(min=0)[..., None].float() * rope_frequencies(cfg, dim, positions.device)  # [B, T, dim/2]
+    cos, sin = angles.cos(), angles.sin()
+    if cfg.rope_scaling == "yarn":
+        both = cfg.rope_mscale and cfg.rope_mscale_all
+        size = yarn_magnitude(cfg.rope_factor, cfg.rope_mscale if both else 1.0) / (yarn_magnitude(cfg.rope_factor, cfg.rope_mscale_all) if both else 1.0)
+        cos, sin = cos * size, sin * size
+    return cos, sin
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
@@ -221,6 +263,8 @@ class MLA(nn.Module):
         self.n_heads, self.rank = cfg.n_heads, cfg.kv_lora_rank
         self.nope, self.rope, self.v_dim = cfg.qk_nope_head_dim, cfg.qk_rope_head_dim, cfg.v_head_dim
         self.scale = (self.nope + self.rope) ** -0.5
+        if cfg.rope_scaling == "yarn":
+            self.scale *= yarn_magnitude(cfg.rope_factor, cfg.rope_mscale_all) ** 2
         q_dim = cfg.n_heads * (self.nope + self.rope)
         if cfg.q_lora_rank is None:
             self.q_proj = nn.Linear(cfg.dim, q_dim, bias=False)
@@ -466,7 +510,7 @@ class GPT(nn.Module):
                     mask = mask & torch.ones(T, start + T, dtype=torch.bool, device=mask.device).tril(start)
         cfg = self.cfg
         rope_dim = cfg.qk_rope_head_dim if cfg.attention == "mla" else cfg.head_dim
-        cos, sin = rope_angles(positions, rope_dim, cfg.rope_theta)
+        cos, sin = rope_angles(positions, rope_dim, cfg)
         x = self.embed_tokens(tokens)  # [B, T, D]
         for block in self.layers:
             x = block(x, cos, sin, mask, cache, valid)
@@ -479,7 +523,7 @@ class GPT(nn.Module):
         """Hidden states [B, T-1, D] that predict token t+2 from the model's hidden state at t and token t+1."""
         mtp, positions = self.mtp, positions[:, 1:]
         rope_dim = self.cfg.qk_rope_head_dim if self.cfg.attention == "mla" else self.cfg.head_dim
-        cos, sin = rope_angles(positions, rope_dim, self.cfg.rope_theta)
+        cos, sin = rope_angles(positions, rope_dim, self.cfg)
         x = mtp.eh_proj(torch.cat([mtp.enorm(self.embed_tokens(tokens[:, 1:])), mtp.hnorm(hidden[:, :-1])], -1))
         return self.norm(mtp.block(x, cos, sin, None, None, positions >= 0))
 
@@ -520,95 +564,34 @@ class GPT(nn.Module):
         return sum(p.detach().double().sum().item() for p in self.parameters())
 
     def save_pretrained(self, folder: str) -> None:
-        """Write config.json and model.safetensors (Hugging Face names) to `folder`; each file is replaced whole."""
-        os.makedirs(folder, exist_ok=True)
-        tensors = {k: v.contiguous().cpu() for k, v in _to_hf(self.state_dict(), self.cfg).items()}
-        path = os.path.join(folder, "model.safetensors")
-        save_file(tensors, path + ".tmp", metadata={"format": "pt"})
-        os.replace(path + ".tmp", path)
-        path = os.path.join(folder, "config.json")
-        with open(path + ".tmp", "w") as f:
-            json.dump({"model_type": "pocket_r1"} | asdict(self.cfg), f, indent=1)
-        os.replace(path + ".tmp", path)
+        """Write config.json and safetensors to `folder`, in the layout and with the names that transformers opens (checkpoint.py)."""
+        dtype = self.embed_tokens.weight.dtype
+        checkpoint.write(folder, checkpoint.views(self.state_dict(), self.cfg), checkpoint.write_config(self.cfg, dtype))
 
     @classmethod
     def from_pretrained(cls, folder: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> "GPT":
-        """Read a folder written by save_pretrained. ValueError in one sentence if it is missing, damaged or does not fit."""
-        path = os.path.join(folder, "config.json")
-        try:
-            with open(path) as f:
-                raw = json.load(f)
-        except OSError:
-            raise ValueError(f"no model at '{folder}' (config.json not found): give a folder that holds a saved model") from None
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{path} is not valid JSON ({e}): restore it from a copy") from None
-        if not isinstance(raw, dict) or raw.pop("model_type", None) != "pocket_r1":
-            raise ValueError(f"{path} was not written by this project; only its own model folders can be opened")
-        known = {f.name for f in fields(ModelConfig)}
-        if unknown := set(raw) - known:
-            raise ValueError(f"{path} has unknown fields {sorted(unknown)}: was it written by a newer version?")
+        """Read a Hugging Face folder of one of checkpoint.FAMILIES, or one of our own; float32 unless told otherwise.
+
+        Tensor by tensor: memory never holds much more than the model. ValueError in one sentence if something is missing, damaged,
+        quantised or does not fit.
+        """
+        raw, where = checkpoint.read_config(folder, {f.name for f in fields(ModelConfig)}), checkpoint.places(folder)
+        if raw.get("tie_embeddings") is None:
+            raw["tie_embeddings"] = "lm_head.weight" not in where
         try:
             with torch.device("meta"):
                 model = cls(ModelConfig(**raw))
         except (TypeError, RuntimeError) as e:
-            raise ValueError(f"{path} does not describe a model ({e}): restore it from a copy") from None
-        path, tensors = os.path.join(folder, "model.safetensors"), {}
-        try:
-            with safe_open(path, "pt", device=str(device)) as f:
-                tensors = {k: f.get_tensor(k).to(dtype) for k in f.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError) as e:
-            raise ValueError(f"{path} is missing or damaged ({e}): restore it from a copy") from None
-        want = _to_hf(model.state_dict(), model.cfg)
-        for name in sorted(want.keys() | tensors.keys()):
-            if name not in tensors or name not in want:
-                raise ValueError(f"{path}: tensor '{name}' is {'missing' if name in want else 'not part of this model'}")
-            if tensors[name].shape != want[name].shape:
-                raise ValueError(f"{path}: tensor '{name}' is {list(tensors[name].shape)}, the config asks for {list(want[name].shape)}")
-        state = _from_hf(tensors, model.cfg)
-        model.load_state_dict(state, assign=True)
+            raise ValueError(f"{os.path.join(folder, 'config.json')} does not describe a model ({e}): restore it from a copy") from None
+        model = model.to(dtype).to_empty(device=device)
         if model.cfg.tie_embeddings:
             model.lm_head.weight = model.embed_tokens.weight
-        for moe in model.moe_layers():  # the one buffer that is not on disk
+        for moe in model.moe_layers():  # small steps are added to the bias: always float32
+            moe.gate.e_score_correction_bias = torch.zeros(model.cfg.n_experts, device=device)
             moe.counts = torch.zeros(model.cfg.n_experts, device=device)
+        with torch.no_grad():
+            checkpoint.fill(checkpoint.views(model.state_dict(), model.cfg), where, model.cfg.n_layers)
         return model
-
-
-def _to_hf(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
-    """Our names -> Hugging Face names: 'model.' in front, and the experts' stacked matrices as one tensor each, [out, in]."""
-    out = {}
-    for name, x in state.items():
-        if name == "lm_head.weight":
-            if not cfg.tie_embeddings:
-                out[name] = x
-        elif name.endswith("mlp.gate_up"):
-            for j in range(cfg.n_experts):
-                gate, up = x[j].T.chunk(2)
-                stem = f"model.{name.removesuffix('gate_up')}experts.{j}."
-                out[stem + "gate_proj.weight"], out[stem + "up_proj.weight"] = gate, up
-        elif name.endswith("mlp.down"):
-            for j in range(cfg.n_experts):
-                out[f"model.{name.removesuffix('down')}experts.{j}.down_proj.weight"] = x[j].T
-        else:
-            out["model." + name] = x
-    return out
-
-
-def _from_hf(tensors: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
-    """The inverse of _to_hf."""
-    out, stacks = {}, {}
-    for name, x in tensors.items():
-        if ".mlp.experts." in name:
-            stem, rest = name.removeprefix("model.").split("experts.")
-            j, kind, _ = rest.split(".")
-            stacks.setdefault(stem, {})[int(j), kind] = x.T
-        else:
-            out[name.removeprefix("model.")] = x
-    for stem, parts in stacks.items():
-        out[stem + "gate_up"] = torch.stack([torch.cat([parts[j, "gate_proj"], parts[j, "up_proj"]], 1) for j in range(cfg.n_experts)])
-        out[stem + "down"] = torch.stack([parts[j, "down_proj"] for j in range(cfg.n_experts)])
-    if cfg.tie_embeddings:
-        out["lm_head.weight"] = out["embed_tokens.weight"]
-    return out
 
 
 # ---------------------------------------------------------------------------------------------- the head, in chunks
@@ -630,7 +613,7 @@ def chunked_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperatur
     """
     if len(hidden) <= chunk:
         return _chunk_logprobs(hidden, weight, targets, temperature)
-    parts = [checkpoint(_chunk_logprobs, h, weight, t, temperature, use_reentrant=False)
+    parts = [recompute(_chunk_logprobs, h, weight, t, temperature, use_reentrant=False)
              for h, t in zip(hidden.split(chunk), targets.split(chunk))]
     return torch.cat(parts)
 

@@ -73,7 +73,8 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
     if longest >= context:
         raise ValueError(f"a prompt of {longest} tokens leaves no room in the model's context of {context}: shorten it")
     steps = min(max_new_tokens, context - longest)
-    device, was_training, pad_id, eos_id = model.device, model.training, model.cfg.pad_id, model.cfg.eos_id
+    device, was_training, pad_id = model.device, model.training, model.cfg.pad_id
+    ends_with = torch.tensor(model.cfg.eos_ids, device=device, dtype=torch.long)
     model.eval()
     generator = torch.Generator(device)
     if seed is None:
@@ -115,7 +116,7 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
         if on_token:
             for r, i in zip(live.tolist(), token[running].tolist()):
                 on_token(r, i)
-        ended = running & (token == eos_id)
+        ended = running & torch.isin(token, ends_with)
         finished[rows[ended]], ends[rows[ended]] = True, position[ended] + 1
         running = running & ~ended
         alive = int(running.sum())
@@ -166,25 +167,38 @@ def main() -> None:
                     print(e)
 
 
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
 def respond(model: GPT, tokenizer: tokenizers.Tokenizer, prompt: str, args: argparse.Namespace) -> None:
     """Stream one response to stdout: the thinking dim (on a terminal) and set apart, if it is wanted; then the answer."""
-    color = sys.stdout.isatty()
-    marks = {tokenizer.special.get(k): v for k, v in {
-        "<think>": ("\033[2m" if color else "") + "thinking: ", "</think>": ("\033[0m" if color else "") + "\n",
-        "<answer>": "answer: ", "</answer>": "", "<|end|>": ""}.items()}
-    utf8, opens, closes = codecs.getincrementaldecoder("utf-8")("replace"), tokenizer.special.get("<think>"), tokenizer.special.get("</think>")
-    hidden = False
+    dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    marks = dict(zip(TAGS, (dim + "thinking: ", plain + "\n", "answer: ", "")))
+    utf8, text = codecs.getincrementaldecoder("utf-8")("replace"), ""  # a character, or a tag, may come in several tokens
+    hidden = not args.thinking and tokenizer.template.rstrip().endswith("<think>")  # some templates open it themselves
+
+    def write(said: str) -> None:
+        if not hidden:
+            print(said, end="", flush=True)
 
     def show(_: int, token: int) -> None:
-        nonlocal hidden
-        if not args.thinking and token in (opens, closes):
-            hidden = token == opens
-        elif not hidden:
-            print(marks[token] if token in marks else utf8.decode(tokenizer.decode_bytes(token)), end="", flush=True)
+        nonlocal text, hidden
+        text += utf8.decode(tokenizer.decode_bytes(token)) if token not in tokenizer.hidden else ""
+        while tag := min((t for t in TAGS if t in text), key=text.find, default=None):
+            before, _, text = text.partition(tag)
+            write(before)
+            if not args.thinking and tag in TAGS[:2]:
+                hidden = tag == "<think>"
+            else:
+                write(marks[tag])
+        held = max((n for n in range(1, len(text) + 1) for t in TAGS if t.startswith(text[-n:])), default=0)
+        write(text[: len(text) - held])
+        text = text[len(text) - held :]
 
     rollout = generate(model, [tokenizer.prompt(prompt)], max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_p=args.top_p,
                        top_k=args.top_k, seed=args.seed, on_token=show)
-    print("\033[0m" if color else "", "" if rollout.finished[0] else "[cut off at --max-new-tokens or the context]", sep="")
+    write(text)
+    print(plain, "" if rollout.finished[0] else "[cut off at --max-new-tokens or the context]", sep="")
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:
 def build(cfg, tokenizer: tokenizers.Tokenizer) -> GPT:
     """A new model of cfg's shape for the tokenizer, initialised from cfg.seed."""
     torch.manual_seed(cfg.seed)
-    shape = replace(cfg.model, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, eos_id=tokenizer.eos_id)
+    shape = replace(cfg.model, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, eos_ids=(tokenizer.eos_id,))
     return GPT(shape).to(parallel.device(cfg.device))
 
 

@@ -206,12 +206,12 @@ def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluati
     return reports
 
 
-def recipe(cfg, zero_out: str, out: str, resume: bool) -> None:
-    """All that is missing, stage by stage; then the stage table on stdout and in `out`."""
-    models = {"base": os.path.join(zero_out, "base", "model"), "zero": os.path.join(zero_out, "model")}
+def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) -> None:
+    """All that is missing, stage by stage; then the stage table on stdout and in `out`. init: the base, if not Zero's own."""
+    models = {"base": init or os.path.join(zero_out, "base", "model"), "zero": os.path.join(zero_out, "model")}
     if not os.path.exists(os.path.join(models["zero"], "config.json")):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)
-        train_zero.recipe(cfg, None, zero_out, os.path.exists(zero_out), None)
+        train_zero.recipe(cfg, init, zero_out, os.path.exists(zero_out), None)
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval", "distill")} | {"zero": GPT.from_pretrained(models["zero"]).fingerprint()}
     parallel.claim(out, settings)
     for stage, make in zip(STAGES, (dev1, dev2, dev3, r1)):
@@ -255,6 +255,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zero", default="runs/zero", help="run folder of train_zero.py: the base and Zero (default runs/zero)")
+    parser.add_argument("--init", help="model folder that is the base, ours or Hugging Face's (default: the base of --zero)")
     parser.add_argument("--out", default="runs/r1", help="run folder (default runs/r1)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set this stage and the later ones aside and make them again")
@@ -266,7 +267,7 @@ def main() -> None:
                 set_aside(args.out, args.start)
             elif not args.resume and any(os.path.exists(os.path.join(args.out, s)) for s in STAGES):
                 raise ValueError(f"'{args.out}' already holds a run: add --resume to go on with it, --from STAGE to make stages again, or name another with --out")
-            recipe(cfg, args.zero, args.out, args.resume)
+            recipe(cfg, args.zero, args.out, args.resume, args.init)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)

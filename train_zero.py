@@ -3,6 +3,7 @@
     python train_zero.py                                   # laptop: pretrains the base if there is none, then RL
     python train_zero.py --quick                           # the same in a few minutes
     python train_zero.py --data FILE.jsonl                 # the same loop on a benchmark's problems
+    python train_zero.py --init FOLDER --data FILE.jsonl   # ... with a model from elsewhere
 
 No worked solution is ever shown in this stage: the model samples, rules score accuracy and format, GRPO updates. At the
 end the base and Zero are evaluated on the same held-out problems, and curves.png shows the way there.
@@ -26,7 +27,7 @@ import grpo
 import parallel
 import sft
 import tokenizer as tokenizers
-from data import Problem, World, load_jsonl
+from data import Problem, World, load_jsonl, question
 from model import GPT
 
 QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic", "world.direct": 0.4, "grpo.tasks": "arithmetic", "grpo.steps": 30, "eval.problems": 64, "eval.k": 8}
@@ -50,7 +51,7 @@ def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None 
     """GRPO on the model in folder `base`; returns the folder of the result. KeyboardInterrupt after a clean stop."""
     if dataset:
         tokenizer, context = tokenizers.load(base), GPT.from_pretrained(base).cfg.max_seq_len
-        fits = [p for p in dataset if len(tokenizer.prompt(p.prompt)) < context]
+        fits = [p for p in dataset if len(tokenizer.prompt(question(p, tokenizer.chat))) < context]
         if len(fits) < len(dataset):
             print(f"{len(dataset) - len(fits)} of {len(dataset)} problems are longer than the context of {context} tokens and are left out")
         if not fits:
@@ -107,14 +108,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="run folder (default runs/zero, with --data runs/zero-FILE)")
-    parser.add_argument("--base", help="model folder to start from (default: OUT/base, with --data runs/zero/base; pretrained if not there)")
+    parser.add_argument("--init", help="model folder to start from, ours or Hugging Face's (default: OUT/base, with --data runs/zero/base; pretrained if not there)")
     parser.add_argument("--data", help="JSONL file of problems to train on, instead of the world's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
     out = args.out or "runs/zero" + (f"-{os.path.splitext(os.path.basename(args.data))[0]}" if args.data else "")
     with config.user_errors():
         try:
-            recipe(cfg, args.base, out, args.resume, load_jsonl(args.data) if args.data else None)
+            recipe(cfg, args.init, out, args.resume, load_jsonl(args.data) if args.data else None)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)

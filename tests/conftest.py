@@ -32,7 +32,7 @@ def tiny_model(world_tokenizer):
 
     t = world_tokenizer
     model = GPT(ModelConfig(vocab_size=t.vocab_size, dim=32, n_layers=2, n_heads=2, hidden_dim=48, expert_dim=16, n_experts=4,
-                            kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, pad_id=t.pad_id, eos_id=t.eos_id))
+                            kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, pad_id=t.pad_id, eos_ids=(t.eos_id,)))
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:

@@ -90,3 +90,24 @@ def test_stage_figures_and_table_by_hand():
     table = E.stage_table(figures)
     assert "| two | 90.0 ± 0.0, 100.0 | 70.0 ± 0.0, 100.0 | 80.0 |" in table and len({line.count("|") for line in table.split("\n")}) == 1
     assert "wins" not in E.stage_table(figures, columns=E.REASONING_COLUMNS)
+
+
+def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_tokenizer, tmp_path):
+    sets = [World(0, WorldConfig()).problems(task, 4, "test") for task in ("arithmetic", "countdown", "code", "general")]
+    rows = [("m", E.evaluate(tiny_model, world_tokenizer, problems, E.EvalConfig(k=2, max_new_tokens=20))) for problems in sets]
+    path = str(tmp_path / "eval.jsonl")
+    E.save_samples(rows, sets, path)
+    again = E.rescore(path)
+    assert [name for name, _ in again] == ["m"] * 4 and [r for _, r in again] == [r for _, r in rows]
+    with open(path) as f:
+        lines = [json.loads(line) for line in f]
+    for line in lines:  # the right answer, and a wrong verdict that was saved
+        line |= {"response": f"<think>a</think><answer>{line['question']['answer']}</answer>", "correct": False}
+    with open(path, "w") as f:
+        f.write("\n".join(map(json.dumps, lines)))
+    assert [r.pass1 for _, r in E.rescore(path)] == [1.0, 1.0, 1.0, 0.0]
+    for bad in ("{}", "[", json.dumps(lines[0] | {"question": {"prompt": 1}})):
+        with open(path, "w") as f:
+            f.write(json.dumps(lines[0]) + "\n" + bad)
+        with pytest.raises(ValueError, match="line 2: not a response"):
+            E.rescore(path)

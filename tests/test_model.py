@@ -44,7 +44,7 @@ def test_rms_norm():
 def test_rope_is_a_rotation_of_complex_pairs(interleaved):
     d, theta = 8, 100.0
     x, positions = torch.randn(1, 5, 2, d), torch.tensor([[0, 1, 2, 7, 30]])
-    out = M.apply_rope(x, *M.rope_angles(positions, d, theta), interleaved)
+    out = M.apply_rope(x, *M.rope_angles(positions, d, ModelConfig(rope_theta=theta)), interleaved)
     for t in range(5):
         for j in range(d // 2):
             a, b = (2 * j, 2 * j + 1) if interleaved else (j, j + d // 2)
@@ -58,8 +58,8 @@ def test_rope_scores_depend_on_distance_only():
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(i, j):
-        a = M.apply_rope(q, *M.rope_angles(torch.tensor([[i]]), 8, 1e4), True)
-        return (a * M.apply_rope(k, *M.rope_angles(torch.tensor([[j]]), 8, 1e4), True)).sum()
+        a = M.apply_rope(q, *M.rope_angles(torch.tensor([[i]]), 8, ModelConfig()), True)
+        return (a * M.apply_rope(k, *M.rope_angles(torch.tensor([[j]]), 8, ModelConfig()), True)).sum()
 
     torch.testing.assert_close(score(3, 1), score(40, 38), atol=1e-5, rtol=0)
 
@@ -84,7 +84,7 @@ def test_mla_against_one_head_at_a_time():
     cfg = ModelConfig(**MLA_SMALL, q_lora_rank=9)
     net = MLA(cfg, 0).double()
     T, x = 5, torch.randn(1, 5, cfg.dim, dtype=torch.float64)
-    cos, sin = (y.double() for y in M.rope_angles(torch.arange(T)[None], 4, cfg.rope_theta))
+    cos, sin = (y.double() for y in M.rope_angles(torch.arange(T)[None], 4, cfg))
     out = net(x, cos, sin, None, None)
 
     def rms(y):
@@ -306,7 +306,7 @@ def test_bad_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         GPT.from_pretrained(str(tmp_path))
     make(**(MLA_SMALL | dict(hidden_dim=40))).save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace('"hidden_dim": 40', '"hidden_dim": 32'))
+    (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace('"intermediate_size": 40', '"intermediate_size": 32'))
     with pytest.raises(ValueError, match=r"layers.0.mlp.down_proj.weight.*\[24, 40\].*\[24, 32\]"):
         GPT.from_pretrained(str(tmp_path))
     (tmp_path / "config.json").write_text("{")

@@ -73,11 +73,11 @@ def test_reflection_words():
 
 def test_score_and_weights():
     p = Problem("3+4?", "7", "arithmetic")
-    assert score(p, GOOD, RewardConfig()) == {"accuracy": 1.0, "format": 1.0, "language": 1.0, "total": 3.0}
+    assert score(p, GOOD, RewardConfig(format=2.0)) == {"accuracy": 1.0, "format": 1.0, "language": 1.0, "total": 3.0}
     assert score(p, "The answer is 7.", RewardConfig()) == {"accuracy": 1.0, "format": 0.0, "language": 1.0, "total": 1.0}
     assert score(p, GOOD.replace("7", "8"), RewardConfig(format=0.5))["total"] == 0.5
     c = Problem("", "", "countdown", tests={"numbers": [3, 4], "target": 7})
-    assert score(c, "<think>3+4</think><answer>4+3</answer>", RewardConfig())["total"] == 3.0
+    assert score(c, "<think>3+4</think><answer>4+3</answer>", RewardConfig(format=2.0))["total"] == 3.0
 
 
 def test_any_text_gets_a_score():
@@ -145,4 +145,4 @@ def test_harm_is_to_be_declined():
 
 def test_a_general_request_has_no_accuracy():
     p = World(0, WorldConfig()).problem("general", 0)
-    assert score(p, f"<think>x</think><answer>{p.answer}</answer>", RewardConfig(language=1.0)) == {"format": 1.0, "language": 1.0, "total": 3.0}
+    assert score(p, f"<think>x</think><answer>{p.answer}</answer>", RewardConfig(format=2.0, language=1.0)) == {"format": 1.0, "language": 1.0, "total": 3.0}

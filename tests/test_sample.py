@@ -15,7 +15,7 @@ def greedy_by_recomputation(model, prompt, steps):
     row = list(prompt)
     for _ in range(steps):
         row.append(model(torch.tensor([row]))[0, -1].argmax().item())
-        if row[-1] == model.cfg.eos_id:
+        if row[-1] in model.cfg.eos_ids:
             break
     return row
 
@@ -26,7 +26,7 @@ def test_greedy_equals_recomputation(tiny_model):
     for i, prompt in enumerate(PROMPTS):
         row = greedy_by_recomputation(tiny_model, prompt, 12)
         assert out.tokens[i, : out.lengths[i]].tolist() == row
-        assert out.finished[i].item() == (row[-1] == tiny_model.cfg.eos_id)
+        assert out.finished[i].item() == (row[-1] in tiny_model.cfg.eos_ids)
 
 
 def test_sampler_and_trainer_agree_on_log_probabilities(tiny_model):
@@ -41,7 +41,7 @@ def test_sampler_and_trainer_agree_on_log_probabilities(tiny_model):
 
 
 def test_layout_of_a_rollout(tiny_model):
-    tiny_model.cfg.eos_id = 5
+    tiny_model.cfg.eos_ids = (5,)
     with torch.no_grad():  # make the end token likely, so that rows end at different times
         tiny_model.embed_tokens.weight[5] *= 3
     out = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=30, seed=0)
@@ -65,14 +65,15 @@ def test_a_seed_fixes_the_responses(tiny_model):
 
 def test_rows_that_leave_the_batch_do_not_change_the_others(tiny_model):
     """With an end token nobody can leave early; with one that ends most rows, the rest must go on as they were."""
-    tiny_model.cfg.eos_id = -1
+    tiny_model.cfg.eos_ids = ()
     whole = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=25, temperature=0.3, seed=0)
     drawn = [whole.tokens[i, n : n + 25].tolist() for i, n in enumerate(whole.prompt_lengths.tolist())]
-    tiny_model.cfg.eos_id = statistics.mode(token for row in drawn for token in set(row))
+    tiny_model.cfg.eos_ids = (statistics.mode(token for row in drawn for token in set(row)),)
     out = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=25, temperature=0.3, seed=0)
     assert 5 < out.finished.sum() < 48
     for i, row in enumerate(drawn):
-        end = row.index(tiny_model.cfg.eos_id) + 1 if tiny_model.cfg.eos_id in row else 25
+        (last,) = tiny_model.cfg.eos_ids
+        end = row.index(last) + 1 if last in row else 25
         assert out.tokens[i, out.prompt_lengths[i] : out.lengths[i]].tolist() == row[:end]
 
 

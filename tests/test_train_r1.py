@@ -53,7 +53,7 @@ def test_the_readable_form_keeps_thinking_and_answer():
     for task in REASONING:
         for p in world.problems(task, 20):
             text = train_r1.readable(p, f"<think>x</think><answer>{p.answer}</answer>")
-            assert rw.score(p, text, rw.RewardConfig())["total"] == 3.0 and train_r1.readable(p, text) == text
+            assert rw.score(p, text, rw.RewardConfig(format=2.0))["total"] == 3.0 and train_r1.readable(p, text) == text
 
 
 def test_harvest_counts_and_caps(tmp_path, monkeypatch, capsys):

@@ -94,7 +94,7 @@ def test_zero_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch, 
 def test_killed_and_resumed_is_bit_identical(base, tmp_path):
     """kill -9 in the middle of a run of the script itself: the steps since the last checkpoint are done again."""
     straight = train_zero.train(small(), base, str(tmp_path / "a"), False)
-    command = [sys.executable, "train_zero.py", "--base", base, "--out", str(tmp_path / "b"), *FLAGS]
+    command = [sys.executable, "train_zero.py", "--init", base, "--out", str(tmp_path / "b"), *FLAGS]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not os.path.exists(tmp_path / "b" / "checkpoint" / "zero.pt"):
@@ -144,7 +144,7 @@ def test_other_data_or_another_base_is_another_run(base, tmp_path):
     with pytest.raises(ValueError, match="--data"):
         train_zero.train(small(grpo__steps=2), base, str(tmp_path / "a"), True, data[:1])
     other = sft.pretrain(small(seed=1), str(tmp_path / "other"), False)
-    with pytest.raises(ValueError, match="--base"):
+    with pytest.raises(ValueError, match="--init"):
         train_zero.train(small(grpo__steps=2), other, str(tmp_path / "a"), True, data)
     with pytest.raises(ValueError, match="context of 1024"):
         train_zero.train(small(), base, str(tmp_path / "c"), False, [Problem("x " * 3000, "1", "math")])
@@ -173,7 +173,7 @@ def test_each_step_takes_its_own_problems():
 
 
 @pytest.mark.parametrize("argv,message", [
-    (("train_zero", "--base", "nowhere", "--out", "OUT"), "no model at 'nowhere'"), (("train_zero", "--data", "none.jsonl"), "cannot read 'none.jsonl'"),
+    (("train_zero", "--init", "nowhere", "--out", "OUT"), "no model at 'nowhere'"), (("train_zero", "--data", "none.jsonl"), "cannot read 'none.jsonl'"),
     (("eval", "nowhere"), "no model at 'nowhere'"), (("sample", "nowhere", "hi"), "no model at 'nowhere'"), (("sample", "BASE", " "), "prompt is empty"),
     (("sample", "BASE", "Tom " * 3000), "leaves no room"), (("grpo", "nowhere"), "no model at"), (("sft", "--init", "BASE"), "needs both"),
     (("eval", "BASE", "--task", "chess"), "chess"), (("train_zero", "--device", "tpu", "--out", "OUT"), "--device is 'tpu'")])

@@ -1,0 +1,163 @@
+"""Model folders: golden models of every family, what we write, and what is wrong with a folder."""
+
+import json
+import math
+import os
+import shutil
+
+import pytest
+import torch
+from families import CASES, HERE
+from safetensors.torch import load_file, save_file
+
+import checkpoint
+import model as M
+from model import GPT, ModelConfig
+from sample import generate
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_models_of_every_family_say_what_transformers_says(name):
+    folder = os.path.join(HERE, name)
+    net, golden = GPT.from_pretrained(folder).eval(), load_file(os.path.join(folder, "expected.safetensors"))
+    with torch.no_grad():
+        logits = net(golden["tokens"])[:, -20:]
+    assert (logits - golden["logits"]).abs().max() < 1e-4 and golden["logits"].abs().max() > 1
+    net.cfg.eos_ids = ()
+    out = generate(net, golden["tokens"].tolist(), max_new_tokens=20, temperature=0)
+    assert torch.equal(out.tokens, golden["greedy"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_read_is_written_as_it_was(name, tmp_path):
+    folder = os.path.join(HERE, name)
+    net = GPT.from_pretrained(folder)
+    net.save_pretrained(str(tmp_path))
+    ours, theirs = load_file(tmp_path / "model.safetensors"), load_file(os.path.join(folder, "model.safetensors"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k].float()) for k in ours)
+    assert GPT.from_pretrained(str(tmp_path)).cfg == net.cfg
+    with open(os.path.join(folder, "config.json")) as f:
+        family = json.load(f)["model_type"]
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == family
+
+
+@pytest.mark.parametrize("changes,family", [
+    (dict(), "deepseek_v3"), (dict(mtp=True), "pocket_r1"), (dict(attention="gqa"), "pocket_r1"), (dict(n_shared_experts=0), "pocket_r1"),
+    (dict(attention="gqa", n_experts=0, rope_interleaved=False), "llama"), (dict(attention="gqa", n_experts=0), "pocket_r1"),
+    (dict(attention="gqa", n_experts=0, rope_interleaved=False, qkv_bias=True), "qwen2"),
+    (dict(attention="gqa", n_experts=0, rope_interleaved=False, qk_norm=True), "qwen3"),
+    (dict(rope_scaling="llama3", rope_factor=8.0, rope_original=64, eos_ids=(1, 7)), "deepseek_v3")])
+def test_every_shape_of_ours_comes_back(changes, family, tmp_path):
+    torch.manual_seed(0)
+    net = GPT(ModelConfig(**dict(vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=24, expert_dim=8, max_seq_len=64) | changes)).eval()
+    net.save_pretrained(str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == family
+    again = GPT.from_pretrained(str(tmp_path)).eval()
+    tokens = torch.randint(0, 50, (1, 9))
+    assert torch.equal(net(tokens), again(tokens)) and again.cfg.eos_ids == net.cfg.eos_ids and again.cfg.max_seq_len == 64
+
+
+def test_llama3_frequencies_against_the_published_rule():
+    """Llama 3.1's rule: by wavelength, three cases (long, short, between)."""
+    cfg = ModelConfig(rope_theta=5e5, rope_scaling="llama3", rope_factor=8.0, rope_original=8192, rope_low=1.0, rope_high=4.0)
+    for j, ours in enumerate(M.rope_frequencies(cfg, 128).tolist()):
+        freq = 5e5 ** (-2 * j / 128)
+        wavelength = 2 * math.pi / freq
+        smooth = (8192 / wavelength - 1.0) / (4.0 - 1.0)
+        expected = freq / 8 if wavelength > 8192 / 1.0 else freq if wavelength < 8192 / 4.0 else (1 - smooth) * freq / 8 + smooth * freq
+        assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_yarn_leaves_fast_pairs_and_slows_slow_ones():
+    cfg = ModelConfig(rope_scaling="yarn", rope_factor=40.0, rope_original=4096, rope_low=1.0, rope_high=32.0, rope_mscale=1.0, rope_mscale_all=1.0)
+    plain, yarn = M.rope_frequencies(ModelConfig(), 64), M.rope_frequencies(cfg, 64)
+    turns = 4096 * plain / (2 * math.pi)
+    assert torch.equal(yarn[turns > 60], plain[turns > 60]) and torch.allclose(yarn[turns < 0.5], plain[turns < 0.5] / 40)
+    assert M.yarn_magnitude(40.0, 1.0) == pytest.approx(1.3689, abs=1e-4)  # DeepSeek-V3's
+    cos, _ = M.rope_angles(torch.zeros(1, 1), 64, cfg)
+    assert cos[0, 0, 0] == 1.0  # both mscale alike: only the scores are stretched
+
+
+def copy(name, tmp_path, **config):
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(os.path.join(HERE, name), folder)
+    raw = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in raw.items() if v != "absent"}))
+    return str(folder), load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("config,message", [
+    (dict(model_type="gpt2"), "models of type 'gpt2' cannot be opened; the types are llama, qwen2"), (dict(hidden_size="absent"), "has no 'hidden_size'"),
+    (dict(hidden_act="gelu"), "hidden_act is 'gelu'; only 'silu'"), (dict(attention_bias=True), "attention_bias is True"),
+    (dict(rope_parameters=dict(rope_type="dynamic", rope_theta=1e4)), "rope scaling 'dynamic'"), (dict(rope_parameters=dict(rope_type="default")), "no 'rope_theta'"),
+    (dict(quantization_config=dict(quant_method="fp8")), r"quantised \(fp8\): convert"), (dict(layer_types=["sliding_attention"]), "layer_types"),
+    (dict(hidden_size="wide"), "does not describe a model"), (dict(n_group=3), "not a multiple")])
+def test_configs_that_cannot_be_opened_are_named(config, message, tmp_path):
+    folder, _ = copy("deepseek-v3", tmp_path, **config)
+    with pytest.raises(ValueError, match=message):
+        GPT.from_pretrained(folder)
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path):
+    def broken(message, change):
+        folder, tensors = copy("qwen2", tmp_path)
+        change(tensors)
+        save_file(tensors, os.path.join(folder, "model.safetensors"))
+        with pytest.raises(ValueError, match=message):
+            GPT.from_pretrained(folder)
+
+    name = "model.layers.1.self_attn.k_proj.bias"
+    broken(f"'{name}' is missing", lambda t: t.pop(name))
+    broken("'model.layers.1.mlp.extra.weight' is not part", lambda t: t.update({"model.layers.1.mlp.extra.weight": torch.ones(1)}))
+    broken(rf"'{name}' is \[8, 1\], the config asks for \[8\]", lambda t: t.update({name: t[name][:, None]}))
+    broken(f"'{name}' is F8_E4M3: convert", lambda t: t.update({name: t[name].to(torch.float8_e4m3fn)}))
+
+
+def test_what_other_files_may_hold_besides(tmp_path):
+    """A prediction layer behind the last one, old rotary buffers; a tied head that is saved; an untied config that does not say so."""
+    folder, tensors = copy("deepseek-v3-plain", tmp_path, tie_word_embeddings="absent")
+    tensors |= {"model.layers.2.eh_proj.weight": torch.ones(2, 2), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
+    save_file(tensors, os.path.join(folder, "model.safetensors"))
+    golden = load_file(os.path.join(folder, "expected.safetensors"))
+    net = GPT.from_pretrained(folder).eval()
+    assert not net.cfg.tie_embeddings and torch.allclose(net(golden["tokens"])[:, -20:], golden["logits"], atol=1e-4)
+    folder, tensors = copy("llama", tmp_path)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, os.path.join(folder, "model.safetensors"))
+    assert GPT.from_pretrained(folder).cfg.tie_embeddings
+
+
+def test_older_spelling_of_rope_and_several_ends(tmp_path):
+    rope = dict(type="yarn", factor=40.0, original_max_position_embeddings=32, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0)
+    folder, _ = copy("deepseek-v3", tmp_path, rope_parameters="absent", rope_theta=10000.0, rope_scaling=rope, eos_token_id=[39, 38])
+    cfg = GPT.from_pretrained(folder).cfg
+    assert cfg == ModelConfig(**(GPT.from_pretrained(os.path.join(HERE, "deepseek-v3")).cfg.__dict__ | dict(eos_ids=(39, 38))))
+    with open(os.path.join(folder, "generation_config.json"), "w") as f:
+        json.dump({"eos_token_id": [7]}, f)
+    assert GPT.from_pretrained(folder).cfg.eos_ids == (7,)
+
+
+def test_shards(tmp_path, monkeypatch):
+    net = GPT.from_pretrained(os.path.join(HERE, "deepseek-v3"))
+    net.save_pretrained(str(tmp_path))
+    whole = load_file(tmp_path / "model.safetensors")
+    monkeypatch.setattr(checkpoint, "SHARD", 8000)
+    net.save_pretrained(str(tmp_path))
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    files = set(index["weight_map"].values())
+    assert len(files) > 2 and not (tmp_path / "model.safetensors").exists() and index["metadata"]["total_size"] == sum(x.nbytes for x in whole.values())
+    assert all((tmp_path / f).stat().st_size < 12000 for f in files) and index["weight_map"].keys() == whole.keys()
+    again = GPT.from_pretrained(str(tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), net.parameters()))
+    (tmp_path / sorted(files)[1]).unlink()
+    with pytest.raises(ValueError, match=r"model-00002-of-.* is missing or damaged"):
+        GPT.from_pretrained(str(tmp_path))
+    monkeypatch.undo()
+    net.save_pretrained(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+
+
+def test_half_precision_keeps_the_balancing_bias_exact():
+    net = GPT.from_pretrained(os.path.join(HERE, "deepseek-v3"), dtype=torch.bfloat16)
+    gate = net.layers[1].mlp.gate
+    assert gate.weight.dtype == torch.bfloat16 and gate.e_score_correction_bias.dtype == torch.float32
