@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import parallel
+
 SHARD = 4 * 2**30  # bytes of one safetensors file, at most
 
 _COMMON = {"vocab_size": "vocab_size", "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
@@ -251,14 +253,8 @@ def write(folder: str, tensors: dict[str, Tensor], config: dict) -> None:
         os.replace(path + ".tmp", path)
     if len(shards) > 1:
         total = sum(x.nbytes for x in tensors.values())
-        write_json(index, {"metadata": {"total_size": total}, "weight_map": {n: f for f, names in zip(files, shards) for n in names}})
+        parallel.write_json(index, {"metadata": {"total_size": total}, "weight_map": {n: f for f, names in zip(files, shards) for n in names}})
     for old in os.listdir(folder):  # of an earlier model in this folder that had other shards
         if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", old) and old not in (*files, os.path.basename(index) if len(shards) > 1 else ""):
             os.remove(os.path.join(folder, old))
-    write_json(os.path.join(folder, "config.json"), config)
-
-
-def write_json(path: str, content: dict) -> None:
-    with open(path + ".tmp", "w", encoding="utf-8") as f:
-        json.dump(content, f, indent=1, ensure_ascii=False)
-    os.replace(path + ".tmp", path)
+    parallel.write_json(os.path.join(folder, "config.json"), config)

@@ -10,7 +10,6 @@ pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3
 """
 
 import argparse
-import json
 import math
 import os
 from collections import Counter
@@ -248,24 +247,20 @@ def save_samples(rows: list[tuple[str, Report]], sets: list[list[Problem]], path
 
 
 def rescore(path: str) -> list[tuple[str, Report]]:
-    """Reports of the responses that save_samples() wrote, judged anew: no model is needed. ValueError that names a line which is not one."""
-    groups: dict[tuple, list[dict]] = {}
-    try:
-        with open(path, encoding="utf-8") as f:
-            lines = f.readlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"cannot read '{path}' ({e}): give a file of responses that eval.py wrote") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            s = json.loads(line)
-            groups.setdefault((s["model"], s["question"]["task"], s["k"]), []).append(s)
-            Problem(**s["question"]), s["problem"], s["response"], s["length"], s["finished"]  # all there?
-        except (ValueError, KeyError, TypeError) as e:
-            raise ValueError(f"{path}, line {number}: not a response that eval.py wrote ({type(e).__name__}: {e})") from None
+    """Reports of the responses that save_samples() wrote, judged anew: no model is needed. ValueError if the file is of another kind or cut short."""
+    groups: dict[tuple, list[tuple[Problem, tuple]]] = {}
+
+    def parse(s: dict) -> None:
+        drawn = s["problem"], s["response"], s["length"], s["finished"]
+        groups.setdefault((s["model"], s["question"]["task"], s["k"]), []).append((Problem(**s["question"]), drawn))
+
+    parallel.read_lines(path, "a response that eval.py wrote", parse)
     rows = []
-    for (name, _, k), samples in groups.items():
-        problems = [Problem(**s["question"]) for s in samples[::k]]
-        rows.append((name, summarise(problems, score_texts(problems, [(s["problem"], s["response"], s["length"], s["finished"]) for s in samples]), k)))
+    for (name, task, k), samples in groups.items():
+        if len(samples) % k:
+            raise ValueError(f"{path}: {len(samples)} responses of {name} to '{task}' are not {k} a problem: restore the file from a copy")
+        problems = [problem for problem, _ in samples[::k]]
+        rows.append((name, summarise(problems, score_texts(problems, [drawn for _, drawn in samples]), k)))
     return rows
 
 
@@ -290,11 +285,11 @@ def main() -> None:
             raise ValueError(f"there is no folder for --out '{args.out}': create it first")
         if bool(args.models) == bool(args.rescore):
             raise ValueError("name one or more model folders, or a file with --rescore")
+        sets: dict[str, list[Problem]] = {}
         if args.data:
-            sets: dict[str, list[Problem]] = {}
             for p in load_jsonl(args.data, args.limit):
                 sets.setdefault(p.task, []).append(p)
-        else:
+        elif args.models:
             sets = held_out(cfg.world, cfg.eval, tuple(args.task or [t for t in cfg.world.tasks if t in REASONING]))
         rows = rescore(args.rescore) if args.rescore else []
         for folder in args.models:

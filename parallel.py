@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -135,6 +135,25 @@ def write_lines(path: str, rows: list[dict]) -> None:
     with open(path + ".tmp", "w", encoding="utf-8") as f:
         f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     os.replace(path + ".tmp", path)
+
+
+def read_lines(path: str, what: str, parse: Callable[[object], object]) -> list:
+    """parse(value) of each line of a JSONL file. ValueError that names the file, or the first line that is not `what`: one that is not
+    JSON, or in which parse misses something (KeyError, TypeError, ValueError)."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            lines = f.readlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"cannot read '{path}' ({e}): give the path of a JSONL file") from None
+    out = []
+    for number, line in enumerate(lines, 1):
+        try:
+            out.append(parse(json.loads(line)))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(f"{path}, line {number}: not {what}: mend or remove it") from None
+    if not out:
+        raise ValueError(f"'{path}' holds no examples")
+    return out
 
 
 def finished(folder: str, settings: dict) -> str | None:

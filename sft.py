@@ -10,7 +10,6 @@ two thirds of its accuracy at 4M tokens (results/log.md).
 """
 
 import argparse
-import json
 import os
 import random
 import time
@@ -279,23 +278,13 @@ def run_steps(model: torch.nn.Module, optimizers: list, steps: list, one: Callab
 
 def read_rows(path: str) -> list[dict]:
     """Lines {"prompt", "response"} of a JSONL file. ValueError that names a line which is not one."""
-    rows = []
-    try:
-        with open(path, encoding="utf-8") as f:
-            lines = f.readlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"cannot read '{path}' ({e}): give the path of a JSONL file") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-            texts = [rows[-1]["prompt"], rows[-1]["response"]]
-        except (json.JSONDecodeError, RecursionError, KeyError, TypeError):
-            texts = [None]
-        if not all(isinstance(t, str) for t in texts):
-            raise ValueError(f"{path}, line {number}: not an object with the texts 'prompt' and 'response': mend or remove it")
-    if not rows:
-        raise ValueError(f"'{path}' holds no examples")
-    return rows
+
+    def parse(row: dict) -> dict:
+        if not isinstance(row["prompt"], str) or not isinstance(row["response"], str):
+            raise TypeError
+        return row
+
+    return parallel.read_lines(path, "an object with the texts 'prompt' and 'response'", parse)
 
 
 def to_examples(rows: list[dict], tokenizer: tokenizers.Tokenizer, context: int, where: str) -> list[Example]:

@@ -213,9 +213,9 @@ def _ranks(model: dict, special: set[str]) -> tuple[dict[bytes, int], list[int] 
 
 def _patterns(pre: dict | None) -> list[str]:
     """The patterns of a pre_tokenizer. ValueError for a kind that is none."""
-    kind = (pre or {}).get("type")
     if pre is None:
         return []
+    kind = pre["type"]
     if kind == "Sequence":
         return [p for part in pre["pretokenizers"] for p in _patterns(part)]
     if kind == "Split" and pre["behavior"] == "Isolated" and not pre["invert"]:

@@ -212,7 +212,8 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) 
     if not os.path.exists(os.path.join(models["zero"], "config.json")):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)
         train_zero.recipe(cfg, init, zero_out, os.path.exists(zero_out), None)
-    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval", "distill")} | {"zero": GPT.from_pretrained(models["zero"]).fingerprint()}
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval", "distill")}
+    settings |= {"init": GPT.from_pretrained(models["base"]).fingerprint(), "zero": GPT.from_pretrained(models["zero"]).fingerprint()}
     parallel.claim(out, settings)
     for stage, make in zip(STAGES, (dev1, dev2, dev3, r1)):
         folder = os.path.join(out, stage)

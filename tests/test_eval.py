@@ -111,3 +111,8 @@ def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_to
             f.write(json.dumps(lines[0]) + "\n" + bad)
         with pytest.raises(ValueError, match="line 2: not a response"):
             E.rescore(path)
+    for text, message in (("", "holds no examples"), (json.dumps(lines[0]), r"1 responses of m to 'arithmetic' are not 2 a problem")):
+        with open(path, "w") as f:
+            f.write(text)
+        with pytest.raises(ValueError, match=message):
+            E.rescore(path)
