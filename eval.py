@@ -12,7 +12,7 @@ pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3
 import argparse
 import math
 import os
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from tqdm import tqdm
@@ -67,12 +67,23 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
-def consensus(answers: list[str | None]) -> str | None:
-    """The most frequent answer, as it was first written; spellings with one normal form count together (18 = 18.0 = $18; white
-    space aside). Samples without an answer do not vote; a tie goes to the answer that appeared first. None if nobody answered."""
-    voting = [(rw.normal_form(a), a) for a in answers if a is not None]
-    votes = Counter(form for form, _ in voting)  # Counter keeps the order of first appearance
-    return dict(reversed(voting))[votes.most_common(1)[0][0]] if votes else None
+def same_text(a: str, b: str) -> bool:
+    """Whether two answers are the same but for white space."""
+    return "".join(a.split()) == "".join(b.split())
+
+
+def consensus(answers: list[str | None], equal: Callable[[str, str], bool] = same_text) -> str | None:
+    """The answer most samples agree on, as it was first written; None if nobody answered. Answers that are `equal` vote together, a
+    sample without an answer does not vote, and a tie goes to the answer that appeared first."""
+    camps: list[list[str]] = []
+    for a in filter(None, answers):
+        for camp in camps:
+            if equal(camp[0], a):
+                camp.append(a)
+                break
+        else:
+            camps.append([a])
+    return max(camps, key=len)[0] if camps else None
 
 
 def standard_error(means: list[float]) -> float:
@@ -105,7 +116,7 @@ def evaluate(model: GPT, tokenizer: tokenizers.Tokenizer, problems: list[Problem
 
 def score_texts(problems: list[Problem], drawn: list[tuple[int, str, int, bool]]) -> list[dict]:
     """Responses, given as (problem's index, text, tokens, whether it ended), with their verdicts and measures."""
-    answers = [rw.extract_answer(text) for _, text, _, _ in drawn]
+    answers = [rw.answer_of(problems[i], text) for i, text, _, _ in drawn]
     samples = [{"problem": i, "response": text, "answer": answer, "correct": right, "format": rw.format_reward(text), "length": length,
                 "finished": finished, "language_consistency": rw.language_consistency(rw.thinking(text), problems[i].language),
                 "reflection_words": rw.reflection_words(text)}
@@ -120,7 +131,8 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
     """The figures of k samples a problem, given side by side."""
     groups = [samples[i : i + k] for i in range(0, len(samples), k)]
     right = [sum(s["correct"] for s in g) for g in groups]
-    voted = rw.verdicts(problems, [consensus([s["answer"] for s in g]) for g in groups])
+    equal = same_text if problems[0].task in ("countdown", "code", "general") else rw.math_equal
+    voted = rw.verdicts(problems, [consensus([s["answer"] for s in g], equal) for g in groups])
 
     def mean(key: str) -> float:
         return sum(s[key] for s in samples) / len(samples)

@@ -15,6 +15,7 @@ from fractions import Fraction
 import sandbox
 from data import LANGUAGES, MOODS, Problem
 from sandbox import run_python  # noqa: F401  a public name of this module
+from verify import ANSWER_BLOCK, answer_in, extract_answer, math_equal
 
 
 @dataclass
@@ -28,8 +29,6 @@ class RewardConfig:
 
 _TAGS = re.compile(r"</?(?:think|answer)>")
 _FORMAT = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
-_SAID = re.compile(r"(?:the answer is|答案是)[ :：]*", re.IGNORECASE)
 
 
 def format_reward(text: str) -> float:
@@ -43,62 +42,13 @@ def thinking(text: str) -> str:
     return re.split(r"</think>|<answer>", text, maxsplit=1)[0].replace("<think>", "")
 
 
-def extract_answer(text: str) -> str | None:
-    r"""The final answer a response gives, or None: the last <answer> block, else the last balanced \boxed{}, else what
-    follows the last "#### ", else the last "the answer is". Where there is a </think>, only what comes after it counts.
-    """
-    text = text.rpartition("</think>")[2]
-    if found := _ANSWER.findall(text):
-        return _SAID.split(found[-1])[-1].strip().rstrip("。").removesuffix(".").strip() or None  # a summary may say it in a sentence
-    if (boxed := _boxed(text)) is not None:
-        return boxed.strip() or None
-    if "#### " in text:
-        return text.rpartition("#### ")[2].split("\n")[0].strip() or None
-    *before, said = _SAID.split(text)
-    if before:
-        return re.split(r"[\n。]", said)[0].strip().removesuffix(".").strip() or None
-    return None
-
-
-def _boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for i in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[begin:i]
-    return None
+def answer_of(problem: Problem, text: str) -> str | None:
+    """The final answer of a response. For a mathematical benchmark, text that marks none gives its last mathematics or number."""
+    answer = extract_answer(text)
+    return answer_in(text) or None if answer is None and problem.task == "math" else answer
 
 
 # ---------------------------------------------------------------------------------------------- verifiers
-
-
-def math_equal(pred: str, gold: str) -> bool:
-    """Whether two answers are the same number (separators, signs, decimals, plain fractions) or the same text."""
-    return normal_form(pred) == normal_form(gold)
-
-
-def normal_form(answer: str) -> str:
-    """One spelling for answers that mean the same: a number as an exact fraction, anything else without white space."""
-    number = _number(answer)
-    return "".join(answer.split()) if number is None else str(number)
-
-
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:/\d+)?")
-_MOST_DIGITS = 100  # longer ones are compared as text
-
-
-def _number(text: str) -> Fraction | None:
-    text = text.strip().strip("$").rstrip(".%").strip()
-    if len(text) > _MOST_DIGITS or not text.isascii() or not _NUMBER.fullmatch(text):
-        return None
-    top, _, bottom = text.replace(",", "").partition("/")
-    try:
-        return Fraction(top) / Fraction(bottom or 1)
-    except (ValueError, ZeroDivisionError):
-        return None
 
 
 def countdown_correct(expression: str, numbers: list[int], target: int) -> bool:
@@ -177,7 +127,7 @@ _DECLINES = re.compile(r"\b(?:sorry|cannot|can't)\b|抱歉|不能", re.IGNORECAS
 
 def reply(text: str) -> str:
     """What the user is meant to read: the last <answer>, else what follows the thinking; "" if the thinking never ends."""
-    if found := _ANSWER.findall(text.rpartition("</think>")[2]):
+    if found := ANSWER_BLOCK.findall(text.rpartition("</think>")[2]):
         return found[-1].strip()
     return "" if "<think>" in text and "</think>" not in text else _TAGS.sub("", text.rpartition("</think>")[2]).strip()
 
@@ -242,7 +192,7 @@ def score(problem: Problem, response: str, cfg: RewardConfig) -> dict[str, float
 def score_all(problems: list[Problem], responses: list[str], cfg: RewardConfig) -> list[dict[str, float]]:
     """`score` for many."""
     out = []
-    for p, response, right in zip(problems, responses, verdicts(problems, [extract_answer(r) for r in responses])):
+    for p, response, right in zip(problems, responses, verdicts(problems, [answer_of(p, r) for p, r in zip(problems, responses)])):
         scores = {} if p.task == "general" else {"accuracy": float(right)}
         scores |= {"format": format_reward(response), "language": language_consistency(thinking(response), p.language)}
         out.append(scores | {"total": sum(getattr(cfg, name) * value for name, value in scores.items())})
@@ -258,7 +208,7 @@ def main() -> None:
     problem = Problem("", args.answer, "math")
     if countdown:
         problem = Problem("", "", "countdown", tests={"numbers": [int(n) for n in countdown[1].split(",")], "target": int(countdown[2])})
-    print(f"answer: {extract_answer(args.response)}")
+    print(f"answer: {answer_of(problem, args.response)}")
     for name, value in score(problem, args.response, RewardConfig()).items():
         print(f"{name}: {value}")
 

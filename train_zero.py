@@ -9,8 +9,8 @@ No worked solution is ever shown in this stage: the model samples, rules score a
 end the base and Zero are evaluated on the same held-out problems, and curves.png shows the way there.
 
 Deviations from the paper: the base is pretrained here, on the synthetic web text of data.py; the prompt has the roles of
-the paper's template without its sentence; each step takes problems of all tasks in equal parts; format weighs twice as much
-as accuracy.
+the paper's template without its sentence; each step takes problems of all tasks in equal parts; format weighs four times as
+much as accuracy.
 """
 
 import argparse

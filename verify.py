@@ -38,21 +38,20 @@ _MOST_FREE_TEXT = 20_000  # how far back answer_in looks
 
 # ---------------------------------------------------------------------------------------------- reading a response
 
-_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+ANSWER_BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _SAID = re.compile(r"(?:the (?:final |correct )?answer is|答案是)[ :：]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|。|\.\s+(?=[A-Z])")
 
 
 def extract_answer(text: str) -> str | None:
     r"""The final answer a response gives, or None: the last <answer> block, else the last \boxed{}, else what follows the last
-    "#### ", else the last "the answer is". Where there is a </think>, only what comes after it counts; thinking that never ends has none.
+    "#### ", else the last "the answer is". Where there is a </think>, only what comes after it counts; thinking that never ends has none,
+    unless an <answer> ends it.
 
     Boxes that one statement joins are one list: "\boxed{1} and \boxed{2}" gives "1, 2". An unbalanced box gives None.
     """
-    if "<think>" in text and "</think>" not in text:
-        return None
-    text = text.rpartition("</think>")[2]
-    if found := _ANSWER.findall(text):
+    text = _after_thinking(text)
+    if found := ANSWER_BLOCK.findall(text):
         return _SAID.split(found[-1])[-1].strip().rstrip("。").removesuffix(".").strip() or None  # a summary may say it in a sentence
     if "\\boxed{" in text:
         return _boxed(text)
@@ -60,6 +59,13 @@ def extract_answer(text: str) -> str | None:
         return text.rpartition("#### ")[2].split("\n")[0].strip() or None
     *before, said = _SAID.split(text)
     return _SENTENCE_END.split(said)[0].strip().removesuffix(".").strip() or None if before else None
+
+
+def _after_thinking(text: str) -> str:
+    """What counts of a response: all of it if there is no thinking, "" if the thinking never ends."""
+    if "<think>" in text and "</think>" not in text:
+        return text[text.find("<answer>") :] if "<answer>" in text else ""
+    return text.rpartition("</think>")[2]
 
 
 def _boxed(text: str) -> str | None:
@@ -101,9 +107,9 @@ def answer_in(text: str) -> str:
     r"""The answer in free text, for what extract_answer finds nothing in: the last mathematics between $...$, \(...\) or \[...\], or the
     last number where that comes later. A text of fewer than three words is itself the answer. "" if thinking or a box is left open.
     """
-    if "\\boxed{" in text or ("<think>" in text and "</think>" not in text):
+    if "\\boxed{" in text:
         return ""
-    text = text.rpartition("</think>")[2][-_MOST_FREE_TEXT:].strip()
+    text = _after_thinking(text)[-_MOST_FREE_TEXT:].strip()
     found = list(_MATH.finditer(text))
     delimited = any(m[4] is None for m in found)
     if found and (delimited or len(_PROSE.findall(text)) >= 3):

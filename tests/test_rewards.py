@@ -10,7 +10,7 @@ from conftest import SHARED_DATA
 
 import rewards as rw
 from data import Problem, World, WorldConfig
-from rewards import RewardConfig, countdown_correct, extract_answer, format_reward, math_equal, score
+from rewards import RewardConfig, countdown_correct, extract_answer, format_reward, score
 
 GOOD = "<think>3+4 makes 7</think><answer>7</answer>"
 
@@ -23,24 +23,6 @@ GOOD = "<think>3+4 makes 7</think><answer>7</answer>"
     ("<think><answer>7</answer></think><answer>7</answer>", 0), ("<Think>x</Think><Answer>7</Answer>", 0)])
 def test_format(text, ok):
     assert format_reward(text) == ok
-
-
-@pytest.mark.parametrize("text,answer", [
-    (GOOD, "7"), ("<answer>1</answer> or <answer> 2 </answer>", "2"), ("no idea", None), ("", None), ("<answer></answer>", None),
-    ("<think><answer>1</answer></think> so 2", None), ("<think>the answer is 1</think><answer>2</answer>", "2"),
-    ("it is \\boxed{\\frac{1}{2}} and \\boxed{x^{2}+{1}}", "x^{2}+{1}"), ("\\boxed{1", None), ("work\n#### 1,234\nbye", "1,234"),
-    ("maybe 3. The answer is 12.", "12"), ("大概3。答案是12。", "12"), ("The answer is 1. No, the answer is 2.5", "2.5"),
-    ("<answer>1</answer> \\boxed{2}", "1"), ("<answer>1<answer>2</answer>", "2"), ("The answer is .", None)])
-def test_extract(text, answer):
-    assert extract_answer(text) == answer
-
-
-@pytest.mark.parametrize("a,b,same", [
-    ("7", "7", True), (" 7 ", "7", True), ("7.0", "7", True), ("1,234", "1234", True), ("$18", "18", True), ("18.", "18", True), ("1/2", "0.5", True),
-    ("-3", "-3", True), ("3", "-3", False), ("12", "1", False), ("", "0", False), ("1/0", "0", False), ("x + 1", "x+1", True), ("1,23", "123", False),
-    ("9**9**9", "9", False), ("٣", "3", False), ("1" * 1000, "1", False), ("1" * 1000, "1" * 1000, True)])
-def test_math_equal(a, b, same):
-    assert math_equal(a, b) is same and math_equal(b, a) is same
 
 
 @pytest.mark.parametrize("expression,ok", [

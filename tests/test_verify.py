@@ -8,11 +8,11 @@ import threading
 import time
 
 import pytest
+from conftest import SHARED_DATA
 
 import verify
 from verify import answer_in, extract_answer, math_equal
 
-SHARED_DATA = os.environ.get("SHARED_DATA", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "shared", "data"))
 needs_data = pytest.mark.skipif(not os.path.exists(os.path.join(SHARED_DATA, "verifier_cases.json")), reason="the benchmark files are not here")
 
 EQUAL = {
@@ -121,7 +121,8 @@ def test_unequal(rule):
     (r"it is \boxed{\frac{1}{2}}. Now \boxed{x^{2}+{1}}", "x^{2}+{1}"), (r"\boxed{1", None), (r"\boxed{2} and \boxed{1", None),
     ("work\n#### 1,234\nbye", "1,234"),
     ("maybe 3. The answer is 12.", "12"), ("大概3。答案是12。", "12"), ("The answer is 1. No, the answer is 2.5", "2.5"), ("The answer is .", None),
-    ("The final answer is $12$. I hope it is correct.", "$12$"), ("<think> \\boxed{42} </think> no: \\boxed{43}", "43"), ("<think> \\boxed{42}", None),
+    ("The final answer is $12$. I hope it is correct.", "$12$"), ("<think> \\boxed{42} </think> no: \\boxed{43}", "43"), ("<think> \\boxed{42}", None), ("<think>3+4<answer>7</answer>", "7"),
+    ("<think>so the answer is 7", None),
     (r"\boxed{1}, \boxed{2}", "1, 2"), (r"\boxed{(98,2)} \quad \text{and} \quad \boxed{(99,503)}", "(98,2), (99,503)"),
     (r"\(\boxed{1}\) and \(\boxed{-2}\).", "1, -2"),
     (r"\boxed{1} papers and \boxed{2} bins", "1, 2"), (r"First \boxed{1}. Then \boxed{2}", "2"), (r"\boxed{1} no no \boxed{2}", "2"),
@@ -143,33 +144,30 @@ def test_prose_is_no_answer():
     assert not math_equal(answer_in(r"Correct answer \frac{63}{400} but completely missing reasoning content"), r"\frac{63}{400}")
 
 
-HOSTILE = ["9**9**9", "9^{9^{9^9}}", "((9!)!)!", "1000!^{1000!}", "(" * 5000, "(" * 900 + "1" + ")" * 900, "\\frac" * 3000, "\\frac" * 390, "\\sqrt" * 390,
-"-" * 1900 + "1",
-           "1" * 10**6, "x" * 10**6, "$" * 10**6, "\\[" * 500_000, "\\(" * 9999, "\\boxed{" * 140_000, "\\boxed{}" * 120_000, "\\boxed{1}," * 100_000,
-           "<answer>" * 120_000,
-           "<answer>" + "x" * 10**6, "the answer is " * 70_000, "{" * 10**6, "1," * 999, "x<" * 999, "=" * 1999, "1;" * 999, "\\pm" * 600, "1\\cup" * 390,
-           "2^" * 990 + "2",
-           "\\sin" * 490 + "x", "e^" * 990 + "x", "\\begin{pmatrix}" * 130, "\\begin{pmatrix}" + "1&" * 900 + "\\end{pmatrix}", "(1+x)^{999}" * 180,
-           "|" * 1999, "f(" * 990,
-           "10^{999999}" * 180, "\\sum_{k=0}^{n}" * 130, "__import__('os').system('true')", "lambda: 0", "\ud800", "\0",
-           "x_" * 990, "1:" * 999, "999!" * 480, " " * 10**6,
-           "<".join(f"f({i})" for i in range(60)),
-           "{1,(" * 120 + "x" + ")}" * 120, "(2,(" * 15 + "1" + ") \\cup 2,3)" * 15, "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}" * 50,
-           "\\begin{pmatrix}" + "1\\\\" * 300 + "1\\end{pmatrix}\\begin{pmatrix}" + "1&" * 300 + "1\\end{pmatrix}",
-           "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}^{99999}",
-           ",".join(f"f({i})<{i}" for i in range(28)), "\\sqrt{" * 280 + "x" + "}" * 280, "(10^{999999})^{999999}^{999999}", "i^i^i^i^i", "A:B" * 600 + "=5",
-           "(a," * 480 + "=5",
-           "1/" * 990 + "7", "\\log_" * 390 + "2", "\\text{" * 330, "1" * 1999, "0." + "3" * 1900, "9" * 400 + "^" + "9" * 4, "<think>" + "a" * 10**6]
+HOSTILE = [
+    "9**9**9", "9^{9^{9^9}}", "((9!)!)!", "1000!^{1000!}", "(" * 5000, "(" * 900 + "1" + ")" * 900, "\\frac" * 3000, "\\frac" * 390, "\\sqrt" * 390,
+    "-" * 1900 + "1", "1" * 10**6, "x" * 10**6, "$" * 10**6, "\\[" * 500_000, "\\(" * 9999, "\\boxed{" * 140_000, "\\boxed{}" * 120_000,
+    "\\boxed{1}," * 100_000, "<answer>" * 120_000, "<answer>" + "x" * 10**6, "the answer is " * 70_000, "{" * 10**6, "1," * 999, "x<" * 999,
+    "=" * 1999, "1;" * 999, "\\pm" * 600, "1\\cup" * 390, "2^" * 990 + "2", "\\sin" * 490 + "x", "e^" * 990 + "x", "\\begin{pmatrix}" * 130,
+    "\\begin{pmatrix}" + "1&" * 900 + "\\end{pmatrix}", "(1+x)^{999}" * 180, "|" * 1999, "f(" * 990, "10^{999999}" * 180, "\\sum_{k=0}^{n}" * 130,
+    "__import__('os').system('true')", "lambda: 0", "\ud800", "\0", "x_" * 990, "1:" * 999, "999!" * 480, " " * 10**6,
+    "<".join(f"f({i})" for i in range(60)), "{1,(" * 120 + "x" + ")}" * 120, "(2,(" * 15 + "1" + ") \\cup 2,3)" * 15,
+    "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}" * 50,
+    "\\begin{pmatrix}" + "1\\\\" * 300 + "1\\end{pmatrix}\\begin{pmatrix}" + "1&" * 300 + "1\\end{pmatrix}",
+    "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}^{99999}", ",".join(f"f({i})<{i}" for i in range(28)), "\\sqrt{" * 280 + "x" + "}" * 280,
+    "(10^{999999})^{999999}^{999999}", "i^i^i^i^i", "A:B" * 600 + "=5", "(a," * 480 + "=5", "1/" * 990 + "7", "\\log_" * 390 + "2", "\\text{" * 330,
+    "1" * 1999, "0." + "3" * 1900, "9" * 400 + "^" + "9" * 4, "<think>" + "a" * 10**6,
+]
 
 
 def hostile_calls():
     """The slowest call over all hostile texts, in seconds, against one another and with a character more."""
     slowest = 0.0
     for text in HOSTILE:
-        for call in (lambda: extract_answer(text), lambda: answer_in(text), lambda: math_equal(text, "1"), lambda: math_equal(text, text + "+1"),
-                     lambda: math_equal("x+" + text, text)):
+        calls = [(extract_answer, text), (answer_in, text), (math_equal, text, "1"), (math_equal, text, text + "+1"), (math_equal, "x+" + text, text)]
+        for function, *arguments in calls:
             start = time.perf_counter()
-            call()
+            function(*arguments)
             slowest = max(slowest, time.perf_counter() - start)
     return slowest
 
@@ -179,16 +177,15 @@ def test_hostile_texts_are_quick_in_any_thread():
     seen = []
     thread = threading.Thread(target=lambda: seen.append(hostile_calls()))
     thread.start()
-    thread.join(timeout=20)
-    assert seen and seen[0] < 1.0
+    thread.join(timeout=100)
+    assert seen and seen[0] < 5.0  # none takes a tenth of a second on an idle core; a hang would take for ever
 
 
 def test_any_text_gets_a_verdict():
     rng = random.Random(0)
-    pieces = [*string.printable, "\\frac", "\\sqrt", "**", "\\le", "\\pm", "\\cup", "\\in", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "\\sin", "\\log_",
-    "f(", "\\boxed{",
-              "</think>", "<answer>", "</answer>", "\\[", "\\]", "the answer is", "#### ", "\\text{", "and", "\\pi", "\\infty", "\\binom", "\ud800", "²",
-              "٣", "99", "{", "}"]
+    pieces = [*string.printable, "\\frac", "\\sqrt", "**", "\\le", "\\pm", "\\cup", "\\in", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "\\sin",
+              "\\log_", "f(", "\\boxed{", "</think>", "<answer>", "</answer>", "\\[", "\\]", "the answer is", "#### ", "\\text{", "and", "\\pi",
+              "\\infty", "\\binom", "\ud800", "²", "٣", "99", "{", "}"]
     for _ in range(2000):
         a, b = ("".join(rng.choices(pieces, k=rng.randint(0, 40))) for _ in range(2))
         assert math_equal(extract_answer(a) or answer_in(a), b) in (True, False)
