@@ -19,6 +19,7 @@ from torch import Tensor
 import parallel
 
 SHARD = 4 * 2**30  # bytes of one safetensors file, at most
+PART = 8 * 2**20  # bytes of a tensor that are read at once
 
 _COMMON = {"vocab_size": "vocab_size", "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
            "max_position_embeddings": "max_seq_len", "intermediate_size": "hidden_dim", "rms_norm_eps": "norm_eps"}
@@ -208,7 +209,7 @@ def _opened(path: str):
 
 
 def fill(want: dict[str, Tensor], where: dict[str, str], n_layers: int) -> None:
-    """Copy the tensors on disk into the views `want`, one at a time, so that no more than one is in memory twice.
+    """Copy the tensors on disk into the views `want`, a part at a time, so that no more than a part is in memory twice.
 
     ValueError for a missing, extra, misshapen or quantised tensor. Layers behind the last (DeepSeek's multi-token prediction) and
     the rotary frequencies of old Llama files are passed over.
@@ -225,13 +226,15 @@ def fill(want: dict[str, Tensor], where: dict[str, str], n_layers: int) -> None:
             if passed_over(name):
                 continue
             raise ValueError(f"{where[name]}: tensor '{name}' is not part of the model that config.json describes")
-        with _opened(where[name]) as f:  # opened anew each time: what has been read is given back
+        with _opened(where[name]) as f:
             found = f.get_slice(name)
             if found.get_dtype() not in ("F32", "F16", "BF16", "F64"):
                 raise ValueError(f"{where[name]}: tensor '{name}' is {found.get_dtype()}: convert the weights to bf16 first")
             if list(found.get_shape()) != list(want[name].shape):
                 raise ValueError(f"{where[name]}: tensor '{name}' is {found.get_shape()}, the config asks for {list(want[name].shape)}")
-            want[name].copy_(f.get_tensor(name))
+        for i, part in enumerate(want[name].split(step := max(1, PART // want[name][0].nbytes))):
+            with _opened(where[name]) as f:  # opened anew each time: only so is the memory of what has been read given back
+                part.copy_(f.get_slice(name)[i * step : (i + 1) * step])
 
 
 def write(folder: str, tensors: dict[str, Tensor], config: dict) -> None:

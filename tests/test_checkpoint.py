@@ -4,9 +4,12 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from families import CASES, HERE
 from safetensors.torch import load_file, save_file
 
@@ -161,3 +164,22 @@ def test_half_precision_keeps_the_balancing_bias_exact():
     net = GPT.from_pretrained(os.path.join(HERE, "deepseek-v3"), dtype=torch.bfloat16)
     gate = net.layers[1].mlp.gate
     assert gate.weight.dtype == torch.bfloat16 and gate.e_score_correction_bias.dtype == torch.float32
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc")
+def test_loading_holds_little_more_than_the_model(tmp_path):
+    GPT(ModelConfig(vocab_size=60_000, dim=512, n_layers=2, n_heads=4, attention="gqa", n_experts=0, hidden_dim=1024)).to(torch.bfloat16).save_pretrained(str(tmp_path))
+    code = """
+import sys, torch
+from model import GPT
+
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+GPT.from_pretrained(sys.argv[2])  # what PyTorch loads of itself on the way is not the model's
+before = peak()
+model = GPT.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
+print((peak() - before) / sum(p.nbytes for p in model.parameters()))
+"""
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path), os.path.join(HERE, "qwen2")], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert float(run.stdout) < 1.2
