@@ -23,6 +23,7 @@ import sys
 import torch
 
 import config
+import distill as distill_script
 import eval as evaluation
 import parallel
 import preference
@@ -162,18 +163,21 @@ def language(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def distill(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Distillation against RL: small dense students of R1, and the first of them by RL alone and by both, over seeds."""
-    runs = []
+    """Distillation against RL: a small dense student of R1, by RL alone, and by both, over seeds; more shapes with the first seed."""
+    runs, first = [], next(iter(distill_script.STUDENTS))
     for seed in seeds:
         out, teacher = run_folder("distill", seed, flags), run_folder("r1", seed, flags)
         recipe("train_r1.py", seed, teacher, "stages.json", ["--zero", run_folder("zero", seed, flags), *flags])
-        recipe("distill.py", seed, out, "distill.json", ["--teacher", os.path.join(teacher, "r1", "model"), *flags])
+        students = [] if seed == seeds[0] else ["--students", first]
+        recipe("distill.py", seed, out, "distill.json", ["--teacher", os.path.join(teacher, "r1", "model"), *students, *flags])
         runs.append(read(out, "distill.json"))
-    flat = [{f"{name}, {way}": row for name, ways in r["figures"].items() for way, row in ways.items()} for r in runs]
+    flat = [{f"{first}, {way}": row for way, row in r["figures"][first].items()} for r in runs]
     means, sds = over_seeds(flat)
+    others = {f"{name}, {way}": row for name, ways in runs[0]["figures"].items() for way, row in ways.items() if name != first}
     content = {"seeds": seeds, "minutes": [r["minutes"] for r in runs], "examples": [r["examples"] for r in runs], "budget": runs[0]["budget"],
-               "parameters": runs[0]["parameters"], "mean": means, "sd": sds, "runs": flat}
-    return content, evaluation.stage_table(means, sds, evaluation.REASONING_COLUMNS)
+               "parameters": runs[0]["parameters"], "mean": means, "sd": sds, "runs": flat, "others": others}
+    more = f"\n\nseed {seeds[0]}:\n\n{evaluation.stage_table(others, columns=evaluation.REASONING_COLUMNS)}" if others else ""
+    return content, evaluation.stage_table(means, sds, evaluation.REASONING_COLUMNS) + more
 
 
 EXPERIMENTS = {"zero": zero, "long": long, "r1": r1, "language": language, "distill": distill}

@@ -70,9 +70,11 @@ def test_the_stage_table_and_the_students_over_seeds(tmp_path, monkeypatch, caps
     assert "| 70.0 ± 14.1 |" in row and "| 50.0 ± 0.0, 50.0 |" in row and os.path.exists("results/r1.png")
     for folder, value in (("runs/distill", 0.2), ("runs/distill-1", 0.4)):
         write(f"{folder}/distill.json", {"minutes": {"all": 1.0}, "examples": 5, "budget": {}, "parameters": {"qwen-m": 9},
-                                         "figures": {"qwen-m": {"base": figures(0.1), "distilled": figures(value)}}})
+                                         "figures": {"qwen-m": {"base": figures(0.1), "distilled": figures(value)}}
+                                         | ({"llama-s": {"base": figures(0.3)}} if folder == "runs/distill" else {})})
     out = main(monkeypatch, capsys, "distill", "--seeds", "0,1")
     assert "30.0 ± 14.1" in next(line for line in out.split("\n") if line.startswith("| qwen-m, distilled |"))
+    assert "| 30.0 |" in next(line for line in out.split("seed 0:")[1].split("\n") if line.startswith("| llama-s, base |"))  # of one seed
     with open("results/distill.json") as f:
         assert json.load(f)["mean"]["qwen-m, distilled"]["reasoning"] == pytest.approx(0.3)
 
