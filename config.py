@@ -189,7 +189,7 @@ def check(cfg: Config) -> None:
     for key, value in least.items():
         if _get(cfg, key) < value:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it must be at least {value}")
-    shares = ("direct", "direct_countdown", "direct_other", "wrong", "tags", "broken_tags", "slip", "uncaught", "mixed", "unfinished")
+    shares = ("direct", "direct_countdown", "direct_other", "careless", "wrong", "tags", "broken_tags", "slip", "uncaught", "mixed", "unfinished")
     for key in [*(f"world.{name}" for name in shares), "r1.general"]:
         if not 0 <= _get(cfg, key) <= 1:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it is a share, between 0 and 1")

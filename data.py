@@ -34,7 +34,7 @@ class WorldConfig:
     minor: float = 0.35  # texts about code, about logic, and general requests: each, for every one about Countdown
     level: int = 1  # difficulty, 1 (laptop) to 3 (GPU)
     direct: float = 0.74  # arithmetic texts that blurt out an answer
-    direct_countdown: float = 0.55  # the same of Countdown
+    direct_countdown: float = 0.62  # the same of Countdown
     direct_other: float = 0.4  # and of the other tasks
     wrong: float = 0.7  # share of those answers that are wrong
     tags: float = 0.5  # texts that use <think> and <answer>
@@ -43,7 +43,8 @@ class WorldConfig:
     uncaught: float = 0.1  # arithmetic: share of slips that nobody notices
     mixed: float = 0.15  # reasoned texts that change language on the way
     unfinished: float = 0.5  # texts that trail off before they come to an answer
-    max_tries: int = 16  # countdown: attempts before an author gives up
+    careless: float = 0.25  # countdown: authors who try at random, whatever was too low or too high
+    max_tries: int = 10  # countdown: attempts after which an author gives up
 
 
 @dataclass
@@ -439,14 +440,14 @@ class World:
 
     def _attempts(self, rng: random.Random, p: Problem) -> tuple[str, str]:
         """Countdown by trying: write an expression, compute it, compare, until it fits or patience ends."""
-        languages, target = self._languages(rng, p), p.tests["target"]
-        most, patience = COUNTDOWN[self.cfg.level]["value"], rng.randint(2, self.cfg.max_tries)
+        languages, target, adjusts = self._languages(rng, p), p.tests["target"], rng.random() >= self.cfg.careless
+        most = COUNTDOWN[self.cfg.level]["value"]
         pieces, tried, low, high = [], [], -1, most + 1
         while True:
             words = next(languages)
-            for _ in range(20):  # larger after "low", smaller after "high", and nothing twice, while there is something else
+            for _ in range(20):  # nothing twice, and of most authors larger after "low", smaller after "high", while there is something else
                 expression, value = random_expression(rng, p.tests["numbers"], most)
-                if low < value < high and (value, sorted(expression)) not in tried:
+                if (low < value < high or not adjusts) and (value, sorted(expression)) not in tried:
                     break
             tried.append((value, sorted(expression)))
             piece = "=".join(simplifications(expression)) + "="
@@ -460,7 +461,7 @@ class World:
                 return ",".join(pieces), expression
             pieces.append(piece + words["low" if value < target else "high"])
             low, high = (max(low, value), high) if value < target else (low, min(high, value))
-            if len(tried) >= patience:
+            if len(tried) >= self.cfg.max_tries:
                 return ",".join(pieces) + "," + words["give_up"].strip(), expression
 
 

@@ -141,15 +141,19 @@ def test_careful_authors_are_right_and_say_so():
             assert int(rw.extract_answer(response)) == start + sum(map(int, steps.strip("]").split(", ")))
 
 
-def test_countdown_authors_heed_the_comparison():
-    world = World(0, WorldConfig(tasks=("countdown",), direct_countdown=0, slip=0, mixed=0, unfinished=0))
-    heeded = attempts = found = 0
+@pytest.mark.parametrize(("careless", "heeding"), [(0.0, (0.9, 1.0)), (1.0, (0.5, 0.8))])
+def test_countdown_authors_heed_the_comparison(careless, heeding):
+    world = World(0, WorldConfig(tasks=("countdown",), direct_countdown=0, slip=0, mixed=0, unfinished=0, careless=careless))
+    heeded = attempts = found = longest = 0
     for i in range(300):
         low, high = 0, 10**6
-        for value, verdict in re.findall(r"=(\d+)(?: want |要)\d+ ?(low|high|yes|小了|大了|对了)", world.text(i)[1]):
+        verdicts = re.findall(r"=(\d+)(?: want |要)\d+ ?(low|high|yes|小了|大了|对了)", world.text(i)[1])
+        longest = max(longest, len(verdicts))
+        for value, verdict in verdicts:
             attempts, heeded, found = attempts + 1, heeded + (low <= int(value) <= high), found + (verdict in ("yes", "对了"))
             low, high = (int(value), high) if verdict in ("low", "小了") else (low, int(value))
-    assert attempts > 600 and heeded > 0.9 * attempts and found > 0.75 * 300  # most find it before their patience ends
+    assert attempts > 600 and heeding[0] < heeded / attempts <= heeding[1]
+    assert found > 0.7 * 300 and longest == world.cfg.max_tries  # most find it before their patience ends
 
 
 def test_careful_programmers_and_reasoners():
