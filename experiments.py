@@ -3,7 +3,6 @@
     python experiments.py list
     python experiments.py zero            # R1-Zero with three seeds: mean and spread (about an hour on two cores)
     python experiments.py zero --quick    # the same path in a quarter of an hour
-    python experiments.py long            # the same with twice the RL
     python experiments.py r1              # the stage table with three seeds; `language` and `distill` build on it
 
 An experiment runs the recipes as their own commands, so a figure here is what a user gets. A seed whose run is already
@@ -28,7 +27,6 @@ import eval as evaluation
 import parallel
 import preference
 import train_r1
-import train_zero
 
 
 def hardware() -> str:
@@ -82,27 +80,14 @@ def over_seeds(runs: list[dict]) -> tuple[dict, dict]:
 
 def zero(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     """R1-Zero on the world: base and Zero on the same held-out problems, over seeds."""
-    return zeros(seeds, [run_folder("zero", seed, flags) for seed in seeds], [flags] * len(seeds), "zero-quick" if flags else "zero")
-
-
-def long(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """R1-Zero with twice the steps of reinforcement learning, from the bases of `zero`, over seeds."""
-    bases = [os.path.join(run_folder("zero", seed, flags), "base", "model") for seed in seeds]
-    steps = 2 * (train_zero.QUICK["grpo.steps"] if flags else config.make("tiny").grpo.steps)
-    return zeros(seeds, [run_folder("long", seed, flags) for seed in seeds], [["--init", base, "--grpo.steps", str(steps), *flags] for base in bases],
-                 "long-quick" if flags else "long")
-
-
-def zeros(seeds: list[int], folders: list[str], flags: list[list[str]], picture: str) -> tuple[dict, str]:
-    """The figures of runs of train_zero.py, one a seed; the curves of the first go to results/."""
     runs = []
-    for seed, out, own in zip(seeds, folders, flags):
-        recipe("train_zero.py", seed, out, "eval.json", own)
+    for seed in seeds:
+        out = run_folder("zero", seed, flags)
+        recipe("train_zero.py", seed, out, "eval.json", flags)
         runs.append(read(out, "eval.json"))
-        parts = {stage: os.path.join(out, folder, "metrics.jsonl") for stage, folder in (("base", "base"), ("zero", ""))}
-        runs[-1]["minutes"] = {stage: seconds(path) / 60 for stage, path in parts.items() if os.path.exists(path)}
+        runs[-1]["minutes"] = {stage: seconds(os.path.join(out, folder, "metrics.jsonl")) / 60 for stage, folder in (("base", "base"), ("zero", ""))}
     os.makedirs("results", exist_ok=True)
-    shutil.copy(os.path.join(folders[0], "curves.png"), os.path.join("results", f"{picture}.png"))
+    shutil.copy(os.path.join(run_folder("zero", seeds[0], flags), "curves.png"), os.path.join("results", "zero-quick.png" if flags else "zero.png"))
     figures: dict[str, dict] = {}
     for i, row in enumerate(runs[0]["reports"]):
         keys = ("pass1", "cons", "passk", "format", "language_consistency", "mean_length", "reflection_words")
@@ -180,7 +165,7 @@ def distill(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     return content, evaluation.stage_table(means, sds, evaluation.REASONING_COLUMNS) + more
 
 
-EXPERIMENTS = {"zero": zero, "long": long, "r1": r1, "language": language, "distill": distill}
+EXPERIMENTS = {"zero": zero, "r1": r1, "language": language, "distill": distill}
 
 
 def main() -> None:
