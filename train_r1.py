@@ -63,9 +63,10 @@ SUMMARY = {"en": "The answer is {a}.", "zh": "答案是{a}。"}
 
 
 def flaw(problem: Problem, text: str, right: bool) -> str:
-    """The first filter that a sampled response fails ("wrong", "form", "language", "repetition"), or "" if it is clean.
+    """The first filter that a sampled response fails ("wrong", "form", "language", "unfounded", "repetition"), or "" if it is clean.
 
-    Repetition: a piece of the thinking, between commas outside parentheses, follows itself or comes three times.
+    Unfounded: the answer to a puzzle whose people were not put in their order; one guess in three is right, and would teach that
+    reasons do not matter. Repetition: a piece of the thinking, between commas outside parentheses, follows itself or comes three times.
     """
     pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", rw.thinking(text))]
     if not right:
@@ -74,8 +75,16 @@ def flaw(problem: Problem, text: str, right: bool) -> str:
         return "form"
     if rw.language_consistency(rw.thinking(text), problem.language) < 1.0:
         return "language"
+    if problem.task == "logic" and row_of(rw.thinking(text)) != list(problem.tests["order"]):
+        return "unfounded"
     again = any(a == b for a, b in zip(pieces, pieces[1:])) or max(Counter(pieces).values()) > 2
     return "repetition" if again else ""
+
+
+def row_of(text: str) -> list[str]:
+    """The people of the last row in a text, such as A>C>B; [] if there is none."""
+    rows = re.findall(r"(?<![A-Z>])[A-Z](?:>[A-Z])+", text)
+    return rows[-1].split(">") if rows else []
 
 
 def readable(problem: Problem, text: str) -> str:

@@ -24,6 +24,7 @@ def small(**more) -> config.Config:
 
 
 EN = Problem("Tom has 3, finds 4. How many now?", "7", "arithmetic", "en")
+PUZZLE = Problem("A is taller than C. C is shorter than A. B is taller than A. Who is tallest?", "B", "logic", "en", {"order": ["B", "A", "C"]})
 ZH = Problem("小明有3个,捡到4。现在几个?", "7", "arithmetic", "zh")
 
 
@@ -35,6 +36,10 @@ ZH = Problem("小明有3个,捡到4。现在几个?", "7", "arithmetic", "zh")
     (ZH, "起初3,finds 4 makes 7", "7", True, "language"),
     (EN, "3 at first, finds 4 makes 7, finds 4 makes 7", "7", True, "repetition"),
     (EN, "3 low,4 high,3 low,4 high,3 low", "7", True, "repetition"),
+    (PUZZLE, "A over C so A>C,B over A so A>B wait no B>A>C", "B", True, ""),
+    (PUZZLE, "A over C so A>C,B over A so B>C>A", "B", True, "unfounded"),
+    (PUZZLE, "A over C so A>C", "B", True, "unfounded"),
+    (PUZZLE, "maybe B", "B", True, "unfounded"),
     (EN, "so Tom,Ben,Mia wait no Mia,Ben,Tom", "7", True, ""),
     (Problem("", "def f(x): return 1", "code"), "first x+3,then max(x+3,5),then max(x+3,5)*2", "def f(x): return 1", True, ""),
     (Problem("", "def f(x): return max(x+3,2)", "code", "zh"), "先x+3,再max(x+3,2)", "def f(x): return max(x+3,2)", True, "")])
