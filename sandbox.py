@@ -280,9 +280,9 @@ def as_calls(suite: Suite) -> tuple[str, list[tuple[str, object]]] | None:
     ('', [('f(3 * 19)', [3, 19])])
     """
     statements, stand_in = ast.parse(suite.asserts).body, suite.entry
-    for s in statements:
-        if isinstance(s, ast.FunctionDef) and s.name == "check":  # HumanEval's form
-            statements, stand_in = s.body, s.args.args[0].arg
+    match [s for s in statements if not isinstance(s, ast.Assign)]:
+        case [ast.FunctionDef(name="check", args=ast.arguments(args=[ast.arg(arg=stand_in)]), body=statements), ast.Expr()]:  # HumanEval's form
+            pass
     calls, names = [], False
     for s in statements:
         match s:

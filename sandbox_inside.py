@@ -41,6 +41,9 @@ def launch(python: str, parent: str, memory: str, seconds: str, *doors: str) -> 
         must(libc.prctl(38, 1, 0, 0, 0))  # PR_SET_NO_NEW_PRIVS
     if "namespaces" in doors:
         _namespaces(libc, must)
+    elif linux:
+        for capability in range(64):
+            libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP: what root can do ends at exec; others have nothing to drop
     die_with_parent()
     if os.getppid() != int(parent):
         sys.exit("the parent died before that took hold")
