@@ -3,21 +3,22 @@
     python sandbox.py "def f(x): return x + 1" "f(1)" "f([])"
 
 Each program gets a fresh interpreter (`-I -S`: no site packages, nothing from the environment) in its own session and an empty
-temporary folder, with limits on time, memory, files, processes and output, no new privileges, and dies with its parent. On Linux it
-also gets namespaces of its own (user, process, network, IPC: no other process to be seen, no network, and all of its processes gone
-with the first) and Landlock (no file but the interpreter's own, to read only), each where the kernel allows it: protection() finds
-out by a trial and says which. Inside, an audit hook [PEP 578] turns down whatever a pure function has no need of: files outside the
-standard library, processes, signals, sockets, ctypes.
+temporary folder, with limits on time, memory, files, processes and output, no new privileges, no capabilities, and dies with its
+parent. On Linux it also gets, each where the kernel allows it (protection() finds out by a trial and says which):
+namespaces of its own (user, process, network, IPC: no other process in sight, no network, and all of its processes end with the
+first), Landlock (no file but the interpreter's own, to read only), and a seccomp filter (no processes, sockets, signals). Inside, an audit
+hook [PEP 578] turns down whatever a pure function has no need of: files outside the standard library, processes, sockets, ctypes.
 
 Only names and arguments go in and only values of Python's plain types come out; what is expected never leaves the parent, so neither
 an exit code, nor printed text, nor an object that claims to equal everything can pass for an answer. A suite of asserts (HumanEval,
 MBPP) becomes calls whose values the parent compares, if every assert is a call compared with a literal; any other suite runs in a
 second sandbox that holds nothing of the program, and whatever it calls is called in the first: see passes().
 
-What it does not protect against: a flaw of the kernel, or time measured from inside (a program can tell that it is being run here).
-Without namespaces a program that gets past the audit hook, which PEP 578 does not mean as a wall, reaches the network and, as root,
-whom RLIMIT_NPROC does not bind, may leave processes behind; without Landlock it may read and delete what its user may. Memory is limited
-for each process, not for the sum. Values are compared, not effects: a function that changes its arguments in place is not seen to.
+What it does not protect against: a flaw of the kernel or, on other systems than Linux, anybody who gets past the audit hook, which
+PEP 578 does not mean as a wall. Where one of the three is not to be had, protection() says what then stands open behind the hook. The
+system's libraries can be read, and a program can tell that it is run here. Memory is limited for each process (not on macOS), and
+without seccomp root may start many: RLIMIT_NPROC does not bind root. Values are compared, not effects: a function that changes its
+arguments in place is not seen to, and a suite that asks for that, or passes functions or objects, is passed by nobody.
 """
 
 import argparse
@@ -63,8 +64,9 @@ MOST_OUTPUT = 1_000_000  # bytes of results that are read
 MOST_PROGRAM = 100_000  # characters
 MOST_KEYS = 10_000  # of one set or dict: numbers with one hash would keep the reader busy for long
 DOORS = {  # what it is, and what is open without it to a program that gets past the audit hook
-    "namespaces": ("namespaces (user, process, network, IPC)", "the network, this user's other processes"),
+    "namespaces": ("namespaces (user, process, network, IPC)", "sight of other processes"),
     "landlock": ("Landlock", "this user's files"),
+    "seccomp": ("seccomp (no processes, sockets, signals)", "further processes, by root without limit"),
 }
 INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_inside.py")
 

@@ -15,8 +15,8 @@ IN, OUT = 3, 4  # file descriptors; 0, 1 and 2 lead nowhere
 
 
 def launch(python: str, parent: str, memory: str, seconds: str, *doors: str) -> None:
-    """Limits on memory (bytes), CPU seconds, files and processes, and the wanted doors: "namespaces", "landlock". Anything that
-    cannot be had is an exception, and then nothing is run."""
+    """Limits on memory (bytes), CPU seconds, files and processes, and the wanted doors: "namespaces", "landlock", "seccomp". Anything
+    that cannot be had is an exception, and then nothing is run."""
     import ctypes
     import resource
 
@@ -51,6 +51,8 @@ def launch(python: str, parent: str, memory: str, seconds: str, *doors: str) -> 
         _first_process(die_with_parent)
     if "landlock" in doors:
         _landlock(libc, must, python)
+    if "seccomp" in doors:
+        _seccomp(libc, must)
     limits = [(resource.RLIMIT_CPU, int(seconds)), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 16), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CORE, 0)]
     for limit, value in [*limits, (resource.RLIMIT_AS, int(memory))] if linux else limits:  # macOS has no limit on address space
         resource.setrlimit(limit, (value, value))
@@ -107,6 +109,24 @@ def _landlock(libc, must, python: str) -> None:
             os.close(fd)
     must(libc.syscall(446, ruleset, 0))  # landlock_restrict_self
     os.close(ruleset)
+
+
+def _seccomp(libc, must) -> None:
+    """No further processes or threads, sockets, or signals, for root neither, whom RLIMIT_NPROC does not bind [seccomp(2)]."""
+    import ctypes
+
+    architecture, refused = {  # clone, fork, vfork, clone3, socket, io_uring_setup, ptrace, kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal
+        "x86_64": (0xC000003E, (56, 57, 58, 435, 41, 425, 101, 62, 200, 234, 129, 297, 424)),
+        "aarch64": (0xC00000B7, (220, 435, 198, 425, 117, 129, 130, 131, 138, 240, 424)),
+    }[os.uname().machine]
+    load, equal, at_least, ret = 0x20, 0x15, 0x35, 0x06  # (instruction, where to if true, if false, constant) of a program that ends in a verdict
+    checks = [(at_least, 0x40000000), *((equal, number) for number in refused)]  # the former: x86's third set of calls
+    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (ret, 0, 0, 0x80000000), (load, 0, 0, 0),  # the architecture, or death; then the call's number
+               *((check, len(checks) - i, 0, number) for i, (check, number) in enumerate(checks)), (ret, 0, 0, 0x7FFF0000), (ret, 0, 0, 0x00050001)]  # allowed; EPERM
+    code = b"".join(a.to_bytes(2, sys.byteorder) + bytes((b, c)) + k.to_bytes(4, sys.byteorder) for a, b, c, k in program)
+    held = ctypes.create_string_buffer(code)
+    sock_fprog = (ctypes.c_uint64 * 2)(len(program), ctypes.addressof(held))  # both machines have 8 bytes, the low ones first
+    must(libc.prctl(22, 2, sock_fprog, 0, 0))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
 
 # ---------------------------------------------------------------------------------------------- the second interpreter
