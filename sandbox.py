@@ -63,10 +63,10 @@ class Suite:
 MOST_OUTPUT = 1_000_000  # bytes of results that are read
 MOST_PROGRAM = 100_000  # characters
 MOST_KEYS = 10_000  # of one set or dict: numbers with one hash would keep the reader busy for long
-DOORS = {  # what it is, and what is open without it to a program that gets past the audit hook
-    "namespaces": ("namespaces (user, process, network, IPC)", "sight of other processes"),
+DOORS = {  # what it is, and what it leaves open where it is missing, to a program that gets past the audit hook
+    "namespaces": ("namespaces (user, process, network, IPC)", "the sight of other processes and, without seccomp, signals to them and the network"),
     "landlock": ("Landlock", "this user's files"),
-    "seccomp": ("seccomp (no processes, sockets, signals)", "further processes, by root without limit"),
+    "seccomp": ("seccomp (no processes, sockets, signals)", "further processes, to root without limit"),
 }
 INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_inside.py")
 
@@ -181,7 +181,7 @@ def doors() -> tuple[str, ...]:
     """Those of DOORS that can be had here, found by trial, once. OSError if not even a program without them can be run."""
 
     def trial(wanted: tuple[str, ...]) -> Result:
-        with _Inside({"program": "def f(x): return x + 1", "setup": ""}, wanted, 10.0, 5, 256) as inside:
+        with _Inside({"program": "def f(x): return x + 1", "setup": ""}, wanted, 30.0, 5, 256) as inside:
             return inside.call(("f", [1]))
 
     found: tuple[str, ...] = ()
@@ -195,8 +195,8 @@ def doors() -> tuple[str, ...]:
 
 def protection() -> str:
     """One sentence: what stands between a program and this machine, and what does not."""
-    shut, open_ = [DOORS[d][0] for d in doors()], [f"{what} (without it, {risk})" for d, (what, risk) in DOORS.items() if d not in doors()]
-    return f"programs run apart, with {', '.join(('limits', 'an audit hook', *shut))}" + (f"; this machine does not allow {', '.join(open_)}" if open_ else "")
+    shut, open_ = [DOORS[d][0] for d in doors()], [f"{what}, which leaves open {risk}" for d, (what, risk) in DOORS.items() if d not in doors()]
+    return f"programs run apart, with {', '.join(('limits', 'an audit hook', *shut))}" + (f"; this machine does not allow {'; nor '.join(open_)}" if open_ else "")
 
 
 # ---------------------------------------------------------------------------------------------- values of calls
