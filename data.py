@@ -13,6 +13,7 @@ belongs to the test split if the hash of its content says so, whatever seed, lan
 """
 
 import argparse
+import ast
 import json
 import random
 import re
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 REASONING = ("arithmetic", "countdown", "code", "logic")  # tasks whose answers a rule can check
 TASKS = (*REASONING, "general")
 LANGUAGES = ("en", "zh")
+PROGRAMS = ("humaneval", "mbpp")  # benchmarks whose answers are programs that a suite of asserts judges
 
 
 @dataclass
@@ -509,23 +511,34 @@ class World:
 # ---------------------------------------------------------------------------------------------- benchmark files
 
 
-# What a chat model is told besides; the templates of base models say what form an answer takes.
+# What a chat model is told; the templates of base models say what form an answer takes.
 INSTRUCTIONS = {
-    "math": "\n\nPlease reason step by step, and put your final answer within \\boxed{}.",  # DeepSeek-R1's own
-    "countdown": "\n\nPlease reason step by step, and put the expression within \\boxed{}.",
+    "math": "{}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}.",  # DeepSeek-R1's own
+    "countdown": "{}\n\nPlease reason step by step, and put the expression within \\boxed{{}}.",
+    "humaneval": "Complete the following Python function. Answer with the whole function in a ```python block.\n\n```python\n{}```",
+    "mbpp": "{}\n\nAnswer with the whole program in a ```python block.",
 }
 
 
 def question(problem: Problem, chat: bool) -> str:
     """What a model is asked: the problem, and for chat models how to answer it."""
-    return problem.prompt + (INSTRUCTIONS.get(problem.task, "") if chat else "")
+    return INSTRUCTIONS.get(problem.task, "{}").format(problem.prompt) if chat else problem.prompt
+
+
+def prompt_ids(problem: Problem, tokenizer) -> list[int]:
+    """The question as token ids, by the model's template. HumanEval is text to be continued: a base model gets it as it stands."""
+    if problem.task == "humaneval" and not tokenizer.chat:
+        return tokenizer.encode(problem.prompt)
+    return tokenizer.prompt(question(problem, tokenizer.chat))
 
 
 def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
     """Problems of a JSONL file; each line's fields tell its kind:
 
-    GSM8K {question, answer ending in "#### n"}; MATH-500 {problem, answer}; Countdown {numbers, target}; our own
-    {prompt, answer, task}. ValueError that names the line for anything else; nothing is skipped silently.
+    GSM8K {question, answer ending in "#### n"}; MATH-500 {problem, answer}; AIME {problem or question, answer: a whole number, as a
+    text or not}; Countdown {numbers, target}; HumanEval {prompt, entry_point, test}; MBPP {text, code, test_list}, where the sanitised
+    file has `prompt` for `text`; our own {prompt, answer, task}. ValueError that names the line for anything else; nothing is skipped
+    silently.
     """
     problems: list[Problem] = []
     try:
@@ -552,7 +565,11 @@ def _read_row(line: str, where: str) -> Problem:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: a {type(row).__name__}, not an object with fields: mend or remove the line")
 
+    row = {name.lower(): value for name, value in row.items()}  # some AIME files have "Problem" and "Answer"
+
     def text(name: str) -> str:
+        if name == "answer" and type(row[name]) is int:  # AIME
+            return str(row[name])
         if not isinstance(row[name], str) or not row[name].strip():
             raise ValueError(f"{where}: '{name}' should be a non-empty text: mend or remove the line")
         return row[name]
@@ -567,18 +584,58 @@ def _read_row(line: str, where: str) -> Problem:
     if {"prompt", "answer", "task"} <= row.keys():
         if row.get("language", "en") not in LANGUAGES:
             raise ValueError(f"{where}: 'language' should be one of {LANGUAGES}: mend or remove the line")
-        if row["task"] in ("countdown", "code", "general"):
+        if row["task"] in ("countdown", "code", "general", *PROGRAMS):
             raise ValueError(f"{where}: a '{row['task']}' problem needs more than an answer to be judged (Countdown: 'numbers' and 'target'): mend or remove the line")
         return Problem(text("prompt"), text("answer"), text("task"), row.get("language", "en"))
+    if {"prompt", "entry_point", "test"} <= row.keys():
+        return _humaneval(text("prompt"), text("entry_point"), text("test"), str(row.get("canonical_solution", "")), where)
+    if "test_list" in row and {"text", "prompt"} & row.keys():
+        tests, setup = row["test_list"], [row.get("test_imports", []), [row.get("test_setup_code", "")]]
+        if not all(isinstance(lines, list) and all(isinstance(line, str) for line in lines) for lines in (tests, *setup)):
+            raise ValueError(f"{where}: 'test_list' and 'test_imports' should be lists of lines, 'test_setup_code' a text: mend or remove the line")
+        return _mbpp(text("text" if "text" in row else "prompt"), text("code"), "\n".join(line for lines in setup for line in lines), "\n".join(tests), where)
     if {"question", "answer"} <= row.keys():
+        if type(row["answer"]) is int:
+            return Problem(text("question"), text("answer"), "math")
         _, mark, answer = text("answer").rpartition("####")
         if not mark or not answer.strip():
             raise ValueError(f"{where}: the 'answer' does not end in '#### number' as GSM8K's do: mend or remove the line")
         return Problem(text("question"), answer.strip(), "math")
     if {"problem", "answer"} <= row.keys():
         return Problem(text("problem"), text("answer"), "math")
-    raise ValueError(f"{where}: fields {sorted(row)} are not those of GSM8K (question, answer), MATH (problem, answer), "
-                     "Countdown (numbers, target) or ours (prompt, answer, task)")
+    raise ValueError(f"{where}: fields {sorted(row)} are not those of GSM8K (question, answer), MATH and AIME (problem, answer), Countdown (numbers, target), "
+                     "HumanEval (prompt, entry_point, test), MBPP (text, code, test_list) or ours (prompt, answer, task)")
+
+
+def _humaneval(prompt: str, entry: str, test: str, solution: str, where: str) -> Problem:
+    for name, source, function in (("prompt", prompt, entry), ("test", test, "check")):
+        if function not in _functions(_parse(source, name, where)):
+            raise ValueError(f"{where}: '{name}' does not define the function '{function}': mend or remove the line")
+    return Problem(prompt, prompt + solution, "humaneval", tests={"entry": entry, "prelude": prompt, "asserts": f"{test}\ncheck({entry})"})
+
+
+def _mbpp(text: str, code: str, setup: str, asserts: str, where: str) -> Problem:
+    """The prompt shows the tests, as the paper's does [Austin et al. 2021, 2108.07732, section 3]: they say what the function is called."""
+    solution, used = _parse(code, "code", where), list(ast.walk(_parse(asserts, "test_list", where)))
+    _parse(setup, "test_setup_code", where)
+    entry = next((n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in _functions(solution)), None)
+    if entry is None:
+        raise ValueError(f"{where}: 'test_list' calls no function that 'code' defines: mend or remove the line")
+    names = {n.id for n in used if isinstance(n, ast.Name)}  # some tests lean on what the solution imports
+    imports = [ast.unparse(n) for n in solution.body if isinstance(n, ast.Import | ast.ImportFrom) and names & {a.asname or a.name for a in n.names}]
+    prompt = f"You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{asserts}"
+    return Problem(prompt, code, "mbpp", tests={"entry": entry, "prelude": "\n".join([*imports, setup]), "asserts": asserts})
+
+
+def _functions(module: ast.Module) -> set[str]:
+    return {n.name for n in module.body if isinstance(n, ast.FunctionDef)}
+
+
+def _parse(source: str, name: str, where: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError) as e:
+        raise ValueError(f"{where}: '{name}' is not Python ({e}): mend or remove the line") from None
 
 
 def main() -> None:

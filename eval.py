@@ -2,6 +2,7 @@
 
     python eval.py runs/zero/model runs/base/model --k 16             # the world's held-out problems, a table of models
     python eval.py runs/zero/model --data FILE.jsonl --limit 50
+    python eval.py MODEL --data humaneval.jsonl --k 2                 # programs are run in sandbox.py
     python eval.py --rescore eval.jsonl                               # the saved responses, judged again without the model
 
 pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3]; pass@k the unbiased estimate of
@@ -19,8 +20,9 @@ from tqdm import tqdm
 
 import parallel
 import rewards as rw
+import sandbox
 import tokenizer as tokenizers
-from data import REASONING, Problem, World, WorldConfig, load_jsonl, question
+from data import PROGRAMS, REASONING, Problem, World, WorldConfig, load_jsonl, prompt_ids
 from model import GPT
 from sample import generate
 
@@ -96,7 +98,7 @@ def evaluate(model: GPT, tokenizer: tokenizers.Tokenizer, problems: list[Problem
              name: str = "evaluating") -> Report:
     """Sample cfg.k responses to every problem (all of one task) and score them."""
     per_call = max(1, cfg.rows // cfg.k)
-    prompts = [tokenizer.prompt(question(p, tokenizer.chat)) for p in problems]
+    prompts = [prompt_ids(p, tokenizer) for p in problems]
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i]))  # like lengths together
     too_long = [i for i in order if len(prompts[i]) >= model.cfg.max_seq_len]
     order = order[: len(order) - len(too_long)]
@@ -307,6 +309,8 @@ def main() -> None:
         for folder in args.models:
             model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
             rows += [(folder, evaluate(model, tokenizer, problems, cfg.eval, cfg.seed, f"{folder}, {task}")) for task, problems in sets.items()]
+        if any(r.task in PROGRAMS for _, r in rows):
+            print(sandbox.protection())
         print(table(rows))
         for name, r in rows:
             if r.helpfulness is not None:

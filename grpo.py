@@ -29,7 +29,7 @@ from tqdm import tqdm
 import parallel
 import rewards as rw
 import tokenizer as tokenizers
-from data import TASKS, Problem, question
+from data import TASKS, Problem, prompt_ids
 from model import GPT, Cache, chunked_logprobs
 from rewards import RewardConfig
 from sample import Rollout, generate
@@ -152,7 +152,7 @@ def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: T
 
 def rollout(model: GPT, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig, seed: int) -> Rollout:
     """group_size responses to each problem, the group's side by side."""
-    return generate(model, [tokenizer.prompt(question(p, tokenizer.chat)) for p in problems], num_generations=cfg.group_size,
+    return generate(model, [prompt_ids(p, tokenizer) for p in problems], num_generations=cfg.group_size,
                     max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed)
 
 

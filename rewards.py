@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import sandbox
-from data import LANGUAGES, MOODS, Problem
+from data import LANGUAGES, MOODS, PROGRAMS, Problem
 from sandbox import run_python  # noqa: F401  a public name of this module
 from verify import ANSWER_BLOCK, answer_in, extract_answer, math_equal
 
@@ -42,10 +42,25 @@ def thinking(text: str) -> str:
     return re.split(r"</think>|<answer>", text, maxsplit=1)[0].replace("<think>", "")
 
 
+_FENCED = re.compile(r"```([^`\n]*)\n(.*?)(?:```|\Z)", re.DOTALL)
+_STOPS = re.compile(r"\n(?:class|def|#|if|print|```)")  # where a function that is continued has come to its end [Chen et al. 2021, 2107.03374, section 2.2]
+
+
 def answer_of(problem: Problem, text: str) -> str | None:
-    """The final answer of a response. For a mathematical benchmark, text that marks none gives its last mathematics or number."""
-    answer = extract_answer(text)
-    return answer_in(text) or None if answer is None and problem.task == "math" else answer
+    """What a response is judged by: the program for HumanEval and MBPP, else extract_answer's, or None.
+
+    For a mathematical benchmark, a response that marks no answer gives its last mathematics or number. A program is the last ```python block after the thinking, else the last block that names no language, else the <answer>. What
+    HumanEval's prompt defines stands before it; a response with none of these goes on where the prompt ends, up to the next function.
+    """
+    if problem.task not in PROGRAMS:
+        answer = extract_answer(text)
+        return answer_in(text) or None if answer is None and problem.task == "math" else answer
+    said = text.rpartition("</think>")[2]
+    fenced = [(language.strip().lower(), code) for language, code in _FENCED.findall(said)]
+    blocks = [c for language, c in fenced if language in ("python", "py")] or [c for language, c in fenced if not language] or ANSWER_BLOCK.findall(said)
+    if problem.task == "mbpp":
+        return blocks[-1] if blocks else None
+    return f"{problem.prompt}\n{blocks[-1]}" if blocks else problem.prompt + _STOPS.split(said)[0]
 
 
 # ---------------------------------------------------------------------------------------------- verifiers
@@ -112,10 +127,13 @@ def verdicts(problems: list[Problem], answers: list[str | None]) -> list[bool]:
     for i, results in zip(programs, sandbox.run_many([(answers[i], problems[i].tests["calls"]) for i in programs])):
         expected = problems[i].tests["values"]
         out[i] = all(r.ok and sandbox.same(r.value, v) for r, v in zip(results, expected, strict=True))
+    suites = [i for i, (p, a) in enumerate(zip(problems, answers)) if a is not None and p.task in PROGRAMS]
+    for i, passed in zip(suites, sandbox.passes_many([(answers[i], sandbox.Suite(**problems[i].tests)) for i in suites])):
+        out[i] = passed
     for i, (p, answer) in enumerate(zip(problems, answers)):
         if answer is not None and p.task == "countdown":
             out[i] = countdown_correct(answer, p.tests["numbers"], p.tests["target"])
-        elif answer is not None and p.task not in ("code", "general"):
+        elif answer is not None and p.task not in ("code", "general", *PROGRAMS):
             out[i] = math_equal(answer, p.answer)
     return out
 

@@ -25,9 +25,10 @@ import matplotlib
 import eval as evaluation
 import grpo
 import parallel
+import sandbox
 import sft
 import tokenizer as tokenizers
-from data import Problem, World, load_jsonl, question
+from data import PROGRAMS, Problem, World, load_jsonl, prompt_ids
 from model import GPT
 
 QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic", "world.direct": 0.4, "grpo.tasks": "arithmetic", "grpo.steps": 30, "eval.problems": 64, "eval.k": 8}
@@ -51,7 +52,7 @@ def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None 
     """GRPO on the model in folder `base`; returns the folder of the result. KeyboardInterrupt after a clean stop."""
     if dataset:
         tokenizer, context = tokenizers.load(base), GPT.from_pretrained(base).cfg.max_seq_len
-        fits = [p for p in dataset if len(tokenizer.prompt(question(p, tokenizer.chat))) < context]
+        fits = [p for p in dataset if len(prompt_ids(p, tokenizer)) < context]
         if len(fits) < len(dataset):
             print(f"{len(dataset) - len(fits)} of {len(dataset)} problems are longer than the context of {context} tokens and are left out")
         if not fits:
@@ -131,6 +132,8 @@ def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem]
             print("there is no finished base model yet: pretraining one first", flush=True)
         if not dataset or not os.path.exists(os.path.join(base, "config.json")):  # with other data, any base will do
             sft.pretrain(cfg, folder, resume)
+    if dataset and any(p.task in PROGRAMS for p in dataset):
+        print(sandbox.protection())
     print(f"reinforcement learning on {base}; into {out}", flush=True)
     zero = train(cfg, base, out, resume, dataset)
     tokenizer = tokenizers.load(base)

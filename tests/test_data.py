@@ -1,4 +1,5 @@
 import ast
+import copy
 import json
 import os
 import re
@@ -7,7 +8,20 @@ import pytest
 from conftest import SHARED_DATA
 
 import rewards as rw
-from data import COUNTDOWN, REASONING, TASKS, Problem, World, WorldConfig, is_test, load_jsonl, random_expression, simplifications
+from data import (
+    COUNTDOWN,
+    REASONING,
+    TASKS,
+    Problem,
+    World,
+    WorldConfig,
+    is_test,
+    load_jsonl,
+    prompt_ids,
+    question,
+    random_expression,
+    simplifications,
+)
 
 OPERATIONS = {"add": "add|加", "subtract": "subtract|减", "multiply": "multiply by|乘", "rest": "take the rest by|取余", "least": "take at least|至少取"}
 
@@ -220,7 +234,44 @@ def test_layouts(tmp_path):
     assert len(load_jsonl(path, limit=2)) == 2
 
 
+HUMANEVAL = {"task_id": "X/0", "prompt": "def f(x):\n    'twice'\n", "entry_point": "f", "canonical_solution": "    return 2 * x\n", "test": "def check(candidate):\n    assert candidate(1) == 2"}
+MBPP = {"task_id": 1, "text": "Write twice.", "code": "import math\ndef g(): pass\ndef f(x): return 2 * x", "test_list": ["assert int(f(1)) == 2", "assert f(math.pi) > 6"], "test_setup_code": "one = 1"}
+
+
+def test_layouts_of_programs(tmp_path):
+    h, m, s = load_jsonl(write(tmp_path, HUMANEVAL, MBPP, {k: v for k, v in MBPP.items() if k not in ("text", "test_setup_code")} | {"prompt": "P", "test_imports": ["import re"]}))
+    assert h == Problem(HUMANEVAL["prompt"], HUMANEVAL["prompt"] + HUMANEVAL["canonical_solution"], "humaneval", "en",
+                        {"entry": "f", "prelude": HUMANEVAL["prompt"], "asserts": HUMANEVAL["test"] + "\ncheck(f)"})
+    asserts = "assert int(f(1)) == 2\nassert f(math.pi) > 6"
+    assert (m.task, m.answer, m.tests) == ("mbpp", MBPP["code"], {"entry": "f", "prelude": "import math\none = 1", "asserts": asserts})
+    assert m.prompt.endswith(f"Write twice. Your code should pass these tests:\n\n{asserts}") and s.prompt == m.prompt.replace("Write twice.", "P")
+    assert s.tests["prelude"] == "import math\nimport re\n"
+    assert rw.verdicts([h, m, s], [p.answer for p in (h, m, s)]) == [True] * 3 and rw.verdicts([h, m, s], ["def f(x): return 3"] * 3) == [False] * 3
+
+
+@pytest.mark.parametrize("row", [{"problem": "p", "answer": 33}, {"problem": "p", "answer": "033"}, {"ID": "2024-I-1", "Problem": "p", "Answer": 33}, {"question": "p", "answer": 33}])
+def test_layouts_of_aime(tmp_path, row):
+    (p,) = load_jsonl(write(tmp_path, row))
+    assert (p.prompt, p.task) == ("p", "math") and rw.correct(p, "33") and not rw.correct(p, "34")
+
+
+def test_what_a_model_is_asked(world_tokenizer):
+    chat = copy.copy(world_tokenizer)
+    chat.chat = True
+    code, mbpp, math = Problem("def f(x):\n", "", "humaneval"), Problem("{1}?", "", "mbpp"), Problem("{1}?", "", "math")
+    assert world_tokenizer.decode(prompt_ids(code, world_tokenizer)) == "def f(x):\n"  # nothing around it
+    assert prompt_ids(mbpp, world_tokenizer) == world_tokenizer.prompt("{1}?")
+    assert prompt_ids(code, chat) == chat.prompt(question(code, True)) and "```python\ndef f(x):\n```" in question(code, True)
+    assert question(mbpp, True) == "{1}?\n\nAnswer with the whole program in a ```python block."
+    assert question(math, True).startswith("{1}?") and question(math, True).endswith("within \\boxed{}.") and question(math, False) == "{1}?"
+
+
 @pytest.mark.parametrize("row,message", [
+    (HUMANEVAL | {"test": "assert f(1) == 2"}, "line 2: 'test' does not define the function 'check'"), (HUMANEVAL | {"entry_point": "g"}, "'prompt' does not define the function 'g'"),
+    (HUMANEVAL | {"prompt": "def f(x):"}, "'prompt' is not Python"), (HUMANEVAL | {"test": 1}, "'test' should be"), (MBPP | {"test_list": "assert f(1)"}, "'test_list' and"),
+    (MBPP | {"test_list": []}, "calls no function"), (MBPP | {"test_list": ["assert h(1) == 2"]}, "calls no function"), (MBPP | {"code": "def"}, "'code' is not Python"),
+    (MBPP | {"test_list": ["f(1)) == 2"]}, "'test_list' is not Python"), (MBPP | {"test_setup_code": None}, "'test_setup_code' a text"), (MBPP | {"test_setup_code": "("}, "'test_setup_code' is not"),
+    ({"prompt": "p", "answer": "a", "task": "mbpp"}, "needs more than an answer"), ({"problem": "p", "answer": 1.5}, "'answer' should be"), ({"problem": "p", "answer": True}, "'answer' should be"),
     ("{", "line 2: not JSON"), ("[1]", "line 2: a list"), ({"text": "x"}, r"line 2: fields \['text'\]"), ({"question": "q", "answer": "7"}, "#### number"),
     ({"question": 1, "answer": "#### 1"}, "'question' should be"), ({"problem": " ", "answer": "1"}, "'problem' should be"),
     ({"question": "q", "answer": "#### "}, "#### number"), ({"prompt": "p", "answer": "a", "task": "math", "language": "fr"}, "'language' should be"),
@@ -241,6 +292,7 @@ def test_bad_files(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir(SHARED_DATA), reason="the benchmark files are not here")
-@pytest.mark.parametrize("name,rows", [("gsm8k_train", 7473), ("gsm8k_test", 1319), ("math500", 500), ("countdown_test", 500)])
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
+@pytest.mark.parametrize("name,rows", [("gsm8k_train", 7473), ("gsm8k_test", 1319), ("math500", 500), ("countdown_test", 500), ("humaneval", 164), ("mbpp", 974)])
 def test_real_files(name, rows):
     assert len(load_jsonl(os.path.join(SHARED_DATA, name + ".jsonl"))) == rows

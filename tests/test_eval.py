@@ -3,6 +3,7 @@ import json
 import math
 
 import pytest
+from conftest import run
 
 import eval as E
 from data import Problem, World, WorldConfig
@@ -116,3 +117,16 @@ def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_to
             f.write(text)
         with pytest.raises(ValueError, match=message):
             E.rescore(path)
+
+
+def test_programs_are_judged_and_judged_again(tmp_path, monkeypatch, capsys):
+    prompt = "def f(x):\n    'twice'\n"
+    p = Problem(prompt, prompt + "    return 2 * x\n", "humaneval", tests={"entry": "f", "prelude": prompt, "asserts": "def check(candidate):\n    assert candidate(2) == 4\ncheck(f)"})
+    texts = ["    return 2 * x\n", "    return x\n"]
+    rows = [("m", E.summarise([p], E.score_texts([p], [(0, text, 5, True) for text in texts]), 2))]
+    assert (rows[0][1].pass1, rows[0][1].passk, rows[0][1].cons) == (0.5, 1.0, 1.0)  # of two programs the first is the consensus
+    path = str(tmp_path / "eval.jsonl")
+    E.save_samples(rows, [[p]], path)
+    assert E.rescore(path) == rows
+    status, out, _ = run(monkeypatch, capsys, "eval", "--rescore", path, "--out", str(tmp_path / "e.json"))
+    assert status == 0 and "programs run apart" in out and "50.0" in out

@@ -25,6 +25,34 @@ def test_format(text, ok):
     assert format_reward(text) == ok
 
 
+BODY, WHOLE = "    return 2 * x\n", "def f(x):\n    return 2 * x\n"
+
+
+@pytest.mark.parametrize("text,program", [
+    (BODY, "P" + BODY), (BODY + "\ndef g():", "P" + BODY), (BODY + "\nprint(f(1))", "P" + BODY), (BODY + "\n# so", "P" + BODY), (BODY + "    # in it\n", "P" + BODY + "    # in it\n"),
+    (f"Here:\n```python\n{WHOLE}```\nIt doubles.", "P\n" + WHOLE), (f"<think>```python\nno\n```</think>```Python \n{WHOLE}```", "P\n" + WHOLE),
+    (f"```python\nno\n```\nBetter:\n```py\n{WHOLE}```\n```\n2\n```", "P\n" + WHOLE), (f"```bash\nls\n```\nthen\n```python\n{WHOLE}```", "P\n" + WHOLE),
+    (f"```\n{WHOLE}```", "P\n" + WHOLE), (f"```python\n{WHOLE}", "P\n" + WHOLE), (f"<think>a</think><answer>{WHOLE}</answer>", "P\n" + WHOLE),
+    (f"<think>a</think><answer>```python\n{WHOLE}```</answer>", "P\n" + WHOLE), ("", "P")])
+def test_programs_in_responses(text, program):
+    assert rw.answer_of(Problem("P", "", "humaneval"), text) == program
+    assert rw.answer_of(Problem("P", "", "mbpp"), text) == (program.removeprefix("P\n") if program.startswith("P\n") else None)
+
+
+@pytest.mark.parametrize("text,answer", [("so $x$ is \\(12\\).", "12"), ("\\boxed{3} and then 4", "3"), ("<think>7</think>", None), ("<think>7", None), ("", None)])
+def test_a_benchmark_s_answer_need_not_be_marked(text, answer):
+    assert rw.answer_of(Problem("", "12", "math"), text) == answer and rw.answer_of(Problem("", "12", "arithmetic"), text) == extract_answer(text)
+
+
+def test_programs_are_scored():
+    prompt = "def helper(x):\n    return x + x\n\ndef f(x):\n    'twice'\n"
+    p = Problem(prompt, "", "humaneval", tests={"entry": "f", "prelude": prompt, "asserts": "def check(candidate):\n    for i in range(3): assert candidate(i) == helper(i)\ncheck(f)"})
+    texts = ["    return helper(x)\n", "<think>a</think><answer>def f(x): return 2 * x</answer>", "```python\ndef f(x):\n    return helper(x)\n```", "    return x\n",
+             "import os; os._exit(0)", "```python\ndef helper(x): return 0\ndef f(x): return 0\n```"]
+    scores = rw.score_all([p] * len(texts), texts, RewardConfig(format=4.0))
+    assert [s["accuracy"] for s in scores] == [1, 1, 1, 0, 0, 0] and scores[1]["total"] == 5.0
+
+
 @pytest.mark.parametrize("expression,ok", [
     ("(3+4)*2", 1), ("2*(3+4)", 1), (" ( 3 + 4 ) * 2 ", 1), ("(3+4)*2=14", 1), ("(3+4)×2", 1), ("((3)+4)*2", 1), ("(3+4)*2=15", 0),
     ("3+4*2", 0), ("(3+4)", 0), ("(3+4)*2*1", 0), ("(3+4)*2+2-2", 0), ("14", 0), ("", 0), ("(3+4)*", 0), ("(3+4*2", 0), ("3+4)*2", 0),
