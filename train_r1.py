@@ -47,10 +47,10 @@ class R1Config:
     reject_prompts: int = 2400  # problems put to Dev2
     reject_samples: int = 4
     most_kept: int = 2  # of a problem's clean responses, in both harvests
-    demonstrations: int = 3000  # general requests with a person's reply
-    final_steps: int = 50
-    preference_steps: int = 30  # the last ones, in which general requests and the reward models take part
-    general: float = 0.34  # share of general requests in those
+    demonstrations: int = 20_000  # general requests with a person's reply
+    final_steps: int = 60
+    preference_steps: int = 40  # the last ones, in which general requests and the reward models take part
+    general: float = 0.5  # share of general requests in those
     language: float = 1.0  # weight of language consistency in both RL stages
     epochs: int = 3
     tokens_per_step: int = 4096  # of fine-tuning; there are few texts
