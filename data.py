@@ -483,7 +483,7 @@ class World:
         while True:
             p = self._draw(rng, "general", split == "test")
             gap = "" if p.language == "zh" else " "
-            ranked = [[p.answer], [p.tests["curt"], p.answer + gap + p.answer], [p.tests["wrong"], RUDE[p.language]]]
+            ranked = [[p.answer], [p.tests["curt"], p.answer + gap + p.answer], [p.tests["wrong"]] * 3 + [RUDE[p.language]]]  # what is wrong is hardest to tell
             if p.tests["kind"] != "harmful":
                 ranked[2].append(DECLINED[p.language])
             high, low = sorted(rng.sample(range(3), 2))

@@ -31,7 +31,7 @@ KINDS = ("helpful", "safe")
 
 @dataclass
 class PreferenceConfig:
-    examples: int = 6000  # pairs, or responses with a label
+    examples: int = 10_000  # pairs, or responses with a label
     epochs: int = 2
     per_step: int = 32
     lr: float = 5e-4
