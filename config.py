@@ -32,6 +32,8 @@ class Config:
     name: str = "tiny"
     seed: int = 0
     device: str = "auto"  # "auto": the GPU if there is one
+    precision: str = "float32"  # of forward and backward passes: "float32" or "bfloat16"; weights that are kept stay float32
+    recompute: bool = False  # activations: compute them again in the backward pass instead of keeping them
     tokenizer: str = "corpus"  # "corpus": train one on the texts; else a model folder or a tiktoken encoding
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
@@ -177,10 +179,12 @@ def check(cfg: Config) -> None:
     """ValueError for values that no run could use."""
     for section in (cfg.model, cfg.grpo):
         section.__post_init__()
+    if cfg.precision not in ("float32", "bfloat16"):
+        raise ValueError(f"--precision is '{cfg.precision}'; use float32 or bfloat16")
     least = {"model.dim": 1, "model.n_layers": 1, "model.n_heads": 1, "model.hidden_dim": 1, "model.n_groups": 1, "model.max_seq_len": 2,
              "model.vocab_size": 256 + 9, "sft.tokens": 1, "sft.epochs": 1, "sft.tokens_per_step": 1, "sft.micro_tokens": 1, "sft.save_every": 1,
              "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.minibatches": 1,
-             "grpo.micro_tokens": 1, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
+             "grpo.micro_tokens": 1, "grpo.importance_cap": 0, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
              "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2, "world.arithmetic": 0.01, "world.minor": 0.01, "preference.examples": 2, "preference.epochs": 1,
              "preference.per_step": 1, "preference.held_out": 2, "r1.cold_prompts": 4, "r1.cold_samples": 1, "r1.dev2_steps": 1, "r1.reject_prompts": 4,
              "r1.reject_samples": 1, "r1.most_kept": 1, "r1.demonstrations": 0, "r1.final_steps": 1, "r1.preference_steps": 0, "r1.epochs": 1,

@@ -56,7 +56,7 @@ def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
     problems = train_r1.reasoning_problems(world, cfg.distill.prompts, 500_000)
     if judges:
         problems += world.problems("general", cfg.distill.general, start=500_000)
-    judge = preference.Judge(judges, parallel.device(cfg.device)) if judges else None
+    judge = preference.Judge(judges, parallel.device(cfg.device), parallel.dtype(cfg)) if judges else None
     return train_r1.harvest(teacher, problems, cfg.distill.samples, cfg.distill.most_kept, cfg, path, cfg.seed, judge)
 
 
@@ -128,12 +128,13 @@ def main() -> None:
     parser.add_argument("--out", default="runs/distill", help="run folder (default runs/distill)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
-    with config.user_errors():
+    with config.user_errors(), parallel.started(cfg):
         names = [os.path.basename(os.path.normpath(args.init))] if args.init else args.students.split(",")
         if not args.init and (unknown := set(names) - set(STUDENTS)):
             raise ValueError(f"there is no student '{unknown.pop()}'; the students are {', '.join(STUDENTS)}")
         if any(os.path.exists(os.path.join(args.out, name)) for name in names) and not args.resume:
             raise ValueError(f"'{args.out}' already holds these students: add --resume to go on with them, or name another with --out")
+        parallel.wait()  # all have looked before one writes
         teacher = args.teacher or "runs/r1/r1/model"
         try:
             if not args.data and not args.teacher and not os.path.exists(os.path.join(teacher, "config.json")):
