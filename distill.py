@@ -28,6 +28,9 @@ from model import GPT, ModelConfig
 
 DENSE = dict(attention="gqa", n_experts=0, n_kv_heads=2, rope_interleaved=False)
 SMALL, MEDIUM = dict(dim=64, n_layers=3, n_heads=4, head_dim=16, hidden_dim=192), dict(dim=96, n_layers=4, n_heads=4, head_dim=24, hidden_dim=256)
+# of students of the presets' teachers
+SIZES = {"small": (dict(dim=384, n_layers=8, n_heads=6, head_dim=64, hidden_dim=1024), dict(dim=576, n_layers=12, n_heads=8, head_dim=72, hidden_dim=1536)),
+         "big": (dict(dim=768, n_layers=12, n_heads=12, head_dim=64, hidden_dim=2048), dict(dim=1024, n_layers=16, n_heads=16, head_dim=64, hidden_dim=2816))}
 STUDENTS = {  # shapes: Qwen2 has biases on q, k and v; Llama has none
     "qwen-m": DENSE | MEDIUM | dict(qkv_bias=True),
     "qwen-s": DENSE | SMALL | dict(qkv_bias=True),
@@ -69,7 +72,8 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
 
     init: the folder of a student that is there already; else one of STUDENTS is pretrained.
     """
-    shape = ModelConfig(**asdict(cfg.model) | STUDENTS.get(name, {}))
+    size = SIZES[cfg.name][name.endswith("-m")] if cfg.name in SIZES and name in STUDENTS else {}
+    shape = ModelConfig(**asdict(cfg.model) | STUDENTS.get(name, {}) | size)
     own = replace(cfg, model=shape, sft=replace(cfg.sft, tokens=cfg.distill.tokens))
     models = {"base": init or sft.pretrain(own, os.path.join(out, "base"), resume)}
 
@@ -87,6 +91,8 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
 
 def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resume: bool, init: str | None = None) -> None:
     """The data set, the students, the table. init: the folder of the only student, which `names` then names."""
+    if cfg.name != "tiny":
+        grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model)  # the teacher's shape; students are smaller
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     if data is None:
         data = os.path.join(out, "teacher.jsonl")

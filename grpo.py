@@ -29,7 +29,7 @@ import parallel
 import rewards as rw
 import tokenizer as tokenizers
 from data import TASKS, Problem, question
-from model import GPT, Cache, chunked_logprobs
+from model import GPT, Cache, ModelConfig, chunked_logprobs, cost_report, rollout_memory, training_memory
 from rewards import RewardConfig
 from sample import Rollout, generate
 from sft import micro_batches
@@ -148,6 +148,42 @@ def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: T
     out = torch.zeros(tokens.shape, dtype=picked.dtype, device=tokens.device)
     out[:, 1:][wanted] = picked
     return out
+
+
+# ---------------------------------------------------------------------------------------------- what a run takes
+
+
+def check_room(cfg, shape: ModelConfig) -> None:
+    """Print what a run will take with a model of this shape: memory of each process, and time. ValueError if the memory is not there.
+
+    cfg is a config.Config. The time is that of the arithmetic alone, at 40% of the speed of a large matrix product on this device.
+    """
+    own, n = cfg.grpo, parallel.size()
+    rows = -(-own.problems_per_step // n) * own.group_size
+    length = min(own.max_new_tokens + 256, shape.max_seq_len)  # a generous prompt
+    parts = training_memory(shape, max(cfg.sft.micro_tokens, own.micro_tokens), cfg.precision, n, cfg.recompute)
+    cache = rollout_memory(shape, rows, length, cfg.precision)
+    fixed = parts.pop("weights and optimizer")
+    if own.kl_beta:  # the reference model: its shard, and its weights while it is asked
+        fixed += cost_report(shape)["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)
+    need, have = fixed + max(sum(parts.values()), cache), parallel.memory(cfg)
+    report = cost_report(shape, length)
+    drawn = own.steps * own.problems_per_step * own.group_size * own.max_new_tokens
+    flops = cfg.sft.tokens * report["training FLOPs a token"] + drawn * (report["forward FLOPs a token"] + report["training FLOPs a token"])
+    hours = flops / n / (0.4 * parallel.matrix_speed(cfg)) / 3600
+    gib = 2**30
+    print(f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} {'process' if n == 1 else 'processes'}; memory of each: {need / gib:.1f} of {have / gib:.1f} GiB "
+          f"(weights and optimizer {fixed / gib:.1f}, training {sum(parts.values()) / gib:.1f}, rollouts {cache / gib:.1f}); "
+          f"arithmetic: up to {hours:.2g} hours", flush=True)
+    if need <= have:
+        return
+    if fixed > have:
+        mend = "use more GPUs (torchrun --nproc-per-node N), GPUs with more memory, or a smaller model (--model.*)"
+    elif cache > sum(parts.values()):
+        mend = "lower --grpo.problems_per_step, --grpo.group_size or --grpo.max_new_tokens, or use more GPUs (torchrun --nproc-per-node N)"
+    else:
+        mend = "lower --grpo.micro_tokens and --sft.micro_tokens, or add --recompute true"
+    raise ValueError(f"'{cfg.name}' needs about {need / gib:.1f} GiB of memory a process, and there are {have / gib:.1f}: {mend}")
 
 
 # ---------------------------------------------------------------------------------------------- one step

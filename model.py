@@ -634,20 +634,25 @@ class GPT(nn.Module):
         parallel.wait()
 
     @classmethod
+    def empty(cls, folder: str) -> "GPT":
+        """The model of a folder without its weights, on the meta device. ValueError as from_pretrained()."""
+        raw = checkpoint.read_config(folder, {f.name for f in fields(ModelConfig)})
+        if raw.get("tie_embeddings") is None:
+            raw["tie_embeddings"] = "lm_head.weight" not in checkpoint.places(folder)
+        try:
+            with torch.device("meta"):
+                return cls(ModelConfig(**raw))
+        except (TypeError, RuntimeError) as e:
+            raise ValueError(f"{os.path.join(folder, 'config.json')} does not describe a model ({e}): restore it from a copy") from None
+
+    @classmethod
     def from_pretrained(cls, folder: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> "GPT":
         """Read a Hugging Face folder of one of checkpoint.FAMILIES, or one of our own; float32 unless told otherwise.
 
         Tensor by tensor: memory never holds much more than the model. ValueError in one sentence if something is missing, damaged,
         quantised or does not fit.
         """
-        raw, where = checkpoint.read_config(folder, {f.name for f in fields(ModelConfig)}), checkpoint.places(folder)
-        if raw.get("tie_embeddings") is None:
-            raw["tie_embeddings"] = "lm_head.weight" not in where
-        try:
-            with torch.device("meta"):
-                model = cls(ModelConfig(**raw))
-        except (TypeError, RuntimeError) as e:
-            raise ValueError(f"{os.path.join(folder, 'config.json')} does not describe a model ({e}): restore it from a copy") from None
+        model, where = cls.empty(folder), checkpoint.places(folder)
         model = model.to(dtype).to_empty(device=device)
         if model.cfg.tie_embeddings:
             model.lm_head.weight = model.embed_tokens.weight
@@ -719,6 +724,43 @@ def cost_report(cfg: ModelConfig, context: int | None = None) -> dict[str, float
             "training FLOPs a token": 3 * (2 * products + attention_flops),
             "cache bytes a token": cache, "the same with plain multi-head": heads_cache,
             "training memory, bytes": total * 16, "serving memory, bytes": total * 2 + cache * context}
+
+
+def training_memory(cfg: ModelConfig, tokens: int, precision: str = "float32", processes: int = 1, recompute: bool = False) -> dict[str, float]:
+    """Bytes that one process needs at most in a training step with AdamW, by what they are for; `tokens` in a micro-batch, padding included.
+
+    In float32 and alone: weights, gradients and two moments. Otherwise (parallel.py) the same divided among the processes, and on
+    each gathered weights and float32 sums of gradients. Activations are what the backward pass of model.py keeps, counted line by line.
+    """
+    with torch.device("meta"):
+        model = GPT(cfg)
+    parameters = sum(p.numel() for p in model.parameters())
+    size = 4 if precision == "float32" else 2
+    mla, moe = cfg.attention == "mla", sum(1 for _ in model.moe_layers())
+    if mla:  # numbers a token: latent, its parts, queries and keys before and after they are put together, values, output
+        qk = cfg.n_heads * (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim)
+        attention = 4 * (cfg.kv_lora_rank + cfg.qk_rope_head_dim) + 2 * qk + 3 * cfg.n_heads * cfg.v_head_dim + 2 * (cfg.q_lora_rank or 0)
+    else:
+        attention = (2 * cfg.n_heads + 2 * cfg.n_kv_heads) * cfg.head_dim
+    dense = 4 * cfg.hidden_dim  # gate, up, silu(gate), their product
+    K = cfg.n_experts_per_token
+    experts = K * (3 * cfg.dim + 4 * cfg.expert_dim) + 4 * cfg.n_shared_experts * cfg.expert_dim + 2 * cfg.n_experts
+    blocks = len(model.blocks())
+    common = 4 * cfg.dim + attention  # two norms' inputs and outputs
+    one = max(common + dense if blocks > moe else 0, common + experts if moe else 0)
+    kept = blocks * cfg.dim + one if recompute else blocks * common + (blocks - moe) * dense + moe * experts
+    chunk = min(tokens, 2048, 2**27 // cfg.vocab_size)
+    alone = processes == 1 and precision == "float32"
+    return {"weights and optimizer": parameters * (16 if alone else 16 / processes + size + 4),
+            "activations": tokens * (kept + 2 * one) * size,  # and the gradients of one block
+            "logits": chunk * cfg.vocab_size * (12 if size == 4 else 14)}
+
+
+def rollout_memory(cfg: ModelConfig, rows: int, length: int, precision: str = "float32") -> float:
+    """Bytes of cache and logits for `rows` responses that grow together to `length` tokens, prompt included; weights apart."""
+    size = 4 if precision == "float32" else 2
+    cache = cost_report(cfg)["cache bytes a token"] / 2 * size
+    return rows * length * cache * 1.8 + rows * cfg.vocab_size * (size + 16)  # 1.8: while rows leave the batch, their cache is copied
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ whole responses now and then), checkpoint/ (everything needed to go on) and mode
 """
 
 import contextlib
+import datetime
 import json
 import math
 import os
@@ -37,7 +38,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process saves and loads without it
 PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a run gives up
 
 
@@ -76,7 +76,8 @@ def started(cfg):
                              f"use --nproc-per-node {torch.cuda.device_count()}")
         torch.cuda.set_device(here)
     alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", **alone)
+    # torchrun ends all when one dies; who lives may wait long for the longest rollout, or for a large checkpoint
+    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timeout=datetime.timedelta(hours=2), **alone)
     try:
         with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as silence:
             if not first():
@@ -88,6 +89,26 @@ def started(cfg):
         if dist.distributed_c10d._get_default_store().add(str(e), 1) > 1:
             sys.exit(2)
         raise
+
+
+def memory(cfg) -> float:
+    """Bytes that this process may use."""
+    if (here := device(cfg.device)).type == "cuda":
+        return 0.95 * torch.cuda.mem_get_info(here)[1]
+    return 0.95 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def matrix_speed(cfg) -> float:
+    """Operations a second of a large matrix product on this device, measured."""
+    here = device(cfg.device)
+    n = 4096 if here.type == "cuda" else 512
+    x = torch.ones(n, n, dtype=dtype(cfg), device=here)
+    (x @ x)[0, 0].item()  # the first is slow
+    t0 = time.perf_counter()
+    for _ in range(5):
+        y = x @ x
+    y[0, 0].item()  # waits for the device
+    return 5 * 2 * n**3 / (time.perf_counter() - t0)
 
 
 def rank() -> int:
@@ -105,8 +126,7 @@ def first() -> bool:
 
 def wait() -> None:
     """Until all processes are here."""
-    if dist.is_initialized():
-        dist.barrier()
+    total([0.0])
 
 
 def total(values: list[float]) -> list[float]:
@@ -290,12 +310,14 @@ class Run:
         """Turn what may go wrong with a file into one sentence."""
         try:
             yield
-        except (OSError, RuntimeError, CheckpointException) as e:
+        except (OSError, CheckpointException) as e:
             if isinstance(e, CheckpointException):  # of any of the processes
                 e = next(iter(e.failures.values()))[0]
+            while e and not isinstance(e, OSError):  # torch.save speaks of positions, and only the cause of the disk
+                e = e.__context__
             mend = "the folder has vanished: put it back" if not os.path.exists(self.folder) else "make room or mend the disk"
             kept = checkpoints(self.folder, self.stage)
-            raise ValueError(f"cannot write to '{self.folder}' ({getattr(e, 'strerror', None) or e}); {mend}, then go on with --resume from "
+            raise ValueError(f"cannot write to '{self.folder}' ({e.strerror if e else 'a file could not be finished'}): {mend}, then go on with --resume from "
                              + (f"the checkpoint {kept[-1]}, which is untouched" if kept else "the start: there is no checkpoint yet")) from None
 
     def restore(self, models: dict[str, nn.Module | None], optimizers: list) -> None:
@@ -308,9 +330,7 @@ class Run:
                 p = names[name]
                 owner = next(o for o in optimizers if any(p is q for g in o.param_groups for q in g["params"]))
                 owner.state[p][moment] = torch.zeros_like(p) if found.size == p.shape else torch.zeros(found.size, dtype=found.properties.dtype, device=p.device)
-        state = tensors(models, optimizers)
-        state = {k: x for k, x in state.items() if k in known or not k.startswith("rng.")}  # there may be more processes than there were
-        dcp.load(state, checkpoint_id=self.checkpoint, no_dist=not dist.is_initialized())
+        state = load(self.checkpoint, tensors(models, optimizers))
         if (own := f"rng.{rank()}") in state:
             torch.set_rng_state(state[own])
 
@@ -334,11 +354,12 @@ class Run:
                 shutil.rmtree(aside, ignore_errors=True)
                 os.mkdir(aside)
             wait()
-            dcp.save(tensors(models, optimizers), checkpoint_id=aside, no_dist=not dist.is_initialized())
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a single process, that it is one
+                dcp.save(tensors(models, optimizers), checkpoint_id=aside, no_dist=not dist.is_initialized())
             sums = dict(gather([(name, checksum(os.path.join(aside, name))) for name in sorted(os.listdir(aside))[rank() :: size()]]))
             if first():
                 sizes = {os.path.basename(p): os.path.getsize(p) for p in (self.metrics_path, self.samples_path) if os.path.exists(p)}
-                content = {"state": state, "settings": self.settings, "sizes": sizes, "files": sums}
+                content = {"state": state, "shape": vars(getattr(models["model"], "gpt", models["model"]).cfg), "settings": self.settings, "sizes": sizes, "files": sums}
                 write_json(os.path.join(aside, "progress.json"), content | {"digest": digest(content)})
                 os.replace(aside, path)
                 for old in checkpoints(self.folder, self.stage)[:-2]:
@@ -382,6 +403,15 @@ def tensors(models: dict[str, nn.Module | None], optimizers: list) -> dict[str, 
     for optimizer in optimizers:
         out |= {f"moments.{names[p]}.{key}": x for p, moments in optimizer.state.items() for key, x in moments.items()}
     return out
+
+
+def load(path: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fill these tensors from a checkpoint; returns those it had. Only random states may be missing: there may be more processes than there were."""
+    known = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    state = {k: x for k, x in state.items() if k in known or not k.startswith("rng.")}
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        dcp.load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
+    return state
 
 
 def checkpoints(folder: str, stage: str = r"\w+") -> list[str]:

@@ -1,22 +1,23 @@
 """A few training steps, as one of several processes: run by test_parallel.py, which compares what comes out.
 
-    python tests/together.py OUT SECTION...        # with RANK, WORLD_SIZE, ... in the environment, or alone
+    python tests/together.py OUT NAME...        # with RANK, WORLD_SIZE, ... in the environment, or alone
+
+A name is a section and a shape, "grpo-moe", whose metrics and weights go to OUT; or "run:BASE:FOLDER:STOP": the R1-Zero run in FOLDER
+on the model in BASE is begun or gone on with, and interrupted in step STOP.
 """
 
-import json
 import os
 import random
+import signal
 import sys
 
 import torch
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
 
 import config
 import grpo
 import parallel
 import sft
+import train_zero
 from data import Problem
 from model import GPT
 
@@ -82,10 +83,32 @@ def reinforcement(shape: str, **more) -> tuple[list[dict], GPT]:
     return out, model
 
 
+def zero(base: str, folder: str, stop: int) -> None:
+    """Six steps of R1-Zero, a checkpoint every second."""
+    cfg = config.make()
+    for key, value in {"grpo.problems_per_step": 3, "grpo.group_size": 4, "grpo.max_new_tokens": 16, "grpo.save_every": 2, "grpo.steps": 6,
+                       "grpo.kl_beta": 0.05, "grpo.ref_every": 3, "grpo.warmup": 1}.items():
+        config.set_key(cfg, key, value)
+    real = grpo.step
+
+    def step(*args):
+        if args[6] + 1 == stop:  # only one process is told
+            os.kill(os.getpid(), signal.SIGINT) if parallel.first() else None
+        return real(*args)
+
+    grpo.step = step
+    grpo.rw.score_all = lambda problems, texts, cfg: [{"accuracy": len(t) % 3, "format": 0.0, "language": 1.0, "total": float(len(t) % 3)} for t in texts]
+    try:
+        train_zero.train(cfg, base, folder, True)
+    except KeyboardInterrupt:
+        assert stop
+    grpo.step = real
+
+
 SECTIONS = {
     "sft": lambda shape: fine_tuning(shape, sft__tokens_per_step=200, sft__micro_tokens=50),
     "grpo": lambda shape: reinforcement(shape),
-    "grpo-kl": lambda shape: reinforcement(shape, grpo__kl_beta=0.1, grpo__importance_cap=2.0, grpo__replay_routes=True, recompute=True),
+    "grpo-more": lambda shape: reinforcement(shape, grpo__kl_beta=0.1, grpo__importance_cap=2.0, grpo__replay_routes=True, recompute=True),
 }
 
 if __name__ == "__main__":
@@ -93,6 +116,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with parallel.started(config.make()):
         for name in names:
+            if name.startswith("run:"):
+                zero(*name.split(":")[1:3], int(name.split(":")[3]))
+                continue
             section, _, shape = name.rpartition("-")
             metrics, model = SECTIONS[section](shape)
             state = parallel.collect(model.state_dict())
