@@ -50,6 +50,14 @@ def reached(out: str) -> tuple[int, int]:
     return int(found[-1][-8:]) if found else 0, steps[-1] if steps else 0
 
 
+def changed(path: str) -> float:
+    """When it last was; 0 if it is not there."""
+    try:
+        return os.path.getmtime(path)
+    except FileNotFoundError:
+        return 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
@@ -70,15 +78,21 @@ def main() -> None:
         repeated, kind = 0, None
         while sum(counts.values()) < args.kills:
             kind = ("one", "all", "writing")[sum(counts.values()) % 3]
-            before, process = reached(out)[0], start(base, out, steps)
-            wait, t0 = rng.uniform(0, whole / 3), time.time()
-            aside = os.path.join(out, "checkpoint", "unfinished")
-            while process.poll() is None and (time.time() - t0 < wait or (kind == "writing" and not os.path.exists(aside) and time.time() - t0 < 60)):
-                time.sleep(0.001)
+            log, aside = os.path.join(out, "metrics.jsonl"), os.path.join(out, "checkpoint", "unfinished")
+            before, touched, t0 = reached(out), changed(log), time.time()
+            process = start(base, out, steps)
+            early = rng.random() < 0.2  # while it starts
+            moment, going = rng.uniform(0, whole / 10), None
+            while process.poll() is None and time.time() - t0 < 120:
+                going = going or (changed(log) != touched and time.time())
+                ready = going and time.time() - going > moment and (kind != "writing" or changed(aside) > t0)
+                if ready or (early and time.time() - t0 > moment):
+                    break
+                time.sleep(0.005)
             if process.poll() is not None:
                 sys.exit(f"the run ended by itself with status {process.returncode}, before kill {sum(counts.values()) + 1}:\n{process.stderr.read()[-3000:]}")
             workers = children(process.pid)
-            unfinished = os.path.exists(aside)
+            unfinished = changed(aside) > t0
             for pid in [rng.choice(workers)] if kind == "one" and workers else [process.pid, *workers]:
                 os.kill(pid, signal.SIGKILL)
             process.wait()
@@ -87,13 +101,16 @@ def main() -> None:
                     time.sleep(0.01)
             counts[kind] += 1
             saved, logged = reached(out)
-            assert saved >= before and logged - saved <= SETTINGS["grpo.save_every"], (before, saved, logged)
-            repeated += logged - saved
+            assert saved >= before[0] and logged - saved <= SETTINGS["grpo.save_every"], (before, saved, logged)
+            if changed(log) != touched:  # it took up the checkpoint, and what had come after it was done again
+                repeated += before[1] - before[0]
             print(f"kill {sum(counts.values())}: {kind}{', a checkpoint half written' if unfinished else ''}, after {time.time() - t0:.1f} s, at step {logged}; checkpoint of step {saved}",
                   flush=True)
+        saved, logged = reached(out)
         process = start(base, out, steps)
         _, err = process.communicate()
         assert process.returncode == 0, err
+        repeated += logged - saved
         a, b = (GPT.from_pretrained(os.path.join(folder, "model")).state_dict() for folder in (straight, out))
         with open(os.path.join(out, "metrics.jsonl")) as f:
             assert [json.loads(line)["step"] for line in f] == list(range(1, steps + 1))

@@ -20,11 +20,11 @@ import parallel
 import sft
 
 SHAPES = {  # (fields, tokens in the micro-batch)
-    "dense, 58M": (dict(attention="gqa", n_experts=0, rope_interleaved=False, n_kv_heads=4, head_dim=64, dim=512, n_heads=8, n_layers=8, hidden_dim=2048, vocab_size=16384), 2048),
-    "mixture of experts, 56M": (dict(dim=512, n_heads=8, n_layers=6, hidden_dim=1536, kv_lora_rank=128, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=64, n_experts=16,
-                                     n_experts_per_token=4, expert_dim=256, vocab_size=8192), 2048),
-    "dense, a vocabulary of 151,936": (dict(attention="gqa", n_experts=0, rope_interleaved=False, n_kv_heads=2, head_dim=64, dim=256, n_heads=4, n_layers=4, hidden_dim=1024,
-                                            vocab_size=151936), 2048),
+    "dense": (dict(attention="gqa", n_experts=0, rope_interleaved=False, n_kv_heads=4, head_dim=32, dim=256, n_heads=8, n_layers=8, hidden_dim=1024, vocab_size=8192), 1024),
+    "mixture of experts": (dict(dim=256, n_heads=8, n_layers=6, hidden_dim=768, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32, n_experts=16,
+                                n_experts_per_token=4, expert_dim=128, vocab_size=4096), 1024),
+    "dense, a vocabulary of 151,936": (dict(attention="gqa", n_experts=0, rope_interleaved=False, n_kv_heads=2, head_dim=32, dim=64, n_heads=2, n_layers=4, hidden_dim=256,
+                                            vocab_size=151936), 1024),
 }
 
 
@@ -58,10 +58,10 @@ def resident() -> int:
 
 
 def head(kind: str, backward: bool, device: str, queue) -> None:
-    """Scoring, or loss and gradient, of 4,096 tokens with a vocabulary of 151,936 and width 256."""
+    """Scoring, or loss and gradient, of 4,096 tokens with a vocabulary of 151,936 and width 32."""
     torch.manual_seed(0)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    hidden, weight = (torch.randn(n, 256, device=device, dtype=dtype, requires_grad=backward) for n in (4096, 151936))
+    hidden, weight = (torch.randn(n, 32, device=device, dtype=dtype, requires_grad=backward) for n in (4096, 151936))
     targets = torch.randint(0, 151936, (4096,), device=device)
 
     def work():
@@ -85,7 +85,7 @@ def training(name: str, device: str, queue) -> None:
             model = M.GPT(cfg.model)
             model = parallel.shard(model, model.blocks(), cfg)
             optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
-            rows = [([3 + (i * 7 + j) % 8000 for j in range(256)], 0) for i in range(tokens // 256)]
+            rows = [([3 + (i * 7 + j) % 4000 for j in range(256)], 0) for i in range(tokens // 256)]
             for _ in range(2):
                 sft.train_step(model, [optimizer], [rows], 1.0, sft.SFTConfig())
 

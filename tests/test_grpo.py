@@ -244,7 +244,7 @@ def test_recomputed_activations_change_nothing(tiny_model, kind):
 
     model = tiny_model if kind == "mla" else GPT(replace(tiny_model.cfg, attention="gqa", n_kv_heads=1, head_dim=16))
     other = copy.deepcopy(model)
-    batch, _ = fake_rollout(model)
+    batch, _ = fake_rollout(copy.deepcopy(model))
     advantages, cfg = torch.randn(12), GRPOConfig(group_size=4, minibatches=1, micro_tokens=30)
     for block in other.blocks():
         block.recompute = True

@@ -19,6 +19,7 @@ from conftest import run as script
 from test_train_zero import small
 
 import parallel
+import preference
 import sft
 from model import GPT
 
@@ -64,8 +65,8 @@ def test_processes_together_do_what_one_does(alone, tmp_path, processes):
 def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
     base = sft.pretrain(small(sft__tokens=3000), str(tmp_path / "base"), False)
     runs = {name: str(tmp_path / name) for name in ("straight", "from 2 to 1", "from 1 to 2")}
-    together(1, tmp_path, *(f"run:{base}:{runs[name]}:{stop}" for name, stop in (("straight", 0), ("from 1 to 2", 3))))
-    together(2, tmp_path, f"run:{base}:{runs['from 2 to 1']}:3", f"run:{base}:{runs['from 1 to 2']}:0")
+    together(1, tmp_path, *(f"run:{base}:{runs[name]}:{stop}" for name, stop in (("straight", 0), ("from 1 to 2", 3))), f"judge:{base}:{tmp_path}/judge1")
+    together(2, tmp_path, f"run:{base}:{runs['from 2 to 1']}:3", f"run:{base}:{runs['from 1 to 2']}:0", f"judge:{base}:{tmp_path}/judge2")
     together(1, tmp_path, f"run:{base}:{runs['from 2 to 1']}:0")
     straight = GPT.from_pretrained(os.path.join(runs["straight"], "model")).state_dict()
     start = GPT.from_pretrained(base).state_dict()
@@ -76,6 +77,8 @@ def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
         with open(os.path.join(runs[name], "metrics.jsonl")) as f:
             assert [json.loads(line)["step"] for line in f] == [1, 2, 3, 4, 5, 6]
         assert [os.path.basename(c) for c in parallel.checkpoints(runs[name])] == ["zero-00000004", "zero-00000006"]
+    one, two = (preference.RewardModel.from_pretrained(str(tmp_path / name / "model"), "cpu").state_dict() for name in ("judge1", "judge2"))
+    assert one["head.weight"].abs().max() > 1e-3 and max((one[k] - two[k]).abs().max() for k in one) < 1e-5
 
 
 @pytest.fixture

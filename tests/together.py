@@ -3,7 +3,7 @@
     python tests/together.py OUT NAME...        # with RANK, WORLD_SIZE, ... in the environment, or alone
 
 A name is a section and a shape, "grpo-moe", whose metrics and weights go to OUT; or "run:BASE:FOLDER:STOP": the R1-Zero run in FOLDER
-on the model in BASE is begun or gone on with, and interrupted in step STOP.
+on the model in BASE is begun or gone on with, and interrupted in step STOP; "judge:BASE:FOLDER": a reward model is trained.
 """
 
 import os
@@ -16,6 +16,7 @@ import torch
 import config
 import grpo
 import parallel
+import preference
 import sft
 import train_zero
 from data import Problem
@@ -105,6 +106,14 @@ def zero(base: str, folder: str, stop: int) -> None:
     grpo.step = real
 
 
+def judge(base: str, folder: str) -> None:
+    """Five steps on pairs of replies, the last of them short of a pair for every process."""
+    cfg = config.make()
+    for key, value in {"preference.examples": 33, "preference.epochs": 1, "preference.per_step": 8, "preference.held_out": 4}.items():
+        config.set_key(cfg, key, value)
+    preference.train(cfg, base, folder, "helpful", False)
+
+
 SECTIONS = {
     "sft": lambda shape: fine_tuning(shape, sft__tokens_per_step=200, sft__micro_tokens=50),
     "grpo": lambda shape: reinforcement(shape),
@@ -118,6 +127,9 @@ if __name__ == "__main__":
         for name in names:
             if name.startswith("run:"):
                 zero(*name.split(":")[1:3], int(name.split(":")[3]))
+                continue
+            if name.startswith("judge:"):
+                judge(*name.split(":")[1:])
                 continue
             section, _, shape = name.rpartition("-")
             metrics, model = SECTIONS[section](shape)
