@@ -190,13 +190,14 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         model = build(cfg, tokenizer)
         optimizers = make_optimizers(model, cfg.sft)
         seen, step, pool, skip = 0, 0, 0, 0
+        count = max(POOL, cfg.sft.tokens_per_step // 2)  # enough for several steps
         if run.state:
             run.restore({"model": model}, optimizers)
             seen, step, pool, skip = (run.state[k] for k in ("seen", "step", "pool", "skip"))
         print(f"pretraining on {cfg.sft.tokens:,} tokens; {tokenizer.vocab_size} in the vocabulary; into {folder}", flush=True)
         with tqdm(total=cfg.sft.tokens, initial=seen, unit="tok", unit_scale=True, desc="base") as bar:
             while seen < cfg.sft.tokens:
-                texts = (world.text(i) for i in range(pool * POOL, (pool + 1) * POOL))
+                texts = (world.text(i) for i in range(pool * count, (pool + 1) * count))
                 examples = [tokenizer.example(*t) for t in texts]
                 for batch in steps_of(examples, cfg.sft, random.Random(f"{cfg.seed} {pool}"))[skip:]:
                     t0 = time.perf_counter()
