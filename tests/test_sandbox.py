@@ -307,8 +307,8 @@ def test_a_suite_that_calls_nothing_is_passed_by_nobody():
 
 def test_processor_time_is_what_counts():
     start = time.monotonic()
-    assert not passes("def f(x):\n while True: pass", SUITES["calls"], cpu_limit_s=1)
-    assert time.monotonic() - start < 10
+    assert not passes("def f(x):\n while True: pass", SUITES["calls"], cpu_limit_s=1, time_limit_s=300.0)
+    assert time.monotonic() - start < 150
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
