@@ -1,10 +1,13 @@
 """Model folders as the rest of the world keeps them: Hugging Face's config.json and safetensors, both ways.
 
+    python checkpoint.py runs/zero/checkpoint/zero-00000060 FOLDER --tokenizer runs/zero/base/model   # what a run has reached so far
+
 `llama` (Llama 3.x), `qwen2`, `qwen3` and `deepseek_v3` (V3, R1) are read and written; a shape that none of them can express (a
 mixture of experts with grouped-query attention, say) is written as `pocket_r1`, with the fields of model.ModelConfig as they are.
 Every value comes from config.json; what is missing there, or asks for something model.py does not do, is an error that names it.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -261,3 +264,28 @@ def write(folder: str, tensors: dict[str, Tensor], config: dict) -> None:
         if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", old) and old not in (*files, os.path.basename(index) if len(shards) > 1 else ""):
             os.remove(os.path.join(folder, old))
     parallel.write_json(os.path.join(folder, "config.json"), config)
+
+
+# ---------------------------------------------------------------------------------------------- a training checkpoint as a model folder
+
+
+def main() -> None:
+    import config
+    import tokenizer as tokenizers
+    from model import GPT, ModelConfig
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="checkpoint of a policy, such as runs/zero/checkpoint/zero-00000060")
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("--tokenizer", required=True, help="model folder to take the tokenizer from, such as the run's base")
+    args = parser.parse_args()
+    with config.user_errors():
+        model, tokenizer = GPT(ModelConfig(**parallel.read_progress(args.checkpoint)["shape"])), tokenizers.load(args.tokenizer)
+        parallel.load(args.checkpoint, parallel.tensors({"model": model}, []))
+        tokenizer.save(args.out)
+        model.save_pretrained(args.out)
+        print(f"model: {args.out}\ntry it: python sample.py {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,6 +32,8 @@ class Config:
     name: str = "tiny"
     seed: int = 0
     device: str = "auto"  # "auto": the GPU if there is one
+    precision: str = "float32"  # of forward and backward passes: "float32" or "bfloat16"; weights that are kept stay float32
+    recompute: bool = False  # activations: compute them again in the backward pass instead of keeping them
     tokenizer: str = "corpus"  # "corpus": train one on the texts; else a model folder or a tiktoken encoding
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
@@ -51,13 +53,21 @@ PRESETS: dict[str, dict[str, object]] = {
         "model.dim": 768, "model.n_layers": 12, "model.n_heads": 12, "model.hidden_dim": 2048, "model.vocab_size": 4096,
         "model.max_seq_len": 4096, "model.kv_lora_rank": 256, "model.qk_nope_head_dim": 64, "model.qk_rope_head_dim": 32,
         "model.v_head_dim": 64, "model.n_experts": 16, "model.n_experts_per_token": 4, "model.expert_dim": 256,
-        "world.level": 2,
+        "world.level": 2, "precision": "bfloat16", "sft.tokens": 1_000_000_000, "sft.tokens_per_step": 262_144, "sft.micro_tokens": 16_384,
+        "sft.adam_lr": 1e-3, "grpo.steps": 300, "grpo.problems_per_step": 64, "grpo.max_new_tokens": 1024, "grpo.micro_tokens": 16_384, "grpo.lr": 5e-5,
+        "grpo.warmup": 10, "eval.max_new_tokens": 1024, "r1.cold_prompts": 8000, "r1.reject_prompts": 10_000, "r1.demonstrations": 12_000, "r1.dev2_steps": 200,
+        "r1.final_steps": 150, "r1.preference_steps": 60, "r1.tokens_per_step": 65_536, "preference.examples": 12_000, "distill.prompts": 12_000,
+        "distill.tokens": 500_000_000, "distill.rl_steps": 150,
     },
     "big": {
         "model.dim": 1536, "model.n_layers": 24, "model.n_heads": 16, "model.hidden_dim": 4096, "model.vocab_size": 100352,
         "model.max_seq_len": 32768, "model.kv_lora_rank": 512, "model.qk_nope_head_dim": 128, "model.qk_rope_head_dim": 64,
         "model.v_head_dim": 128, "model.n_experts": 32, "model.n_experts_per_token": 4, "model.expert_dim": 256,
-        "tokenizer": "cl100k_base", "world.level": 3,
+        "tokenizer": "cl100k_base", "world.level": 3, "precision": "bfloat16", "recompute": True, "sft.tokens": 4_000_000_000, "sft.tokens_per_step": 524_288,
+        "sft.micro_tokens": 32_768, "sft.muon_lr": 0.01, "sft.adam_lr": 5e-4, "grpo.steps": 500, "grpo.problems_per_step": 16, "grpo.max_new_tokens": 2048, "grpo.micro_tokens": 32_768,
+        "grpo.lr": 2e-5, "grpo.warmup": 10, "grpo.kl_beta": 1e-3, "grpo.ref_every": 400, "eval.max_new_tokens": 2048, "eval.rows": 256, "r1.cold_prompts": 8000,
+        "r1.reject_prompts": 20_000, "r1.demonstrations": 20_000, "r1.dev2_steps": 300, "r1.final_steps": 200, "r1.preference_steps": 80, "r1.tokens_per_step": 131_072,
+        "preference.examples": 20_000, "distill.prompts": 20_000, "distill.tokens": 1_000_000_000, "distill.rl_steps": 200,
     },
 }
 
@@ -177,10 +187,12 @@ def check(cfg: Config) -> None:
     """ValueError for values that no run could use."""
     for section in (cfg.model, cfg.grpo):
         section.__post_init__()
+    if cfg.precision not in ("float32", "bfloat16"):
+        raise ValueError(f"--precision is '{cfg.precision}'; use float32 or bfloat16")
     least = {"model.dim": 1, "model.n_layers": 1, "model.n_heads": 1, "model.hidden_dim": 1, "model.n_groups": 1, "model.max_seq_len": 2,
              "model.vocab_size": 256 + 9, "sft.tokens": 1, "sft.epochs": 1, "sft.tokens_per_step": 1, "sft.micro_tokens": 1, "sft.save_every": 1,
              "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.minibatches": 1,
-             "grpo.micro_tokens": 1, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
+             "grpo.micro_tokens": 1, "grpo.importance_cap": 0, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
              "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2, "world.arithmetic": 0.01, "world.minor": 0.01, "preference.examples": 2, "preference.epochs": 1,
              "preference.per_step": 1, "preference.held_out": 2, "r1.cold_prompts": 4, "r1.cold_samples": 1, "r1.dev2_steps": 1, "r1.reject_prompts": 4,
              "r1.reject_samples": 1, "r1.most_kept": 1, "r1.demonstrations": 0, "r1.final_steps": 1, "r1.preference_steps": 0, "r1.epochs": 1,

@@ -28,6 +28,9 @@ from model import GPT, ModelConfig
 
 DENSE = dict(attention="gqa", n_experts=0, n_kv_heads=2, rope_interleaved=False)
 SMALL, MEDIUM = dict(dim=64, n_layers=3, n_heads=4, head_dim=16, hidden_dim=192), dict(dim=96, n_layers=4, n_heads=4, head_dim=24, hidden_dim=256)
+# of students of the presets' teachers
+SIZES = {"small": (dict(dim=384, n_layers=8, n_heads=6, head_dim=64, hidden_dim=1024), dict(dim=576, n_layers=12, n_heads=8, head_dim=72, hidden_dim=1536)),
+         "big": (dict(dim=768, n_layers=12, n_heads=12, head_dim=64, hidden_dim=2048), dict(dim=1024, n_layers=16, n_heads=16, head_dim=64, hidden_dim=2816))}
 STUDENTS = {  # shapes: Qwen2 has biases on q, k and v; Llama has none
     "qwen-m": DENSE | MEDIUM | dict(qkv_bias=True),
     "qwen-s": DENSE | SMALL | dict(qkv_bias=True),
@@ -56,7 +59,7 @@ def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
     problems = train_r1.reasoning_problems(world, cfg.distill.prompts, 500_000)
     if judges:
         problems += world.problems("general", cfg.distill.general, start=500_000)
-    judge = preference.Judge(judges, parallel.device(cfg.device)) if judges else None
+    judge = preference.Judge(judges, parallel.device(cfg.device), parallel.dtype(cfg)) if judges else None
     return train_r1.harvest(teacher, problems, cfg.distill.samples, cfg.distill.most_kept, cfg, path, cfg.seed, judge)
 
 
@@ -69,7 +72,8 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
 
     init: the folder of a student that is there already; else one of STUDENTS is pretrained.
     """
-    shape = ModelConfig(**asdict(cfg.model) | STUDENTS.get(name, {}))
+    size = SIZES[cfg.name][name.endswith("-m")] if cfg.name in SIZES and name in STUDENTS else {}
+    shape = ModelConfig(**asdict(cfg.model) | STUDENTS.get(name, {}) | size)
     own = replace(cfg, model=shape, sft=replace(cfg.sft, tokens=cfg.distill.tokens))
     models = {"base": init or sft.pretrain(own, os.path.join(out, "base"), resume)}
 
@@ -87,6 +91,8 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
 
 def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resume: bool, init: str | None = None) -> None:
     """The data set, the students, the table. init: the folder of the only student, which `names` then names."""
+    if cfg.name != "tiny":
+        grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model)  # the teacher's shape; students are smaller
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     if data is None:
         data = os.path.join(out, "teacher.jsonl")
@@ -128,12 +134,13 @@ def main() -> None:
     parser.add_argument("--out", default="runs/distill", help="run folder (default runs/distill)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
-    with config.user_errors():
+    with config.user_errors(), parallel.started(cfg):
         names = [os.path.basename(os.path.normpath(args.init))] if args.init else args.students.split(",")
         if not args.init and (unknown := set(names) - set(STUDENTS)):
             raise ValueError(f"there is no student '{unknown.pop()}'; the students are {', '.join(STUDENTS)}")
         if any(os.path.exists(os.path.join(args.out, name)) for name in names) and not args.resume:
             raise ValueError(f"'{args.out}' already holds these students: add --resume to go on with them, or name another with --out")
+        parallel.wait()  # all have looked before one writes
         teacher = args.teacher or "runs/r1/r1/model"
         try:
             if not args.data and not args.teacher and not os.path.exists(os.path.join(teacher, "config.json")):

@@ -15,7 +15,6 @@ with the longest answers most of the gradient (results/log.md has the figures of
 """
 
 import argparse
-import os
 import random
 import time
 import zlib
@@ -30,7 +29,7 @@ import parallel
 import rewards as rw
 import tokenizer as tokenizers
 from data import TASKS, Problem, prompt_ids
-from model import GPT, Cache, chunked_logprobs
+from model import GPT, Cache, ModelConfig, chunked_logprobs, cost_report, rollout_memory, training_memory
 from rewards import RewardConfig
 from sample import Rollout, generate
 from sft import micro_batches
@@ -52,6 +51,8 @@ class GRPOConfig:
     decay: float = 0.5  # last share of the run, over which it falls linearly to a tenth
     clip_low: float = 0.2
     clip_high: float = 0.2
+    importance_cap: float = 0.0  # truncated importance sampling: weigh tokens by min(p_trainer / p_sampler, this) [e.g. 2]; 0: not at all
+    replay_routes: bool = False  # in training, send each token to the experts it was sent to in the rollout
     average: str = "question"  # the loss is a mean over each "question"'s tokens, over all "token"s, or over each "sequence"'s (the paper)
     kl_beta: float = 0.0
     ref_every: int = 0  # refresh the reference model every so many rollouts (R1-Zero: 400); 0: never
@@ -87,13 +88,13 @@ def group_advantages(rewards: Tensor, group_size: int, kind: str = "grpo") -> Te
 
 
 def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, cfg: GRPOConfig,
-                ref_logprobs: Tensor | None = None, normalizer: float | None = None) -> tuple[Tensor, dict[str, float]]:
+                ref_logprobs: Tensor | None = None, normalizer: float | None = None, weights: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
     """The clipped objective with its KL penalty, negated [eq 1-2]; returns (loss, summed metrics).
 
     logprobs, old_logprobs, ref_logprobs, mask [B, T] (mask: 1 at the response's tokens), advantages [B].
     normalizer: what the sum is divided by - the number of sequences (or of tokens, as cfg.average says) in the whole
     optimiser step, so that micro-batches and ranks add up to one loss; by default those of this call. For "question" this is
-    the mean over tokens, and `update` has scaled the advantages by question_weights.
+    the mean over tokens, and `update` has scaled the advantages by question_weights. weights [B, T]: factors on the tokens' terms.
 
     >>> lp = torch.tensor([[0.0, 0.0]]).log_softmax(-1)
     >>> loss, _ = policy_loss(lp, lp, torch.tensor([2.0]), torch.ones(1, 2), GRPOConfig())
@@ -105,6 +106,8 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask
     advantage = advantages[:, None].to(logprobs.dtype)
     clipped = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
     per_token = -torch.min(ratio * advantage, clipped * advantage)  # [B, T]
+    if weights is not None:
+        per_token = per_token * weights
     kl = torch.zeros_like(per_token)
     if ref_logprobs is not None and cfg.kl_beta:
         d = (ref_logprobs - logprobs) * mask
@@ -147,13 +150,49 @@ def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: T
     return out
 
 
+# ---------------------------------------------------------------------------------------------- what a run takes
+
+
+def check_room(cfg, shape: ModelConfig) -> None:
+    """Print what a run will take with a model of this shape: memory of each process, and time. ValueError if the memory is not there.
+
+    cfg is a config.Config. The time is that of the arithmetic alone, at 40% of the speed of a large matrix product on this device.
+    """
+    own, n = cfg.grpo, parallel.size()
+    rows = -(-own.problems_per_step // n) * own.group_size
+    length = min(own.max_new_tokens + 256, shape.max_seq_len)  # a generous prompt
+    parts = training_memory(shape, max(cfg.sft.micro_tokens, own.micro_tokens), cfg.precision, n, cfg.recompute)
+    cache = rollout_memory(shape, rows, length, cfg.precision)
+    fixed = parts.pop("weights and optimizer")
+    if own.kl_beta:  # the reference model: its shard, and its weights while it is asked
+        fixed += cost_report(shape)["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)
+    need, have = fixed + max(sum(parts.values()), cache), parallel.memory(cfg)
+    report = cost_report(shape, length)
+    drawn = own.steps * own.problems_per_step * own.group_size * own.max_new_tokens
+    flops = cfg.sft.tokens * report["training FLOPs a token"] + drawn * (report["forward FLOPs a token"] + report["training FLOPs a token"])
+    hours = flops / n / (0.4 * parallel.matrix_speed(cfg)) / 3600
+    gib = 2**30
+    print(f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} {'process' if n == 1 else 'processes'}; memory of each: {need / gib:.1f} of {have / gib:.1f} GiB "
+          f"(weights and optimizer {fixed / gib:.1f}, training {sum(parts.values()) / gib:.1f}, rollouts {cache / gib:.1f}); "
+          f"arithmetic: up to {hours:.2g} hours", flush=True)
+    if need <= have:
+        return
+    if fixed > have:
+        mend = "use more GPUs (torchrun --nproc-per-node N), GPUs with more memory, or a smaller model (--model.*)"
+    elif cache > sum(parts.values()):
+        mend = "lower --grpo.problems_per_step, --grpo.group_size or --grpo.max_new_tokens, or use more GPUs (torchrun --nproc-per-node N)"
+    else:
+        mend = "lower --grpo.micro_tokens and --sft.micro_tokens, or add --recompute true"
+    raise ValueError(f"'{cfg.name}' needs about {need / gib:.1f} GiB of memory a process, and there are {have / gib:.1f}: {mend}")
+
+
 # ---------------------------------------------------------------------------------------------- one step
 
 
 def rollout(model: GPT, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig, seed: int) -> Rollout:
     """group_size responses to each problem, the group's side by side."""
     return generate(model, [prompt_ids(p, tokenizer) for p in problems], num_generations=cfg.group_size,
-                    max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed)
+                    max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed, record_routes=cfg.replay_routes)
 
 
 # (problem, response) of a whole rollout -> rewards by name that are added to the rules', one dict a response
@@ -162,13 +201,16 @@ Judge = Callable[[list[Problem], list[str]], list[dict[str, float]]]
 
 def score_rollout(batch: Rollout, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig, reward_cfg: RewardConfig,
                   judge: Judge | None = None) -> tuple[Tensor, dict[str, float], list[dict]]:
-    """(total rewards [B], metrics, one record a response)."""
+    """(total rewards [B], metrics, one record a response); under torchrun each process scores its share of the responses."""
+    own = parallel.part(len(batch.tokens))
     texts = [tokenizer.decode(ids) for ids in batch.responses()]
     asked = [p for p in problems for _ in range(cfg.group_size)]
+    asked, texts = asked[own], texts[own]
     records = [{"task": p.task, "prompt": p.prompt, "response": text, "rewards": scores, "language_consistency": scores["language"],
                 "reflection_words": rw.reflection_words(text)} for p, text, scores in zip(asked, texts, rw.score_all(asked, texts, reward_cfg))]
     for record, more in zip(records, judge(asked, texts) if judge else ()):
         record["rewards"] |= more | {"total": record["rewards"]["total"] + sum(more.values())}
+    records = parallel.gather(records)
     totals = torch.tensor([r["rewards"]["total"] for r in records])
     lengths = (batch.lengths - batch.prompt_lengths).float()
     groups = totals.view(-1, cfg.group_size)
@@ -207,6 +249,7 @@ class Responses:
     positions: Tensor  # [B, R] of the inputs, -1 beyond the end
     logprobs: Tensor  # [B, R] as they were drawn
     lengths: list[int]
+    routes: Tensor | None  # [B, R, layers, K] of the inputs
 
     @classmethod
     def of(cls, batch: Rollout) -> "Responses":
@@ -214,16 +257,21 @@ class Responses:
         index = (batch.prompt_lengths - 1)[:, None] + torch.arange(int(lengths.max()), device=lengths.device)  # [B, R]
         inside = index < (batch.lengths - 1)[:, None]
         here, after = index.clamp(max=batch.tokens.shape[1] - 1), (index + 1).clamp(max=batch.tokens.shape[1] - 1)
+        routes = None if batch.routes is None else batch.routes[torch.arange(len(here), device=here.device)[:, None], here]
         return cls(batch.tokens.gather(1, here), batch.tokens.gather(1, after), torch.where(inside, index, -1),
-                   batch.logprobs.gather(1, after), lengths.tolist())
+                   batch.logprobs.gather(1, after), lengths.tolist(), routes)
 
 
-def read_prompts(model: GPT, batch: Rollout, rows: list[int]) -> Cache:
-    """What the model remembers of the prompts of these rows, all but their last tokens; gradients flow through it."""
+def read_prompts(model: GPT, batch: Rollout, rows: list[int], counted: list[bool]) -> Cache:
+    """What the model remembers of the prompts of these rows, all but their last tokens; gradients flow through it.
+
+    counted: which of them count as experts' load; under torchrun several processes may read the same prompt.
+    """
     cache = Cache()
     ends = batch.prompt_lengths[rows] - 1  # [n]
     slots = torch.arange(max(1, int(ends.max())), device=ends.device)
-    model(batch.tokens[rows, : len(slots)], cache, torch.where(slots < ends[:, None], slots, -1), return_hidden=True)
+    model(batch.tokens[rows, : len(slots)], cache, torch.where(slots < ends[:, None], slots, -1), return_hidden=True,
+          counted=torch.tensor(counted, device=ends.device), routes=None if batch.routes is None else batch.routes[rows, : len(slots)])
     return cache
 
 
@@ -232,9 +280,40 @@ def response_logprobs(model: GPT, prompts: Cache, which: Tensor, responses: Resp
     R = max(responses.lengths[i] for i in rows.tolist())
     positions = responses.positions[rows, :R]
     mask = positions >= 0
-    hidden = model(responses.inputs[rows, :R], prompts.select(which), positions, return_hidden=True)
+    routes = None if responses.routes is None else responses.routes[rows, :R]
+    hidden = model(responses.inputs[rows, :R], prompts.select(which), positions, return_hidden=True, routes=routes)
     picked = chunked_logprobs(hidden[mask], model.lm_head.weight, responses.targets[rows, :R][mask], temperature)
     return torch.zeros(mask.shape, dtype=picked.dtype, device=mask.device).masked_scatter(mask, picked), mask
+
+
+def share(mini: list[int], responses: Responses, cfg: GRPOConfig) -> tuple[list[int], list[bool], list[tuple[Tensor, Tensor]]]:
+    """What this process trains on of a minibatch of questions; without torchrun all of it.
+
+    Returns the prompts' rows in the rollout, which of them count as experts' load, and micro-batches (rows in the rollout, places
+    of their prompts). Responses are dealt out one by one, so a question's may go to several processes: the first one's counts its prompt.
+    """
+    G, device = cfg.group_size, responses.inputs.device
+    rows = [q * G + j for q in mini for j in range(G)]
+    mine = parallel.deal([responses.lengths[i] for i in rows])
+    asked = sorted({i // G for i in mine})
+    groups = micro_batches([responses.lengths[rows[i]] for i in mine], cfg.micro_tokens) if mine else []
+    return ([mini[q] * G for q in asked], [q * G in mine for q in asked],
+            [(torch.tensor([rows[mine[j]] for j in group], device=device), torch.tensor([asked.index(mine[j] // G) for j in group], device=device))
+             for group in groups])
+
+
+@torch.no_grad()
+def trainer_logprobs(model: GPT, batch: Rollout, responses: Responses, minis: list[list[int]], cfg: GRPOConfig) -> Tensor:
+    """log p [B, R] of the responses before the update, by the model as it trains; of the rows that this process trains on."""
+    out = torch.zeros_like(responses.logprobs)
+    with parallel.gathered(model):
+        for mini in minis:
+            asked, counted, micro = share(mini, responses, cfg)
+            prompts = read_prompts(model, batch, asked, counted) if asked else None
+            for part, which in micro:
+                logprobs, mask = response_logprobs(model, prompts, which, responses, part, cfg.temperature)
+                out[part, : mask.shape[1]] = logprobs
+    return out
 
 
 def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advantages: Tensor, cfg: GRPOConfig, lr: float,
@@ -250,48 +329,59 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
     questions = advantages.view(-1, G).abs().sum(1).nonzero()[:, 0].tolist()
     rng.shuffle(questions)
     size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
+    minis = [questions[start : start + size] for start in range(0, len(questions), size)]
     responses = Responses.of(batch)
-    sums = dict.fromkeys(("loss", "grad_norm", "clip_ratio/low_mean", "clip_ratio/high_mean", "kl", "tokens", "gap"), 0.0)
-    widest_gap, load, steps = 0.0, {}, 0
-    for start in range(0, len(questions), size):
-        mini = questions[start : start + size]
+    trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
+    advantages = advantages.clone()
+    sums = dict.fromkeys(("clip_ratio/low_mean", "clip_ratio/high_mean", "kl", "tokens", "gap"), 0.0)
+    total_loss, grad_norm, widest_gap, load, skipped = 0.0, 0.0, 0.0, {}, 0
+    for number, mini in enumerate(minis):
         rows = [q * G + j for q in mini for j in range(G)]
         lengths = [responses.lengths[i] for i in rows]
         normalizer = float(len(rows) if cfg.average == "sequence" else sum(lengths))
-        advantage = advantages[rows]
         if cfg.average == "question":
-            advantage = advantage * question_weights(lengths, G).to(device)
-        prompts = read_prompts(model, batch, [q * G for q in mini])
-        leaves = prompts.detached()
-        with torch.no_grad():
-            ref_prompts = read_prompts(ref, batch, [q * G for q in mini]) if ref else None
-        for group in micro_batches(lengths, cfg.micro_tokens):
-            part, which = torch.tensor([rows[i] for i in group], device=device), torch.tensor([i // G for i in group], device=device)
-            logprobs, mask = response_logprobs(model, leaves, which, responses, part, cfg.temperature)
-            balance = model.balance_loss()
-            ref_logprobs = None
-            if ref:
-                with torch.no_grad():
-                    ref_logprobs, _ = response_logprobs(ref, ref_prompts, which, responses, part, cfg.temperature)
-            old = responses.logprobs[part, : mask.shape[1]]
-            loss, metrics = policy_loss(logprobs, old, advantage[group], mask, cfg, ref_logprobs, normalizer)
-            (loss + balance * (len(group) / len(rows))).backward()
-            metrics["loss"] = loss.item()
-            if start == 0:  # before the first update the two should agree: what is left is the engines' difference
-                gap = (logprobs.detach() - old)[mask].abs()
-                widest_gap = max(widest_gap, gap.max().item())
-                metrics["gap"] = gap.sum().item() / sum(lengths)
-            for k, v in metrics.items():
-                sums[k] += v
-        prompts.backward(leaves)
-        sums["grad_norm"] += torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm).item()
-        optimizer.step()
-        model.zero_grad(set_to_none=True)
+            advantages[rows] *= question_weights(lengths, G).to(device)
+        asked, counted, micro = share(mini, responses, cfg)
+        mini_loss = 0.0
+        with parallel.gathered(model, ref):
+            prompts = read_prompts(model, batch, asked, counted) if asked else Cache()
+            leaves = prompts.detached()
+            with torch.no_grad():
+                ref_prompts = read_prompts(ref, batch, asked, counted) if ref and asked else None
+            for part, which in micro:
+                logprobs, mask = response_logprobs(model, leaves, which, responses, part, cfg.temperature)
+                balance = model.balance_loss()
+                ref_logprobs = None
+                if ref:
+                    with torch.no_grad():
+                        ref_logprobs, _ = response_logprobs(ref, ref_prompts, which, responses, part, cfg.temperature)
+                sampled = responses.logprobs[part, : mask.shape[1]]
+                old, weights = sampled, None
+                if trainer is not None:  # the ratio is to the trainer's own log p; what the sampler's differs by becomes a weight
+                    old = trainer[part, : mask.shape[1]]
+                    weights = ((old - sampled) * mask).exp().clamp(max=cfg.importance_cap)
+                loss, metrics = policy_loss(logprobs, old, advantages[part], mask, cfg, ref_logprobs, normalizer, weights)
+                (loss + balance * (len(part) / len(rows))).backward()
+                mini_loss += loss.item()
+                if number == 0:  # before the first update the two should agree: what is left is the engines' difference
+                    gap = (logprobs.detach() - sampled)[mask].abs()
+                    widest_gap = max(widest_gap, gap.max().item())
+                    metrics["gap"] = gap.sum().item() / sum(lengths)
+                for k, v in metrics.items():
+                    sums[k] += v
+            prompts.backward(leaves)
+            parallel.sum_gradients(model, batch.tokens[:1, :1])
+        (mini_loss,) = parallel.total([mini_loss])
+        norm, sound = parallel.step(model, [optimizer], cfg.max_grad_norm, mini_loss)
+        if sound:
+            total_loss, grad_norm = total_loss + mini_loss, grad_norm + norm
+        skipped += not sound
         load = model.update_balance()
-        steps += 1
+    sums = dict(zip(sums, parallel.total(list(sums.values()))))
+    widest_gap, taken = max(parallel.gather([widest_gap])), max(len(minis) - skipped, 1)
     tokens = sums.pop("tokens")
     out = {k: sums[k] / max(tokens, 1.0) for k in ("clip_ratio/low_mean", "clip_ratio/high_mean", "kl")}
-    return out | {"loss": sums["loss"] / max(steps, 1), "grad_norm": sums["grad_norm"] / max(steps, 1), "learning_rate": lr,
+    return out | {"loss": total_loss / taken, "grad_norm": grad_norm / taken, "skipped_steps": skipped, "learning_rate": lr,
                   "sampling/sampling_logp_difference/mean": sums["gap"], "sampling/sampling_logp_difference/max": widest_gap,
                   "trained_tokens": tokens} | load
 
@@ -330,19 +420,19 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
     cfg is a config.Config; `settings` is whatever else the result depends on. With resume, goes on where the run's
     checkpoint ends. KeyboardInterrupt after a clean stop.
     """
-    device = parallel.device(cfg.device)
-    model, tokenizer = GPT.from_pretrained(base, device=device), tokenizers.load(base)
+    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
     # another base under the same name would be another run
     settings["init"] = model.fingerprint()
     with parallel.Run(out, asdict(cfg) | settings, resume, stage) as run:
-        optimizer = make_optimizer(model, cfg.grpo)
-        ref = GPT.from_pretrained(base, device=device).requires_grad_(False) if cfg.grpo.kl_beta else None
+        model = parallel.shard(model, model.blocks(), cfg)
+        ref = None
+        if cfg.grpo.kl_beta:
+            ref = GPT.from_pretrained(base).requires_grad_(False)
+            ref = parallel.shard(ref, ref.blocks(), cfg)
+        models, optimizer = {"model": model, "ref": ref}, make_optimizer(model, cfg.grpo)
         done, tokens = 0, 0
         if run.state:
-            model.load_state_dict(run.state["model"])
-            optimizer.load_state_dict(run.state["optimizer"])
-            if ref:
-                ref.load_state_dict(run.state["ref"])
+            run.restore(models, [optimizer])
             done, tokens = run.state["step"], run.state["tokens"]
         with tqdm(total=cfg.grpo.steps, initial=done, unit="step", desc=stage) as bar:
             for number in range(done, cfg.grpo.steps):
@@ -356,15 +446,8 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
                 bar.update()
                 bar.set_postfix(reward=f"{metrics['reward']:.2f}", accuracy=f"{metrics.get('rewards/accuracy/mean', 0):.2f}", format=f"{metrics['rewards/format/mean']:.2f}",
                                 length=f"{metrics['completions/mean_length']:.0f}")
-                if (number + 1) % cfg.grpo.save_every == 0 or run.stopped or number + 1 == cfg.grpo.steps:
-                    run.save(model=model.state_dict(), optimizer=optimizer.state_dict(), ref=ref and ref.state_dict(), step=number + 1,
-                             tokens=tokens)
-                if run.stopped:
-                    raise KeyboardInterrupt
-        folder = os.path.join(out, "model")
-        tokenizer.save(folder)
-        model.save_pretrained(folder)
-    return folder
+                run.after_step(number + 1, cfg.grpo.save_every, number + 1 == cfg.grpo.steps, models, [optimizer], step=number + 1, tokens=tokens)
+        return run.export(model, tokenizer)
 
 
 def fingerprint(content) -> int:
@@ -381,9 +464,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="updates to make (default 5)")
     parser.add_argument("--data", help="JSONL file of problems, instead of the world's")
     cfg, args = config.parse(parser)
-    with config.user_errors():
-        model = GPT.from_pretrained(args.model, device=parallel.device(cfg.device))
-        tokenizer = tokenizers.load(args.model)
+    with config.user_errors(), parallel.started(cfg):
+        model = GPT.from_pretrained(args.model)
+        model, tokenizer = parallel.shard(model, model.blocks(), cfg), tokenizers.load(args.model)
         dataset = load_jsonl(args.data) if args.data else None
         ref = GPT.from_pretrained(args.model, device=model.device).requires_grad_(False) if cfg.grpo.kl_beta else None
         world, optimizer, n = World(cfg.seed, cfg.world), make_optimizer(model, cfg.grpo), cfg.grpo.problems_per_step

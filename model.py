@@ -14,8 +14,10 @@ Shapes: B rows, T new tokens, S tokens seen so far, D model width, H heads, E ex
 """
 
 import argparse
+import contextlib
 import math
 import os
+import zlib
 from dataclasses import dataclass, fields
 
 import torch
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 import checkpoint
+import parallel
 
 
 @dataclass
@@ -234,6 +237,14 @@ class Cache:
                 new[:, :, : self.length] = old[rows, :, : self.length]
         return out
 
+    def one_layer(self, layer: int, stores: tuple[Tensor, ...]) -> "Cache":
+        """A growing cache of this one's length that holds the given tensors of one layer."""
+        out = Cache()
+        out.length = self.length
+        if stores:
+            out.layers[layer] = stores
+        return out
+
     def detached(self) -> "Cache":
         """The same contents as leaves of a new graph, which gather gradients of their own."""
         out = Cache(self.capacity)
@@ -373,19 +384,24 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(cfg.n_experts, cfg.dim))
         self.register_buffer("e_score_correction_bias", torch.zeros(cfg.n_experts))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [N, D] -> chosen experts [N, K], their weights [N, K], all scores [N, E]; float32 whatever x is."""
-        cfg = self.cfg
+    def forward(self, x: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x [N, D] -> chosen experts [N, K], unless they are given; their weights [N, K], all scores [N, E]; float32 whatever x is."""
         scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [N, E]
-        biased = scores.detach() + self.e_score_correction_bias.float()
+        if chosen is None:
+            chosen = self.choose(scores.detach())
+        weights = scores.gather(1, chosen)
+        return chosen, weights / weights.sum(-1, keepdim=True).clamp(min=1e-20) * self.cfg.routed_scale, scores
+
+    def choose(self, scores: Tensor) -> Tensor:
+        """The K experts [N, K] whose biased scores are best."""
+        cfg = self.cfg
+        biased = scores + self.e_score_correction_bias.float()
         if cfg.n_groups > 1:  # keep the topk_groups groups whose two best experts score highest
-            groups = biased.view(len(x), cfg.n_groups, -1)
+            groups = biased.view(len(scores), cfg.n_groups, -1)
             best = groups.topk(min(2, groups.shape[-1]), -1).values.sum(-1).topk(cfg.topk_groups, -1).indices
             closed = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter(1, best, False)
             biased = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)
-        chosen = biased.topk(cfg.n_experts_per_token, -1).indices  # [N, K]
-        weights = scores.gather(1, chosen)
-        return chosen, weights / weights.sum(-1, keepdim=True).clamp(min=1e-20) * cfg.routed_scale, scores
+        return biased.topk(cfg.n_experts_per_token, -1).indices
 
 
 class MoE(nn.Module):
@@ -402,15 +418,20 @@ class MoE(nn.Module):
         # tokens each expert has seen since the last bias update; not part of the checkpoint
         self.register_buffer("counts", torch.zeros(cfg.n_experts), persistent=False)
         self.sequence_loss: Tensor | None = None
+        self.chosen: Tensor | None = None  # [B, T, K] in the last forward pass
+        self.again = False  # in a forward pass that only recomputes activations: its tokens have been counted
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x [B, T, D]; valid [B, T] False at padding, which is routed but neither counted nor balanced."""
+    def forward(self, x: Tensor, valid: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """x [B, T, D]; valid [B, T] False at padding, which is routed but neither counted nor balanced; chosen: see GPT.forward."""
         cfg, flat = self.cfg, x.flatten(0, 1)  # [N, D]
-        chosen, weights, scores = self.gate(flat)
+        chosen, weights, scores = self.gate(flat, chosen if chosen is None else chosen.flatten(0, 1).long())
+        self.chosen = chosen.view(*valid.shape, -1)
         if self.training and torch.is_grad_enabled():
             used = F.one_hot(chosen, cfg.n_experts).sum(1).view(*valid.shape, -1) * valid[..., None]  # [B, T, E]
-            self.counts += used.sum((0, 1))
-            self.sequence_loss = self.balance(used, scores.view_as(used), valid)
+            loss = self.balance(used, scores.view_as(used), valid)
+            if not self.again:
+                self.counts += used.sum((0, 1))
+                self.sequence_loss = loss
         out = self.routed(flat, chosen, weights)
         if cfg.n_shared_experts:
             out = out + self.shared_experts(flat)
@@ -439,17 +460,43 @@ class MoE(nn.Module):
 class Block(nn.Module):
     """Pre-norm residual block: attention, then a dense or expert feed-forward."""
 
+    recompute = False  # keep no activations of a training pass but the input; compute them again for the backward pass
+
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
+        self.layer = layer
         self.input_layernorm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.self_attn = (MLA if cfg.attention == "mla" else GQA)(cfg, layer)
         self.post_attention_layernorm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.mlp = MoE(cfg) if cfg.n_experts and layer >= cfg.n_dense_layers else SwiGLU(cfg.dim, cfg.hidden_dim)
 
-    def forward(self, x, cos, sin, mask, cache, valid) -> Tensor:
+    def forward(self, x, cos, sin, mask, cache, valid, chosen=None) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return self.compute(x, cos, sin, mask, cache, valid, chosen)
+
+        def pure(x: Tensor, *old: Tensor) -> tuple[Tensor, ...]:
+            """The same without touching `cache`: what it held comes in, what it is to hold goes out."""
+            own = cache and cache.one_layer(self.layer, old)
+            return self.compute(x, cos, sin, mask, own, valid, chosen), *(own.layers[self.layer] if own else ())
+
+        old = cache.layers.get(self.layer, ()) if cache else ()
+        x, *new = recompute(pure, x, *old, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), self.once_more()))
+        if cache:
+            cache.layers[self.layer] = tuple(new)
+        return x
+
+    def compute(self, x, cos, sin, mask, cache, valid, chosen) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
         h = self.post_attention_layernorm(x)
-        return x + (self.mlp(h, valid) if isinstance(self.mlp, MoE) else self.mlp(h))
+        return x + (self.mlp(h, valid, chosen) if isinstance(self.mlp, MoE) else self.mlp(h))
+
+    @contextlib.contextmanager
+    def once_more(self):
+        self.mlp.again = True
+        try:
+            yield
+        finally:
+            self.mlp.again = False
 
 
 class MTP(nn.Module):
@@ -488,12 +535,14 @@ class GPT(nn.Module):
     def device(self) -> torch.device:
         return self.embed_tokens.weight.device
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None, positions: Tensor | None = None,
-                return_hidden: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Cache | None = None, positions: Tensor | None = None, return_hidden: bool = False,
+                counted: Tensor | None = None, routes: Tensor | None = None) -> Tensor:
         """tokens [B, T] -> logits [B, T, V], or the normed hidden states [B, T, D] with return_hidden.
 
         positions [B, T] are the tokens' places in their row, -1 at padding (only ever to the right of a row's tokens
         within one call); by default they continue the cache. With a cache the new tokens also look at what it holds.
+        counted [B]: whose tokens count as experts' load (default: all rows'). routes [B, T, layers, K]: the experts to use, as
+        self.routes() returned them.
         """
         B, T = tokens.shape
         start = cache.length if cache is not None else 0
@@ -511,9 +560,12 @@ class GPT(nn.Module):
         cfg = self.cfg
         rope_dim = cfg.qk_rope_head_dim if cfg.attention == "mla" else cfg.head_dim
         cos, sin = rope_angles(positions, rope_dim, cfg)
+        if counted is not None:
+            valid = valid & counted[:, None]
+        replay = iter(()) if routes is None else iter(routes.unbind(2))  # of [B, T, K], for each layer with experts
         x = self.embed_tokens(tokens)  # [B, T, D]
         for block in self.layers:
-            x = block(x, cos, sin, mask, cache, valid)
+            x = block(x, cos, sin, mask, cache, valid, next(replay, None) if isinstance(block.mlp, MoE) else None)
         if cache is not None:
             cache.length += T
         x = self.norm(x)
@@ -529,8 +581,16 @@ class GPT(nn.Module):
 
     # ------------------------------------------------------------------ experts' load
 
+    def blocks(self) -> list[Block]:
+        return [m for m in self.modules() if isinstance(m, Block)]
+
     def moe_layers(self) -> list[MoE]:
         return [m for m in self.modules() if isinstance(m, MoE)]
+
+    def routes(self) -> Tensor | None:
+        """The experts [B, T, layers, K] int16 that the last forward pass used; None for a dense model."""
+        chosen = [block.mlp.chosen for block in self.layers if isinstance(block.mlp, MoE)]
+        return torch.stack(chosen, 2).short() if chosen else None
 
     def balance_loss(self) -> Tensor | float:
         """Sum over layers of the last forward's sequence-wise balance loss; 0 for a dense model."""
@@ -540,13 +600,13 @@ class GPT(nn.Module):
     def update_balance(self) -> dict[str, float]:
         """After each optimiser step: bias -= gamma where an expert was overloaded, += gamma where underloaded [V3 2.1.2].
 
-        Uses the counts gathered since the last call, so they must cover the whole global batch. Returns the metrics
+        Uses the counts gathered since the last call, of all processes: the whole global batch. Returns the metrics
         `moe/max_load` and `moe/min_load`: the busiest and idlest expert's share of tokens, 1.0 = perfectly balanced.
         """
         loads = []
         for moe in self.moe_layers():
             moe.sequence_loss = None
-            mean = moe.counts.mean()
+            mean = parallel.add_up(moe.counts).mean()
             if mean == 0:  # the multi-token-prediction block rests during reinforcement learning
                 continue
             moe.gate.e_score_correction_bias += self.cfg.bias_update_speed * (mean - moe.counts).sign()
@@ -559,14 +619,31 @@ class GPT(nn.Module):
 
     # ------------------------------------------------------------------ on disk
 
-    def fingerprint(self) -> float:
+    def fingerprint(self) -> int:
         """A number that tells these weights from others."""
-        return sum(p.detach().double().sum().item() for p in self.parameters())
+        out = 0
+        for p in self.parameters():
+            out = zlib.crc32(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), out)
+        return out
 
     def save_pretrained(self, folder: str) -> None:
         """Write config.json and safetensors to `folder`, in the layout and with the names that transformers opens (checkpoint.py)."""
-        dtype = self.embed_tokens.weight.dtype
-        checkpoint.write(folder, checkpoint.views(self.state_dict(), self.cfg), checkpoint.write_config(self.cfg, dtype))
+        state, dtype = parallel.collect(self.state_dict()), self.embed_tokens.weight.dtype
+        if parallel.first():
+            checkpoint.write(folder, checkpoint.views(state, self.cfg), checkpoint.write_config(self.cfg, dtype))
+        parallel.wait()
+
+    @classmethod
+    def empty(cls, folder: str) -> "GPT":
+        """The model of a folder without its weights, on the meta device. ValueError as from_pretrained()."""
+        raw = checkpoint.read_config(folder, {f.name for f in fields(ModelConfig)})
+        if raw.get("tie_embeddings") is None:
+            raw["tie_embeddings"] = "lm_head.weight" not in checkpoint.places(folder)
+        try:
+            with torch.device("meta"):
+                return cls(ModelConfig(**raw))
+        except (TypeError, RuntimeError) as e:
+            raise ValueError(f"{os.path.join(folder, 'config.json')} does not describe a model ({e}): restore it from a copy") from None
 
     @classmethod
     def from_pretrained(cls, folder: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> "GPT":
@@ -575,14 +652,7 @@ class GPT(nn.Module):
         Tensor by tensor: memory never holds much more than the model. ValueError in one sentence if something is missing, damaged,
         quantised or does not fit.
         """
-        raw, where = checkpoint.read_config(folder, {f.name for f in fields(ModelConfig)}), checkpoint.places(folder)
-        if raw.get("tie_embeddings") is None:
-            raw["tie_embeddings"] = "lm_head.weight" not in where
-        try:
-            with torch.device("meta"):
-                model = cls(ModelConfig(**raw))
-        except (TypeError, RuntimeError) as e:
-            raise ValueError(f"{os.path.join(folder, 'config.json')} does not describe a model ({e}): restore it from a copy") from None
+        model, where = cls.empty(folder), checkpoint.places(folder)
         model = model.to(dtype).to_empty(device=device)
         if model.cfg.tie_embeddings:
             model.lm_head.weight = model.embed_tokens.weight
@@ -605,12 +675,13 @@ def _chunk_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature
 
 
 def chunked_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0,
-                     chunk: int = 2048) -> Tensor:
+                     chunk: int | None = None) -> Tensor:
     """log p(target) [N] at a temperature, in nats, float32.
 
-    hidden [N, D], weight [V, D], targets [N]. Never more than `chunk` x V logits exist: each chunk's are recomputed in
-    the backward pass, so memory does not grow with N.
+    hidden [N, D], weight [V, D], targets [N]. Never more than `chunk` x V logits exist (by default 2048 rows, less for vocabularies
+    above 65,536): each chunk's are recomputed in the backward pass, so memory does not grow with N.
     """
+    chunk = chunk or min(2048, 2**27 // len(weight))
     if len(hidden) <= chunk:
         return _chunk_logprobs(hidden, weight, targets, temperature)
     parts = [recompute(_chunk_logprobs, h, weight, t, temperature, use_reentrant=False)
@@ -653,6 +724,43 @@ def cost_report(cfg: ModelConfig, context: int | None = None) -> dict[str, float
             "training FLOPs a token": 3 * (2 * products + attention_flops),
             "cache bytes a token": cache, "the same with plain multi-head": heads_cache,
             "training memory, bytes": total * 16, "serving memory, bytes": total * 2 + cache * context}
+
+
+def training_memory(cfg: ModelConfig, tokens: int, precision: str = "float32", processes: int = 1, recompute: bool = False) -> dict[str, float]:
+    """Bytes that one process needs at most in a training step with AdamW, by what they are for; `tokens` in a micro-batch, padding included.
+
+    In float32 and alone: weights, gradients and two moments. Otherwise (parallel.py) the same divided among the processes, and on
+    each gathered weights and float32 sums of gradients. Activations are what the backward pass of model.py keeps, counted line by line.
+    """
+    with torch.device("meta"):
+        model = GPT(cfg)
+    parameters = sum(p.numel() for p in model.parameters())
+    size = 4 if precision == "float32" else 2
+    mla, moe = cfg.attention == "mla", sum(1 for _ in model.moe_layers())
+    if mla:  # numbers a token: latent, its parts, queries and keys before and after they are put together, values, output
+        qk = cfg.n_heads * (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim)
+        attention = 4 * (cfg.kv_lora_rank + cfg.qk_rope_head_dim) + 2 * qk + 3 * cfg.n_heads * cfg.v_head_dim + 2 * (cfg.q_lora_rank or 0)
+    else:
+        attention = (2 * cfg.n_heads + 2 * cfg.n_kv_heads) * cfg.head_dim
+    dense = 4 * cfg.hidden_dim  # gate, up, silu(gate), their product
+    K = cfg.n_experts_per_token
+    experts = K * (3 * cfg.dim + 4 * cfg.expert_dim) + 4 * cfg.n_shared_experts * cfg.expert_dim + 2 * cfg.n_experts
+    blocks = len(model.blocks())
+    common = 4 * cfg.dim + attention  # two norms' inputs and outputs
+    one = max(common + dense if blocks > moe else 0, common + experts if moe else 0)
+    kept = blocks * cfg.dim + one if recompute else blocks * common + (blocks - moe) * dense + moe * experts
+    chunk = min(tokens, 2048, 2**27 // cfg.vocab_size)
+    alone = processes == 1 and precision == "float32"
+    return {"weights and optimizer": parameters * (16 if alone else 16 / processes + size + 4),
+            "activations": tokens * (kept + 2 * one) * size,  # and the gradients of one block
+            "logits": chunk * cfg.vocab_size * (12 if size == 4 else 14)}
+
+
+def rollout_memory(cfg: ModelConfig, rows: int, length: int, precision: str = "float32") -> float:
+    """Bytes of cache and logits for `rows` responses that grow together to `length` tokens, prompt included; weights apart."""
+    size = 4 if precision == "float32" else 2
+    cache = cost_report(cfg)["cache bytes a token"] / 2 * size
+    return rows * length * cache * 1.8 + rows * cfg.vocab_size * (size + 16)  # 1.8: while rows leave the batch, their cache is copied
 
 
 def main() -> None:

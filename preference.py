@@ -61,14 +61,15 @@ class RewardModel(nn.Module):
     def save_pretrained(self, folder: str) -> None:
         """The model's folder, with the head in a file of its own beside it."""
         os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, "score.safetensors")
-        save_file({k: v.contiguous().cpu() for k, v in self.head.state_dict().items()}, path + ".tmp")
-        os.replace(path + ".tmp", path)
+        path, head = os.path.join(folder, "score.safetensors"), parallel.collect(self.head.state_dict())
+        if parallel.first():
+            save_file({k: v.contiguous().cpu() for k, v in head.items()}, path + ".tmp")
+            os.replace(path + ".tmp", path)
         self.gpt.save_pretrained(folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str, device) -> "RewardModel":
-        model = cls(GPT.from_pretrained(folder, device=device))
+    def from_pretrained(cls, folder: str, device, dtype: torch.dtype = torch.float32) -> "RewardModel":
+        model = cls(GPT.from_pretrained(folder, device=device, dtype=dtype)).to(dtype)
         path = os.path.join(folder, "score.safetensors")
         try:
             model.head.load_state_dict(load_file(path, device=str(device)))
@@ -111,7 +112,8 @@ def accuracy(model: RewardModel, kind: str, world: World, tokenizer: tokenizers.
     """Share of held-out pairs put in the right order, or of held-out responses labelled rightly."""
     texts, labels = examples_of(kind, world, tokenizer, count, "test")
     rows, labels = batch(texts, labels, list(range(count)))
-    scores = model.score(rows)
+    with parallel.gathered(model):
+        scores = model.score(rows).float()
     if labels is None:
         better, worse = scores.chunk(2)
         return (better > worse).float().mean().item()
@@ -120,8 +122,7 @@ def accuracy(model: RewardModel, kind: str, world: World, tokenizer: tokenizers.
 
 def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     """Train the reward model `kind` from the model in folder `base`; returns its folder. A finished one is returned as it is."""
-    folder = os.path.join(out, "model")
-    gpt = GPT.from_pretrained(base, device=parallel.device(cfg.device))
+    gpt = GPT.from_pretrained(base)
     settings = {"preference": asdict(cfg.preference), "world": asdict(cfg.world), "seed": cfg.seed, "base": gpt.fingerprint()}
     if done := parallel.finished(out, settings):
         return done
@@ -130,35 +131,38 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     texts, labels = examples_of(kind, world, tokenizer, own.examples, "train")
     orders = [random.Random(f"{cfg.seed} {e}").sample(range(own.examples), own.examples) for e in range(own.epochs)]
     steps = [order[i : i + own.per_step] for order in orders for i in range(0, own.examples, own.per_step)]
+    model = parallel.shard(model, gpt.blocks(), cfg)
     optimizer = torch.optim.AdamW(model.parameters(), own.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
     def one(indices: list[int], progress: float) -> dict[str, float]:
-        rows, mine = batch(texts, labels, indices)
-        loss = loss_of(model(rows), mine)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        mine, value = indices[parallel.part(len(indices))], 0.0
+        with parallel.gathered(model):
+            if mine:
+                rows, wanted = batch(texts, labels, mine)
+                loss = loss_of(model(rows).float(), wanted) * (len(mine) / len(indices))
+                loss.backward()
+                value = loss.item()
+            parallel.sum_gradients(model, [[0]])
+        (value,) = parallel.total([value])
         for group in optimizer.param_groups:
             group["lr"] = own.lr * (1 - progress)
-        optimizer.step()
-        model.zero_grad(set_to_none=True)
+        norm, sound = parallel.step(model, [optimizer], 1.0, value)
         model.gpt.update_balance()
-        return {"loss": loss.item(), "grad_norm": norm.item()}
+        return {"loss": value, "grad_norm": norm, "skipped_steps": int(not sound)}
 
     with parallel.Run(out, settings, resume, kind) as run:
         sft.run_steps(model, [optimizer], steps, one, cfg.sft.save_every, run, f"reward model: {kind}")
         share = accuracy(model, kind, world, tokenizer, own.held_out)
         parallel.write_json(os.path.join(out, "accuracy.json"), {"held_out": own.held_out, "accuracy": share})
         print(f"reward model '{kind}': {100 * share:.1f}% of {own.held_out} held-out {'pairs' if labels is None else 'responses'} right")
-        tokenizer.save(folder)
-        model.save_pretrained(folder)
-    return folder
+        return run.export(model, tokenizer)
 
 
 class Judge:
     """Both reward models as rewards for general requests: {"helpful", "safe"}, each between 0 and 1; {} for other tasks."""
 
-    def __init__(self, folders: dict[str, str], device):
-        self.models = {kind: RewardModel.from_pretrained(folder, device) for kind, folder in folders.items()}
+    def __init__(self, folders: dict[str, str], device, dtype: torch.dtype = torch.float32):
+        self.models = {kind: RewardModel.from_pretrained(folder, device, dtype) for kind, folder in folders.items()}
         self.tokenizer = tokenizers.load(next(iter(folders.values())))
 
     def __call__(self, problems: list[Problem], responses: list[str]) -> list[dict[str, float]]:
@@ -180,7 +184,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/preference", help="where the two run folders go (default runs/preference)")
     parser.add_argument("--resume", action="store_true", help="go on with the runs in --out")
     cfg, args = config.parse(parser)
-    with config.user_errors():
+    with config.user_errors(), parallel.started(cfg):
         for kind in KINDS:
             print(f"model: {train(cfg, args.base, os.path.join(args.out, kind), kind, args.resume)}")
 

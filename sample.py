@@ -4,7 +4,8 @@
     python sample.py runs/zero/model                 # chat: a question a line, Ctrl-D ends
 
 Every prompt is read once, however many responses are wanted; then all rows take one token at a time through the cache.
-Prompts of different lengths share a batch without left padding (see model.Cache), and finished rows leave it.
+Prompts of different lengths share a batch without left padding (see model.Cache), and finished rows leave it. Under torchrun each
+process answers its share of the prompts, and all get the whole rollout.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+import parallel
 import tokenizer as tokenizers
 from model import GPT, Cache
 
@@ -29,6 +31,7 @@ class Rollout:
     lengths: Tensor  # [B] prompt and response together, the end token included
     logprobs: Tensor  # [B, T] float32: log p of each response token as it was drawn (0 at prompt and padding)
     finished: Tensor  # [B] bool: ended by the end token, not by max_new_tokens
+    routes: Tensor | None = None  # [B, T, layers, K] int16: the experts each token was sent to, if they were recorded
 
     def responses(self) -> list[list[int]]:
         """Response token ids of each row, without the end token."""
@@ -50,6 +53,24 @@ def sampling_logprobs(logits: Tensor, temperature: float, top_k: int, top_p: flo
     return logp.log_softmax(-1) if top_k or top_p < 1.0 else logp
 
 
+def gather(mine: Rollout, pad_id: int) -> Rollout:
+    """The whole rollout on every process, from their parts."""
+
+    def join(tensors: list[Tensor], fill: float) -> Tensor:
+        T = max(x.shape[1] for x in tensors)
+        out = tensors[0].new_full((sum(map(len, tensors)), T, *tensors[0].shape[2:]), fill)
+        for own, x in zip(out.split(list(map(len, tensors))), tensors):
+            own[:, : x.shape[1]] = x
+        return out
+
+    device, recorded = mine.tokens.device, mine.routes is not None
+    parts = parallel.gather([tuple(None if x is None else x.cpu() for x in vars(mine).values())])
+    tokens, prompt_lengths, lengths, logprobs, finished, routes = zip(*parts)
+    whole = Rollout(join(tokens, pad_id), torch.cat(prompt_lengths), torch.cat(lengths), join(logprobs, 0), torch.cat(finished),
+                    join(routes, 0) if recorded else None)
+    return Rollout(*(None if x is None else x.to(device) for x in vars(whole).values()))
+
+
 def draw(logp: Tensor, uniform: Tensor) -> Tensor:
     """One token a row [B] by inverting the cumulative distribution at uniform [B] in [0, 1): one random number a row, not V."""
     cumulative = logp.exp().cumsum(-1)
@@ -60,12 +81,12 @@ def draw(logp: Tensor, uniform: Tensor) -> Tensor:
 @torch.no_grad()
 def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, max_new_tokens: int, temperature: float = 1.0,
              top_p: float = 1.0, top_k: int = 0, seed: int | None = None,
-             on_token: Callable[[int, int], None] | None = None) -> Rollout:
+             on_token: Callable[[int, int], None] | None = None, record_routes: bool = False) -> Rollout:
     """Sample num_generations responses to each prompt (token ids); temperature 0 is greedy.
 
-    Row i's random numbers do not depend on which other rows are still running, so a seed fixes every response.
-    on_token(row, token) is called for each token as it is drawn. ValueError for an empty prompt or one that leaves no
-    room in the model's context; max_new_tokens is cut to that room.
+    Row i's random numbers do not depend on which other rows are still running, nor on which process answers them, so a seed fixes
+    every response. on_token(row, token) is called for each token as it is drawn. ValueError for an empty prompt or one that
+    leaves no room in the model's context; max_new_tokens is cut to that room.
     """
     if not prompts or not all(prompts):
         raise ValueError("a prompt is empty: give at least one token")
@@ -73,17 +94,38 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
     if longest >= context:
         raise ValueError(f"a prompt of {longest} tokens leaves no room in the model's context of {context}: shorten it")
     steps = min(max_new_tokens, context - longest)
-    device, was_training, pad_id = model.device, model.training, model.cfg.pad_id
-    ends_with = torch.tensor(model.cfg.eos_ids, device=device, dtype=torch.long)
-    model.eval()
-    generator = torch.Generator(device)
+    generator = torch.Generator(model.device)
     if seed is None:
         generator.seed()
     else:
         generator.manual_seed(seed)
+    own, rows = parallel.part(len(prompts)), len(prompts) * num_generations
+
+    def uniform() -> Tensor:
+        """A number for each row [B] of ours, out of those drawn for the rows of all processes."""
+        numbers = torch.rand(rows, generator=generator, device=model.device)
+        return numbers[own.start * num_generations : own.stop * num_generations]
+
+    was_training = model.training
+    model.eval()
+    with parallel.gathered(model):
+        mine = answer(model, prompts[own], num_generations, steps, temperature, top_p, top_k, uniform, on_token, record_routes)
+    model.train(was_training)
+    return gather(mine, model.cfg.pad_id) if parallel.size() > 1 else mine
+
+
+def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: int, temperature: float, top_p: float, top_k: int,
+           uniform: Callable[[], Tensor], on_token: Callable[[int, int], None] | None, record_routes: bool) -> Rollout:
+    """The part of generate() that no other process takes part in: up to `steps` new tokens for every row, uniform() [B] for each."""
+    device, pad_id = model.device, model.cfg.pad_id
+    ends_with = torch.tensor(model.cfg.eos_ids, device=device, dtype=torch.long)
+    if not prompts:
+        none, layers = torch.zeros(0, dtype=torch.long, device=device), len([b for b in model.layers if hasattr(b.mlp, "chosen")])
+        routes = torch.zeros(0, 0, layers, model.cfg.n_experts_per_token, dtype=torch.int16, device=device)
+        return Rollout(none.view(0, 0), none, none, none.view(0, 0).float(), none.bool(), routes if record_routes and layers else None)
 
     # prefill: each prompt once, padded on the right
-    P, n = longest, len(prompts)
+    P, n = max(map(len, prompts)), len(prompts)
     lengths = torch.tensor([len(p) for p in prompts], device=device)  # [n]
     tokens = torch.tensor([p + [pad_id] * (P - len(p)) for p in prompts], device=device)  # [n, P]
     slots = torch.arange(P, device=device)
@@ -94,6 +136,10 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
     # one row for each response
     group = torch.arange(n, device=device).repeat_interleave(num_generations)  # [B]
     B = len(group)
+    routes = None
+    if record_routes and (chosen := model.routes()) is not None:  # [n, P, layers, K]
+        routes = chosen.new_zeros(B, P + steps, *chosen.shape[2:])
+        routes[:, :P] = chosen[group]
     cache, logits, prompt_lengths = cache.select(group, P + steps), logits[group], lengths[group]
     out = torch.full((B, P + steps), pad_id, device=device)
     out[:, :P] = tokens[group]
@@ -108,7 +154,7 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
             token = logp.argmax(-1)
         else:
             logp = sampling_logprobs(logits, temperature, top_k, top_p)
-            token = draw(logp, torch.rand(B, generator=generator, device=device)[rows])
+            token = draw(logp, uniform()[rows])
         position = prompt_lengths[rows] + t  # [b]
         live = rows[running]
         out[live, position[running]] = token[running]
@@ -126,9 +172,10 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
             rows, token, position, cache = rows[running], token[running], position[running], cache.select(running.nonzero()[:, 0])
             running = running[running]
         logits = model(token[:, None], cache, positions=position[:, None])[:, 0]  # [b, V]
-    model.train(was_training)
+        if routes is not None:
+            routes[rows, position] = model.routes()[:, 0]
     T = int(ends.max())
-    return Rollout(out[:, :T], prompt_lengths, ends, logprobs[:, :T], finished)
+    return Rollout(out[:, :T], prompt_lengths, ends, logprobs[:, :T], finished, None if routes is None else routes[:, :T])
 
 
 def main() -> None:

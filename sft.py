@@ -66,7 +66,7 @@ class Muon(torch.optim.Optimizer):
                     continue
                 m = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 m.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalise(p.grad.lerp(m, group["momentum"]))  # Nesterov
+                update = parallel.by_matrix(orthogonalise, p.grad.lerp(m, group["momentum"]))  # Nesterov
                 scale = max(1, p.shape[-2] / p.shape[-1]) ** 0.5
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
@@ -154,31 +154,25 @@ def train_step(model: GPT, optimizers: list, batch: list[list[Example]], factor:
     """One optimiser step over a list of micro-batches. The normaliser is the step's count of learnt tokens."""
     total = sum(len(ids) - max(prompt, 1) for rows in batch for ids, prompt in rows)
     plain = 0.0
-    for rows in batch:
-        tokens, positions, mask = collate(rows, model.cfg.pad_id, model.device)
-        loss, part = loss_sum(model, tokens, positions, mask, cfg.mtp_weight)
-        loss = loss / total + model.balance_loss() * (len(rows) / sum(map(len, batch)))
-        loss.backward()
-        plain += part
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip)
+    with parallel.gathered(model):
+        for rows in batch[parallel.rank() :: parallel.size()]:  # under torchrun each process takes some of them
+            tokens, positions, mask = collate(rows, model.cfg.pad_id, model.device)
+            loss, part = loss_sum(model, tokens, positions, mask, cfg.mtp_weight)
+            loss = loss / total + model.balance_loss() * (len(rows) / sum(map(len, batch)))
+            loss.backward()
+            plain += part
+        parallel.sum_gradients(model, torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    (plain,) = parallel.total([plain])
     for optimizer, peak in zip(optimizers, (cfg.muon_lr, cfg.adam_lr)):
         for group in optimizer.param_groups:
             group["lr"] = peak * factor
-        optimizer.step()
-    model.zero_grad(set_to_none=True)
-    return {"loss": plain / total, "grad_norm": norm.item(), "learning_rate": cfg.adam_lr * factor,
+    norm, sound = parallel.step(model, optimizers, cfg.clip, plain)
+    return {"loss": plain / total, "grad_norm": norm, "skipped_steps": int(not sound), "learning_rate": cfg.adam_lr * factor,
             "num_tokens": sum(len(ids) for rows in batch for ids, _ in rows)} | model.update_balance()
 
 
 # ---------------------------------------------------------------------------------------------- the two uses
 POOL = 4096  # texts that are sorted by length together
-
-
-def restore(model: torch.nn.Module, optimizers: list, state: dict) -> None:
-    """Take up the weights and moments of a checkpoint."""
-    model.load_state_dict(state["model"])
-    for optimizer, moments in zip(optimizers, state["optimizers"]):
-        optimizer.load_state_dict(moments)
 
 
 def pretrain(cfg, folder: str, resume: bool) -> str:
@@ -187,7 +181,6 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
     cfg is a config.Config. A base that is already finished in `folder`, with the same settings, is returned as it is.
     KeyboardInterrupt after a clean stop.
     """
-    model_folder = os.path.join(folder, "model")
     settings = {k: v for k, v in asdict(cfg).items() if k in ("seed", "tokenizer", "model", "world", "sft")}
     if done := parallel.finished(folder, settings):
         return done
@@ -197,17 +190,14 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         model = build(cfg, tokenizer)
         optimizers = make_optimizers(model, cfg.sft)
         seen, step, pool, skip = 0, 0, 0, 0
+        count = max(POOL, cfg.sft.tokens_per_step // 2)  # enough for several steps
         if run.state:
-            restore(model, optimizers, run.state)
+            run.restore({"model": model}, optimizers)
             seen, step, pool, skip = (run.state[k] for k in ("seen", "step", "pool", "skip"))
-
-        def save():
-            run.save(model=model.state_dict(), optimizers=[o.state_dict() for o in optimizers], seen=seen, step=step, pool=pool, skip=skip)
-
         print(f"pretraining on {cfg.sft.tokens:,} tokens; {tokenizer.vocab_size} in the vocabulary; into {folder}", flush=True)
         with tqdm(total=cfg.sft.tokens, initial=seen, unit="tok", unit_scale=True, desc="base") as bar:
             while seen < cfg.sft.tokens:
-                texts = (world.text(i) for i in range(pool * POOL, (pool + 1) * POOL))
+                texts = (world.text(i) for i in range(pool * count, (pool + 1) * count))
                 examples = [tokenizer.example(*t) for t in texts]
                 for batch in steps_of(examples, cfg.sft, random.Random(f"{cfg.seed} {pool}"))[skip:]:
                     t0 = time.perf_counter()
@@ -216,18 +206,12 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
                     run.log(step=step, seen=seen, step_time=time.perf_counter() - t0, **metrics)
                     bar.update(metrics["num_tokens"])
                     bar.set_postfix(loss=f"{metrics['loss']:.3f}")
-                    if step % cfg.sft.save_every == 0 or run.stopped:
-                        save()
-                    if run.stopped:
-                        raise KeyboardInterrupt
+                    run.after_step(step, cfg.sft.save_every, seen >= cfg.sft.tokens, {"model": model}, optimizers, seen=seen, step=step, pool=pool, skip=skip)
                     if seen >= cfg.sft.tokens:
                         break
                 else:
                     pool, skip = pool + 1, 0
-        save()
-        tokenizer.save(model_folder)
-        model.save_pretrained(model_folder)
-    return model_folder
+        return run.export(model, tokenizer)
 
 
 def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:
@@ -242,7 +226,8 @@ def build(cfg, tokenizer: tokenizers.Tokenizer) -> GPT:
     """A new model of cfg's shape for the tokenizer, initialised from cfg.seed."""
     torch.manual_seed(cfg.seed)
     shape = replace(cfg.model, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, eos_ids=(tokenizer.eos_id,))
-    return GPT(shape).to(parallel.device(cfg.device))
+    model = GPT(shape)
+    return parallel.shard(model, model.blocks(), cfg)
 
 
 def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, run: parallel.Run) -> None:
@@ -261,7 +246,7 @@ def run_steps(model: torch.nn.Module, optimizers: list, steps: list, one: Callab
     """metrics = one(step, progress) for each of the steps, with log and checkpoints; goes on where the run's checkpoint ends."""
     done = 0
     if run.state:
-        restore(model, optimizers, run.state)
+        run.restore({"model": model}, optimizers)
         done = run.state["step"]
     with tqdm(total=len(steps), initial=done, unit="step", desc=name) as bar:
         for i in range(done, len(steps)):
@@ -270,10 +255,7 @@ def run_steps(model: torch.nn.Module, optimizers: list, steps: list, one: Callab
             run.log(step=i + 1, step_time=time.perf_counter() - t0, **metrics)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}")
-            if (i + 1) % save_every == 0 or run.stopped or i + 1 == len(steps):
-                run.save(model=model.state_dict(), optimizers=[o.state_dict() for o in optimizers], step=i + 1)
-            if run.stopped:
-                raise KeyboardInterrupt
+            run.after_step(i + 1, save_every, i + 1 == len(steps), {"model": model}, optimizers, step=i + 1)
 
 
 def read_rows(path: str) -> list[dict]:
@@ -305,21 +287,19 @@ def main() -> None:
     parser.add_argument("--init", help="model folder to fine-tune, with --data")
     parser.add_argument("--data", help='JSONL file of {"prompt", "response"} to fine-tune on')
     cfg, args = config.parse(parser, quick={"sft.tokens": 1_500_000})
-    with config.user_errors():
+    with config.user_errors(), parallel.started(cfg):
         if bool(args.init) != bool(args.data):
             raise ValueError("fine-tuning needs both --init FOLDER and --data FILE.jsonl; pretraining neither")
         out = args.out or ("runs/sft" if args.init else "runs/base")
         if not args.init:
             folder = pretrain(cfg, out, args.resume)
         else:
-            model = GPT.from_pretrained(args.init, device=parallel.device(cfg.device))
-            tokenizer = tokenizers.load(args.init)
+            model, tokenizer = GPT.from_pretrained(args.init), tokenizers.load(args.init)
             examples = to_examples(read_rows(args.data), tokenizer, model.cfg.max_seq_len, args.data)
-            folder = os.path.join(out, "model")
             with parallel.Run(out, {"sft": asdict(cfg.sft), "seed": cfg.seed, "init": args.init, "data": args.data}, args.resume, "sft") as run:
+                model = parallel.shard(model, model.blocks(), cfg)
                 fine_tune(model, examples, cfg.sft, cfg.seed, run)
-                tokenizer.save(folder)
-                model.save_pretrained(folder)
+                folder = run.export(model, tokenizer)
         print(f"model: {folder}\nmetrics: {os.path.join(out, 'metrics.jsonl')}\ntry it: python sample.py {folder}")
 
 

@@ -104,7 +104,7 @@ def harvest(folder: str, problems: list[Problem], samples: int, most: int, cfg, 
     """
     if os.path.exists(path):
         return sft.read_rows(path)
-    model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
+    model, tokenizer = GPT.from_pretrained(folder, parallel.dtype(cfg), parallel.device(cfg.device)), tokenizers.load(folder)
     report = evaluation.evaluate(model, tokenizer, problems, replace(cfg.eval, k=samples), seed, f"sampling {folder}")
     flaws: Counter = Counter()
     rows = []
@@ -139,15 +139,13 @@ def reasoning_problems(world: World, count: int, start: int) -> list[Problem]:
 
 def fine_tune(cfg, base: str, rows: list[dict], out: str, resume: bool) -> str:
     """Supervised fine-tuning of the model in `base` on rows {"prompt", "response"}; returns the folder of the result."""
-    model, tokenizer = GPT.from_pretrained(base, device=parallel.device(cfg.device)), tokenizers.load(base)
+    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
     own = replace(cfg.sft, epochs=cfg.r1.epochs, tokens_per_step=cfg.r1.tokens_per_step, muon_lr=cfg.sft.muon_lr * cfg.r1.lr, adam_lr=cfg.sft.adam_lr * cfg.r1.lr)
     examples = sft.to_examples(rows, tokenizer, model.cfg.max_seq_len, f"the texts for {out}")
     with parallel.Run(out, {"sft": asdict(own), "seed": cfg.seed, "rows": grpo.fingerprint(rows), "base": model.fingerprint()}, resume, "sft") as run:
+        model = parallel.shard(model, model.blocks(), cfg)
         sft.fine_tune(model, examples, own, cfg.seed, run)
-        folder = os.path.join(out, "model")
-        tokenizer.save(folder)
-        model.save_pretrained(folder)
-    return folder
+        return run.export(model, tokenizer)
 
 
 def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
@@ -174,7 +172,7 @@ def dev3(cfg, models: dict[str, str], out: str, resume: bool) -> str:
 def r1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """RL for all scenarios: rules for reasoning; towards the end also general requests, judged by the reward models."""
     folders = {kind: preference.train(cfg, models["dev3"], os.path.join(os.path.dirname(out), kind), kind, resume) for kind in preference.KINDS}
-    judge = preference.Judge(folders, parallel.device(cfg.device))
+    judge = preference.Judge(folders, parallel.device(cfg.device), parallel.dtype(cfg))
     starts, n = cfg.r1.final_steps - cfg.r1.preference_steps, round(cfg.r1.general * cfg.grpo.problems_per_step)
     return reinforce(cfg, models["dev3"], out, resume, "r1", cfg.r1.final_steps, 400_000, lambda step: n if step >= starts else 0, judge)
 
@@ -201,7 +199,7 @@ def reinforce(cfg, start: str, out: str, resume: bool, stage: str, steps: int, f
 
 def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluation.Report]:
     """A model on every task's held-out problems, kept in the JSON file `path` with its samples; read from there if it is there."""
-    model = GPT.from_pretrained(folder, device=parallel.device(cfg.device))
+    model = GPT.from_pretrained(folder, parallel.dtype(cfg), parallel.device(cfg.device))
     settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": model.fingerprint()}
     if os.path.exists(path):
         with open(path, encoding="utf-8") as f:
@@ -217,6 +215,8 @@ def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluati
 
 def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) -> None:
     """All that is missing, stage by stage; then the stage table on stdout and in `out`. init: the base, if not Zero's own."""
+    if cfg.name != "tiny":
+        grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model)
     models = {"base": init or os.path.join(zero_out, "base", "model"), "zero": os.path.join(zero_out, "model")}
     if not os.path.exists(os.path.join(models["zero"], "config.json")):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)
@@ -238,7 +238,8 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) 
     with parallel.stopwatch(out, "evaluation"):
         reports = {name: evaluate_stage(cfg, name, folder, os.path.join(out, "eval", f"{name}.json")) for name, folder in models.items()}
     figures = evaluation.stage_figures(reports)
-    evaluation.plot_stages({NAMES[name]: row for name, row in figures.items()}, os.path.join(out, "stages.png"))
+    if parallel.first():
+        evaluation.plot_stages({NAMES[name]: row for name, row in figures.items()}, os.path.join(out, "stages.png"))
     minutes = parallel.minutes(out)
     parallel.write_json(os.path.join(out, "stages.json"), {"minutes": minutes, "figures": figures})
     print("\n" + evaluation.stage_table({NAMES[name]: row for name, row in figures.items()}))
@@ -253,7 +254,8 @@ def set_aside(out: str, start: str) -> None:
     for stage in STAGES[: STAGES.index(start)]:
         if not os.path.exists(os.path.join(out, stage, "model", "config.json")):
             raise ValueError(f"--from {start} needs the finished stage '{stage}' in '{out}': start from an earlier one")
-    for name in (*later, *preference.KINDS, "stages.json", "settings.json"):
+    parallel.wait()  # all have looked before one writes
+    for name in (*later, *preference.KINDS, "stages.json", "settings.json") if parallel.first() else ():
         if os.path.exists(path := os.path.join(out, name)):
             shutil.move(path, f"{path}-{time.strftime('%Y%m%d-%H%M%S')}")
     os.makedirs(out, exist_ok=True)
@@ -271,12 +273,13 @@ def main() -> None:
     again.add_argument("--from", dest="start", choices=STAGES, help="set this stage and the later ones aside and make them again")
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
-    with config.user_errors():
+    with config.user_errors(), parallel.started(cfg):
         try:
             if args.start:
                 set_aside(args.out, args.start)
             elif not args.resume and any(os.path.exists(os.path.join(args.out, s)) for s in STAGES):
                 raise ValueError(f"'{args.out}' already holds a run: add --resume to go on with it, --from STAGE to make stages again, or name another with --out")
+            parallel.wait()  # all have looked before one writes
             recipe(cfg, args.zero, args.out, args.resume, args.init)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
     out = args.out or "runs/zero" + (f"-{os.path.splitext(os.path.basename(args.data))[0]}" if args.data else "")
-    with config.user_errors():
+    with config.user_errors(), parallel.started(cfg):
         try:
             recipe(cfg, args.init, out, args.resume, load_jsonl(args.data) if args.data else None)
         except KeyboardInterrupt:
@@ -125,6 +125,8 @@ def main() -> None:
 def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem] | None) -> None:
     """Base, RL, evaluation of both, curves, and a summary on stdout."""
     started, device = time.time(), parallel.device(cfg.device)
+    if cfg.name != "tiny":
+        grpo.check_room(cfg, GPT.empty(base).cfg if base else cfg.model)
     if base is None:
         folder = os.path.join("runs/zero" if dataset else out, "base")
         base = os.path.join(folder, "model")
@@ -138,10 +140,11 @@ def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem]
     zero = train(cfg, base, out, resume, dataset)
     tokenizer = tokenizers.load(base)
     sets = {dataset[0].task: dataset[: cfg.eval.problems]} if dataset else evaluation.held_out(cfg.world, cfg.eval, cfg.grpo.tasks)
-    reports = {name: [evaluation.evaluate(GPT.from_pretrained(folder, device=device), tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
+    reports = {name: [evaluation.evaluate(GPT.from_pretrained(folder, parallel.dtype(cfg), device), tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
                       for task, problems in sets.items()] for name, folder in (("base", base), ("zero", zero))}
     rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]
-    plot_curves(os.path.join(out, "metrics.jsonl"), os.path.join(out, "curves.png"))
+    if parallel.first():
+        plot_curves(os.path.join(out, "metrics.jsonl"), os.path.join(out, "curves.png"))
     minutes = (time.time() - started) / 60
     evaluation.save_reports(rows, os.path.join(out, "eval.json"), minutes=minutes)
     print(f"\nbefore and after, the same {'training' if dataset else 'held-out'} problem:\n" + before_after(*reports.values(), sets))

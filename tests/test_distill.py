@@ -27,7 +27,7 @@ def test_students_are_dense_and_smaller_than_the_teacher():
 def test_the_teacher_is_asked_everything(monkeypatch):
     asked = {}
     monkeypatch.setattr(train_r1, "harvest", lambda folder, problems, *rest: asked.update(folder=folder, problems=problems, rest=rest) or [])
-    monkeypatch.setattr(distill.preference, "Judge", lambda folders, device: folders)
+    monkeypatch.setattr(distill.preference, "Judge", lambda folders, *where: folders)
     cfg = small(**{k.replace(".", "__"): v for k, v in OWN.items()})
     distill.teach(cfg, "t", {"helpful": "h"}, "p")
     tasks = [p.task for p in asked["problems"]]

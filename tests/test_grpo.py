@@ -191,6 +191,69 @@ def test_micro_batch_size_does_not_matter(tiny_model, average):
         torch.testing.assert_close(big[n], small[n], atol=1e-5, rtol=1e-3)
 
 
+def test_truncated_importance_sampling(tiny_model):
+    """The sampler's log p are off by a known amount: the ratio stays 1 and each token's gradient is weighed, up to the cap."""
+    tiny_model.cfg.balance_loss = 0.0
+    batch, mask = fake_rollout(tiny_model)
+    off = torch.randn(mask.shape) * mask
+    batch.logprobs = batch.logprobs - off
+    advantages = torch.randn(12)
+    cfg = GRPOConfig(group_size=4, minibatches=1, micro_tokens=30, max_grad_norm=1e9, average="token", importance_cap=1.5)
+    seen, metrics = gradient_of_update(tiny_model, batch, advantages, cfg)
+    logprobs = grpo.token_logprobs(tiny_model, batch.tokens, 1.0, mask)
+    weights = off.exp().clamp(max=1.5)
+    assert 0.1 < (weights[mask] == 1.5).float().mean() < 0.9
+    tiny_model.zero_grad()
+    (-(logprobs * weights * advantages[:, None] * mask).sum() / mask.sum()).backward()
+    for n, p in tiny_model.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(seen[n], p.grad, atol=2e-5, rtol=1e-3)
+    assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
+    assert metrics["sampling/sampling_logp_difference/max"] == pytest.approx(off.abs().max().item(), abs=1e-4)
+
+
+def test_recorded_experts_are_used_in_training(tiny_model, world_tokenizer):
+    """After the rollout the router changes its mind; with the routes replayed, log p stay the sampler's."""
+    problems = [Problem(text, "", "math") for text in ("Tom has 3", "Anna has 12 apples")]
+    gaps = {}
+    for replay in (True, False):
+        cfg = GRPOConfig(group_size=4, minibatches=1, micro_tokens=40, max_new_tokens=8, replay_routes=replay)
+        batch = grpo.rollout(tiny_model, world_tokenizer, problems, cfg, 0)
+        (moe,) = tiny_model.moe_layers()
+        if replay:
+            lengths = batch.lengths[:, None] - 1  # the last token is drawn, never read
+            read = (torch.arange(batch.tokens.shape[1]) < lengths)[..., None, None].expand_as(batch.routes)
+            positions = torch.where(read[..., 0, 0], torch.arange(batch.tokens.shape[1]), -1)
+            tiny_model(batch.tokens, positions=positions)
+            assert batch.routes.shape == (8, batch.tokens.shape[1], 1, 2) and torch.equal(batch.routes[read], tiny_model.routes()[read])
+        before = moe.gate.e_score_correction_bias.clone()
+        moe.gate.e_score_correction_bias += torch.tensor([3.0, 2.0, 1.0, 0.0])  # now all tokens go to the first two
+        gaps[replay] = grpo.update(tiny_model, torch.optim.SGD(tiny_model.parameters(), lr=0.0), batch, torch.randn(8), cfg, 0.0,
+                                   random.Random(0))["sampling/sampling_logp_difference/max"]
+        moe.gate.e_score_correction_bias.copy_(before)
+    assert gaps[True] < 1e-4 < 1e-2 < gaps[False]
+
+
+@pytest.mark.parametrize("kind", ["mla", "gqa"])
+def test_recomputed_activations_change_nothing(tiny_model, kind):
+    """Gradients and expert counts, with the prompt's cache in between."""
+    import copy
+    from dataclasses import replace
+
+    from model import GPT
+
+    model = tiny_model if kind == "mla" else GPT(replace(tiny_model.cfg, attention="gqa", n_kv_heads=1, head_dim=16))
+    other = copy.deepcopy(model)
+    batch, _ = fake_rollout(copy.deepcopy(model))
+    advantages, cfg = torch.randn(12), GRPOConfig(group_size=4, minibatches=1, micro_tokens=30)
+    for block in other.blocks():
+        block.recompute = True
+    (plain, a), (again, b) = (gradient_of_update(m, batch, advantages, cfg) for m in (model, other))
+    assert a == pytest.approx(b, abs=1e-6) and a["moe/max_load"] == b["moe/max_load"]
+    for n in plain:
+        torch.testing.assert_close(plain[n], again[n])
+
+
 def test_no_spread_no_step(tiny_model):
     batch, _ = fake_rollout(tiny_model)
     before = {n: p.clone() for n, p in tiny_model.named_parameters()}

@@ -1,11 +1,178 @@
-"""What recipes keep beside their stages; the run folder itself is tested with the recipe, in test_train_zero.py."""
+"""Several processes against one, what may befall a run's files, and what recipes keep beside their stages.
 
+The run folder's everyday life is tested with the recipe, in test_train_zero.py; kills at random moments in check_faults.py.
+"""
+
+import json
 import os
+import resource
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
+import torch
+from conftest import ROOT
+from conftest import run as script
+from test_train_zero import small
 
 import parallel
+import preference
+import sft
+from model import GPT
+
+NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense", "grpo-more-moe")
+
+
+def together(processes: int, out, *names: str) -> None:
+    """Run together.py in so many processes, as torchrun would."""
+    out.mkdir(exist_ok=True)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(s.getsockname()[1]), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    started = [subprocess.Popen([sys.executable, os.path.join(ROOT, "tests", "together.py"), str(out), *names], stderr=subprocess.PIPE, text=True,
+                                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT} | (where | {"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}))
+               for r in range(processes)]
+    for process in started:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    together(1, out, *NAMES)
+    return out
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_together_do_what_one_does(alone, tmp_path, processes):
+    """The same responses, losses, gradient norms and expert loads in each of five steps, and the same weights after them."""
+    together(processes, tmp_path, *NAMES)
+    for name in NAMES:
+        one, many = (json.loads((folder / f"{name}.json").read_text()) for folder in (alone, tmp_path))
+        for a, b in zip(one, many, strict=True):
+            assert a.pop("drawn", None) == b.pop("drawn", None) and a == pytest.approx(b, abs=1e-5), name
+        assert name.startswith("sft") or max(step["grad_norm"] for step in one) > 0.1
+        one, many = (torch.load(folder / f"{name}.pt") for folder in (alone, tmp_path))
+        assert one.keys() == many.keys()
+        for key in one:
+            assert (one[key] - many[key]).abs().max() < 1e-5, (name, key)
+
+
+def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
+    base = sft.pretrain(small(sft__tokens=3000), str(tmp_path / "base"), False)
+    runs = {name: str(tmp_path / name) for name in ("straight", "from 2 to 1", "from 1 to 2")}
+    together(1, tmp_path, *(f"run:{base}:{runs[name]}:{stop}" for name, stop in (("straight", 0), ("from 1 to 2", 3))), f"judge:{base}:{tmp_path}/judge1")
+    together(2, tmp_path, f"run:{base}:{runs['from 2 to 1']}:3", f"run:{base}:{runs['from 1 to 2']}:0", f"judge:{base}:{tmp_path}/judge2")
+    together(1, tmp_path, f"run:{base}:{runs['from 2 to 1']}:0")
+    straight = GPT.from_pretrained(os.path.join(runs["straight"], "model")).state_dict()
+    start = GPT.from_pretrained(base).state_dict()
+    assert max((straight[k] - start[k]).abs().max() for k in start) > 1e-4
+    for name in ("from 2 to 1", "from 1 to 2"):
+        model = GPT.from_pretrained(os.path.join(runs[name], "model")).state_dict()
+        assert max((straight[k] - model[k]).abs().max() for k in straight) < 1e-5
+        with open(os.path.join(runs[name], "metrics.jsonl")) as f:
+            assert [json.loads(line)["step"] for line in f] == [1, 2, 3, 4, 5, 6]
+        assert [os.path.basename(c) for c in parallel.checkpoints(runs[name])] == ["zero-00000004", "zero-00000006"]
+    one, two = (preference.RewardModel.from_pretrained(str(tmp_path / name / "model"), "cpu").state_dict() for name in ("judge1", "judge2"))
+    assert one["head.weight"].abs().max() > 1e-3 and max((one[k] - two[k]).abs().max() for k in one) < 1e-5
+
+
+@pytest.fixture
+def saved(tiny_model, tmp_path):
+    """A run with the checkpoints of steps 2 and 3, and what it was made of."""
+    optimizers = sft.make_optimizers(tiny_model, sft.SFTConfig())
+    run = parallel.Run(str(tmp_path / "run"), {"lr": 1}, False, "sft")
+    for step in (1, 2, 3):
+        sft.train_step(tiny_model.train(), optimizers, [[([5, 6, 7, 8, 9], 2)]], 1.0, sft.SFTConfig())
+        run.log(step=step)
+        run.save(step, {"model": tiny_model}, optimizers, step=step)
+    assert [os.path.basename(c) for c in parallel.checkpoints(run.folder)] == ["sft-00000002", "sft-00000003"]
+    return run, tiny_model, optimizers
+
+
+def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved):
+    run, model, optimizers = saved
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (10, 20_000):  # not a file at all; not the whole of one
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit[1]))
+        try:
+            with pytest.raises(ValueError, match=r"File too large.*sft-00000003, which is untouched"):
+                run.save(4, {"model": model}, optimizers, step=4)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    again = parallel.Run(run.folder, {"lr": 1}, True, "sft")
+    again.restore({"model": model}, optimizers)
+    assert again.state["step"] == 3
+    again.save(4, {"model": model}, optimizers, step=4)
+    assert parallel.Run(run.folder, {"lr": 1}, True, "sft").state["step"] == 4
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "progress.json"])
+@pytest.mark.parametrize("altered", [True, False])
+def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(saved, name, altered):
+    run = saved[0]
+    path = os.path.join(parallel.checkpoints(run.folder)[-1], name)
+    with open(path, "rb") as f:
+        content = f.read()
+    middle = len(content) // 2
+    with open(path, "wb") as f:
+        f.write(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if altered else content[:middle])
+    with pytest.raises(ValueError, match=r"sft-00000003 is damaged.*remove it to go on from .*sft-00000002"):
+        parallel.Run(run.folder, {"lr": 1}, True, "sft")
+    shutil.rmtree(os.path.dirname(path))
+    assert parallel.Run(run.folder, {"lr": 1}, True, "sft").state["step"] == 2
+    with open(run.metrics_path) as f:
+        assert [json.loads(line)["step"] for line in f] == [1, 2]
+
+
+def test_a_vanished_folder_and_other_settings(saved):
+    run, model, optimizers = saved
+    with pytest.raises(ValueError, match="--lr 1, not 2"):
+        parallel.Run(run.folder, {"lr": 2}, True, "sft")
+    shutil.rmtree(run.folder)
+    for write in (lambda: run.log(step=4), lambda: run.save(4, {"model": model}, optimizers, step=4)):
+        with pytest.raises(ValueError, match="vanished"):
+            write()
+
+
+def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, monkeypatch, capsys):
+    run, model, _ = saved
+    world_tokenizer.save(str(tmp_path / "tokenizer"))
+    status, _, _ = script(monkeypatch, capsys, "checkpoint", parallel.checkpoints(run.folder)[-1], str(tmp_path / "out"), "--tokenizer", str(tmp_path / "tokenizer"))
+    again = GPT.from_pretrained(str(tmp_path / "out"))
+    assert status == 0 and all(torch.equal(x, again.state_dict()[k]) for k, x in model.state_dict().items())
+
+
+def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(tiny_model, world_tokenizer, tmp_path, monkeypatch):
+    real, calls = sft.loss_sum, []
+    examples, cfg = [([5, 6, 7, 8, 9, 10 + i], 2) for i in range(16)], sft.SFTConfig(epochs=12, tokens_per_step=1000, save_every=2)
+
+    def broken(*args):
+        calls.append(len(calls) + 1)
+        loss, plain = real(*args)
+        return (loss * float("nan"), plain) if calls[-1] in (3, 8, 9, 10) else (loss, plain)
+
+    monkeypatch.setattr(sft, "loss_sum", broken)
+    with pytest.raises(ValueError, match=r"not finite in 3 steps in a row.*last good checkpoint"), parallel.Run(str(tmp_path), {}, False, "sft") as run:
+        sft.fine_tune(tiny_model, examples, cfg, 0, run)
+    with open(run.metrics_path) as f:
+        assert [json.loads(line)["skipped_steps"] for line in f] == [0, 0, 1, 0, 0, 0, 0, 1, 1, 1]
+    assert all(x.isfinite().all() for x in tiny_model.state_dict().values())
+    assert parallel.Run(str(tmp_path), {}, True, "sft").state["step"] == 8
+
+
+def test_what_cannot_fit_is_refused_with_need_have_and_mend(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "memory", lambda cfg: 2.0 * 2**30)
+    status, out, err = script(monkeypatch, capsys, "train_zero", "--config", "big", "--precision", "float32", "--out", str(tmp_path / "r"))
+    assert status == 2 and "GiB of memory a process, and there are 2.0: use more GPUs (torchrun" in err and err.count("\n") == 1
+    assert "parameters" in out and "hours" in out and not os.path.exists(tmp_path / "r")
+    status, _, err = script(monkeypatch, capsys, "train_zero", "--config", "big", "--precision", "float32", "--model.dim", "64", "--model.n_layers", "2", "--model.vocab_size",
+                            "512", "--out", str(tmp_path / "r"))
+    assert status == 2 and "lower --grpo." in err
 
 
 def test_a_folder_is_claimed_by_its_settings(tmp_path):

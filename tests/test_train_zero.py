@@ -97,7 +97,7 @@ def test_killed_and_resumed_is_bit_identical(base, tmp_path):
     command = [sys.executable, "train_zero.py", "--init", base, "--out", str(tmp_path / "b"), *FLAGS]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
-    while not os.path.exists(tmp_path / "b" / "checkpoint" / "zero.pt"):
+    while not parallel.checkpoints(str(tmp_path / "b"), "zero"):
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.02)
     process.kill()
@@ -114,7 +114,7 @@ def test_a_run_is_never_overwritten_or_mixed_up(base, tmp_path):
         train_zero.train(small(), base, str(tmp_path), False)
     with pytest.raises(ValueError, match=r"--grpo\.lr 0\.0003, not 0\.1"):
         train_zero.train(small(grpo__lr=0.1), base, str(tmp_path), True)
-    checkpoint = tmp_path / "checkpoint" / "zero.pt"
+    checkpoint = tmp_path / "checkpoint" / "zero-00000001" / "__0_0.distcp"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="damaged"):
         train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
@@ -133,7 +133,7 @@ def test_a_copied_run_goes_on_without_touching_the_original(base, tmp_path):
 
 def test_killed_before_the_first_checkpoint(base, tmp_path):
     train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
-    os.remove(tmp_path / "checkpoint" / "zero.pt")
+    shutil.rmtree(tmp_path / "checkpoint" / "zero-00000001")
     train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
     assert [r["step"] for r in rows(tmp_path / "metrics.jsonl")] == [1]
 

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# What can only be measured on GPUs, in one go; a few hours on one machine with one to eight of them. Results go to runs/gpus.
+#   bash tests/check_gpus.sh            # all of it
+set -euo pipefail
+cd "$(dirname "$0")/.."
+n=$(nvidia-smi --list-gpus | wc -l)
+mkdir -p runs/gpus
+
+# peak memory: chunked head, estimate against measurement
+python tests/check_memory.py --device cuda | tee runs/gpus/memory.txt
+
+# kills at random moments, two processes
+[ "$n" -ge 2 ] && python tests/check_faults.py --kills 20 | tee runs/gpus/faults.txt
+
+# the laptop's run on one GPU in float32, and on one and all in bfloat16: the same curves within the spread over seeds?
+python train_zero.py --out runs/gpus/tiny-float32
+python train_zero.py --out runs/gpus/tiny-bfloat16 --precision bfloat16
+torchrun --standalone --nproc-per-node "$n" train_zero.py --out runs/gpus/tiny-all --precision bfloat16
+
+# sampler against trainer in bfloat16: sampling/sampling_logp_difference in the logs; with the two remedies
+python train_zero.py --out runs/gpus/tiny-remedies --precision bfloat16 --grpo.importance_cap 2 --grpo.replay_routes true --init runs/gpus/tiny-bfloat16/base/model
+
+# the presets, a few steps each: tokens a second (throughput/* in metrics.jsonl) on one GPU and on all
+for processes in 1 $n; do
+  torchrun --standalone --nproc-per-node "$processes" train_zero.py --config small --out "runs/gpus/small-$processes" --sft.tokens 20000000 --grpo.steps 5
+  torchrun --standalone --nproc-per-node "$processes" train_zero.py --config big --out "runs/gpus/big-$processes" --sft.tokens 20000000 --grpo.steps 5
+done
+
+# several nodes: the same command on each, with the address of the first; the run folder on a file system they share
+#   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint FIRST:29500 train_r1.py --config big
