@@ -17,6 +17,7 @@ import ast
 import json
 import random
 import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -589,7 +590,7 @@ def _read_row(line: str, where: str) -> Problem:
         return Problem(text("prompt"), text("answer"), text("task"), row.get("language", "en"))
     if {"prompt", "entry_point", "test"} <= row.keys():
         return _humaneval(text("prompt"), text("entry_point"), text("test"), str(row.get("canonical_solution", "")), where)
-    if "test_list" in row and {"text", "prompt"} & row.keys():
+    if {"test_list", "code"} <= row.keys() and {"text", "prompt"} & row.keys():
         tests, setup = row["test_list"], [row.get("test_imports", []), [row.get("test_setup_code", "")]]
         if not all(isinstance(lines, list) and all(isinstance(line, str) for line in lines) for lines in (tests, *setup)):
             raise ValueError(f"{where}: 'test_list' and 'test_imports' should be lists of lines, 'test_setup_code' a text: mend or remove the line")
@@ -633,7 +634,8 @@ def _functions(module: ast.Module) -> set[str]:
 
 def _parse(source: str, name: str, where: str) -> ast.Module:
     try:
-        return ast.parse(source)
+        with warnings.catch_warnings(action="ignore"):  # of Python about the source
+            return ast.parse(source)
     except (SyntaxError, ValueError) as e:
         raise ValueError(f"{where}: '{name}' is not Python ({e}): mend or remove the line") from None
 

@@ -59,7 +59,10 @@ def fuzz(count: int, folder: str) -> dict:
     rng, problem = random.Random(0), data.Problem("", "7", "math")
     with open(os.path.join(folder, "verifier_cases.json"), encoding="utf-8") as f:
         pool = [text for row in json.load(f) for text in (row["pred"], row["gold"])]
-    pool += ["<think>3+4</think><answer>7</answer>", '{"question": "a", "answer": "#### 7"}', '{"numbers": [3, 4], "target": 7}', "(3+4)*2=14"]
+    rows = ['{"question": "a", "answer": "#### 7"}', '{"numbers": [3, 4], "target": 7}', '{"problem": "a", "answer": 7}', '{"prompt": "a", "answer": "b", "task": "math"}',
+            '{"prompt": "def f(x):\\n", "entry_point": "f", "test": "def check(candidate):\\n assert candidate(1) == 2"}',
+            '{"text": "a", "code": "def f(x): return x", "test_list": ["assert f(1) == 1"], "test_setup_code": ""}']
+    pool += [*rows * 20, "<think>3+4</think><answer>7</answer>", "(3+4)*2=14"]
 
     def text() -> str:
         if rng.random() < 0.5:
@@ -81,10 +84,12 @@ def fuzz(count: int, folder: str) -> dict:
                 rewards.score(problem, a, rewards.RewardConfig())
                 rewards.countdown_correct(a, [3, 4, 2], 14)
                 verify.math_equal(a, verify.answer_in(a))
-                if i % 10 == 0:  # a file each: a tenth is plenty
+                with contextlib.suppress(ValueError):  # one clear sentence
+                    data._read_row(a, "line 1")
+                if i % 10 == 0:  # as a file too: a tenth is plenty
                     with open(path, "w", encoding="utf-8", errors="replace", newline="") as f:
                         f.write(a)
-                    with contextlib.suppress(ValueError):  # one clear sentence
+                    with contextlib.suppress(ValueError):
                         data.load_jsonl(path)
             except Exception as e:  # whatever it is, it is counted
                 failures += 1
