@@ -112,7 +112,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         with parallel.stopwatch(out, "evaluation"):
             reports = {way: train_r1.evaluate_stage(cfg, f"{name}, {way}", model, os.path.join(folder, f"eval-{slug(way)}.json")) for way, model in models.items()}
         figures[name] = evaluation.stage_figures(reports)
-        parameters[name] = sum(p.numel() for p in GPT.from_pretrained(models["base"]).parameters())
+        parameters[name] = sum(p.numel() for p in GPT.empty(models["base"]).parameters())
     minutes = parallel.minutes(out)
     parallel.write_json(os.path.join(out, "distill.json"),
                         {"minutes": minutes, "examples": len(rows), "budget": asdict(cfg.distill), "parameters": parameters, "figures": figures})

@@ -133,7 +133,7 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
     """The figures of k samples a problem, given side by side."""
     groups = [samples[i : i + k] for i in range(0, len(samples), k)]
     right = [sum(s["correct"] for s in g) for g in groups]
-    equal = same_text if problems[0].task in ("countdown", "code", "general") else rw.math_equal
+    equal = rw.math_equal if rw.by_value(problems[0]) else same_text
     voted = rw.verdicts(problems, [consensus([s["answer"] for s in g], equal) for g in groups])
 
     def mean(key: str) -> float:

@@ -390,6 +390,14 @@ def make_optimizer(model: GPT, cfg: GRPOConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
 
+def reference(folder: str, cfg) -> GPT | None:
+    """The frozen model that the KL penalty is measured from; None if there is no penalty."""
+    if not cfg.grpo.kl_beta:
+        return None
+    ref = GPT.from_pretrained(folder).requires_grad_(False)
+    return parallel.shard(ref, ref.blocks(), cfg)
+
+
 def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig,
          reward_cfg: RewardConfig, number: int, seed: int, ref: GPT | None = None,
          judge: Judge | None = None) -> tuple[dict[str, float], list[dict]]:
@@ -425,11 +433,8 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
     settings["init"] = model.fingerprint()
     with parallel.Run(out, asdict(cfg) | settings, resume, stage) as run:
         model = parallel.shard(model, model.blocks(), cfg)
-        ref = None
-        if cfg.grpo.kl_beta:
-            ref = GPT.from_pretrained(base).requires_grad_(False)
-            ref = parallel.shard(ref, ref.blocks(), cfg)
-        models, optimizer = {"model": model, "ref": ref}, make_optimizer(model, cfg.grpo)
+        ref, optimizer = reference(base, cfg), make_optimizer(model, cfg.grpo)
+        models = {"model": model, "ref": ref}
         done, tokens = 0, 0
         if run.state:
             run.restore(models, [optimizer])
@@ -468,8 +473,7 @@ def main() -> None:
         model = GPT.from_pretrained(args.model)
         model, tokenizer = parallel.shard(model, model.blocks(), cfg), tokenizers.load(args.model)
         dataset = load_jsonl(args.data) if args.data else None
-        ref = GPT.from_pretrained(args.model, device=model.device).requires_grad_(False) if cfg.grpo.kl_beta else None
-        world, optimizer, n = World(cfg.seed, cfg.world), make_optimizer(model, cfg.grpo), cfg.grpo.problems_per_step
+        world, ref, optimizer, n = World(cfg.seed, cfg.world), reference(args.model, cfg), make_optimizer(model, cfg.grpo), cfg.grpo.problems_per_step
         for number in range(args.steps):
             indices = range(number * n, (number + 1) * n)
             problems = ([dataset[i % len(dataset)] for i in indices] if dataset

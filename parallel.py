@@ -178,7 +178,7 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], cfg) -> nn.Module:
         block.recompute = cfg.recompute
     if not dist.is_initialized():
         return model.to(here)
-    policy = MixedPrecisionPolicy(param_dtype=getattr(torch, cfg.precision), reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(param_dtype=dtype(cfg), reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(here.type, (size(),))
     for module in (*blocks, model):
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)

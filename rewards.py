@@ -15,7 +15,7 @@ from fractions import Fraction
 import sandbox
 from data import LANGUAGES, MOODS, PROGRAMS, Problem
 from sandbox import run_python  # noqa: F401  a public name of this module
-from verify import ANSWER_BLOCK, answer_in, extract_answer, math_equal
+from verify import ANSWER_BLOCK, after_thinking, answer_in, extract_answer, math_equal
 
 
 @dataclass
@@ -49,13 +49,14 @@ _STOPS = re.compile(r"\n(?:class|def|#|if|print|```)")  # where a function that 
 def answer_of(problem: Problem, text: str) -> str | None:
     """What a response is judged by: the program for HumanEval and MBPP, else extract_answer's, or None.
 
-    For a mathematical benchmark, a response that marks no answer gives its last mathematics or number. A program is the last ```python block after the thinking, else the last block that names no language, else the <answer>. What
-    HumanEval's prompt defines stands before it; a response with none of these goes on where the prompt ends, up to the next function.
+    For a mathematical benchmark, a response that marks no answer gives its last mathematics or number. A program is the last ```python
+    block after the thinking, else the last block that names no language, else the <answer>. What HumanEval's prompt defines stands
+    before it; a response with none of these goes on where the prompt ends, up to the next function.
     """
     if problem.task not in PROGRAMS:
         answer = extract_answer(text)
         return answer_in(text) or None if answer is None and problem.task == "math" else answer
-    said = text.rpartition("</think>")[2]
+    said = after_thinking(text)
     fenced = [(language.strip().lower(), code) for language, code in _FENCED.findall(said)]
     blocks = [c for language, c in fenced if language in ("python", "py")] or [c for language, c in fenced if not language] or ANSWER_BLOCK.findall(said)
     if problem.task == "mbpp":
@@ -115,6 +116,11 @@ def _atom(tokens: list[str]) -> tuple[Fraction, list[str]]:
     raise ValueError("a number or a parenthesis is missing")
 
 
+def by_value(problem: Problem) -> bool:
+    """Whether answers are compared with math_equal; Countdown's expressions, programs and replies are not."""
+    return problem.task not in ("countdown", "code", "general", *PROGRAMS)
+
+
 def correct(problem: Problem, answer: str | None) -> bool:
     """Whether an extracted answer solves the problem."""
     return verdicts([problem], [answer])[0]
@@ -133,7 +139,7 @@ def verdicts(problems: list[Problem], answers: list[str | None]) -> list[bool]:
     for i, (p, answer) in enumerate(zip(problems, answers)):
         if answer is not None and p.task == "countdown":
             out[i] = countdown_correct(answer, p.tests["numbers"], p.tests["target"])
-        elif answer is not None and p.task not in ("code", "general", *PROGRAMS):
+        elif answer is not None and by_value(p):
             out[i] = math_equal(answer, p.answer)
     return out
 

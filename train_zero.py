@@ -51,7 +51,7 @@ def problems_of(step: int, cfg, world: World, dataset: list[Problem] | None) -> 
 def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None) -> str:
     """GRPO on the model in folder `base`; returns the folder of the result. KeyboardInterrupt after a clean stop."""
     if dataset:
-        tokenizer, context = tokenizers.load(base), GPT.from_pretrained(base).cfg.max_seq_len
+        tokenizer, context = tokenizers.load(base), GPT.empty(base).cfg.max_seq_len
         fits = [p for p in dataset if len(prompt_ids(p, tokenizer)) < context]
         if len(fits) < len(dataset):
             print(f"{len(dataset) - len(fits)} of {len(dataset)} problems are longer than the context of {context} tokens and are left out")

@@ -50,7 +50,7 @@ def extract_answer(text: str) -> str | None:
 
     Boxes that one statement joins are one list: "\boxed{1} and \boxed{2}" gives "1, 2". An unbalanced box gives None.
     """
-    text = _after_thinking(text)
+    text = after_thinking(text)
     if found := ANSWER_BLOCK.findall(text):
         return _SAID.split(found[-1])[-1].strip().rstrip("。").removesuffix(".").strip() or None  # a summary may say it in a sentence
     if "\\boxed{" in text:
@@ -61,7 +61,7 @@ def extract_answer(text: str) -> str | None:
     return _SENTENCE_END.split(said)[0].strip().removesuffix(".").strip() or None if before else None
 
 
-def _after_thinking(text: str) -> str:
+def after_thinking(text: str) -> str:
     """What counts of a response: all of it if there is no thinking, "" if the thinking never ends."""
     if "<think>" in text and "</think>" not in text:
         return text[text.find("<answer>") :] if "<answer>" in text else ""
@@ -109,7 +109,7 @@ def answer_in(text: str) -> str:
     """
     if "\\boxed{" in text:
         return ""
-    text = _after_thinking(text)[-_MOST_FREE_TEXT:].strip()
+    text = after_thinking(text)[-_MOST_FREE_TEXT:].strip()
     found = list(_MATH.finditer(text))
     delimited = any(m[4] is None for m in found)
     if found and (delimited or len(_PROSE.findall(text)) >= 3):

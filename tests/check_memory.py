@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT
 
 import config
+import experiments
 import model as M
 import parallel
 import sft
@@ -107,12 +108,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     device = parser.parse_args().device
+    content: dict[str, dict[str, float]] = {}
     for backward, what in ((False, "scoring"), (True, "loss and gradient")):
         plain, chunked = (alone(head, kind, backward, device) / 2**20 for kind in ("plain", "chunked"))
+        content[what] = {"plain": plain, "chunked": chunked}
         print(f"{what} of 4,096 tokens, vocabulary 151,936: plain {plain:,.0f} MiB, chunked {chunked:,.0f} MiB", flush=True)
     for name in SHAPES:
         peak, estimate = (x / 2**20 for x in alone(training, name, device))
+        content[f"training step, {name}"] = {"measured": peak, "estimated": estimate}
         print(f"training step, {name}: measured {peak:,.0f} MiB, estimated {estimate:,.0f} MiB ({100 * (estimate / peak - 1):+.0f}%)", flush=True)
+    print("figures:", experiments.save(f"memory-{device}", {"unit": "MiB, peak above what was there before"} | content, f"python tests/check_memory.py --device {device}"))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ BODY, WHOLE = "    return 2 * x\n", "def f(x):\n    return 2 * x\n"
     (f"Here:\n```python\n{WHOLE}```\nIt doubles.", "P\n" + WHOLE), (f"<think>```python\nno\n```</think>```Python \n{WHOLE}```", "P\n" + WHOLE),
     (f"```python\nno\n```\nBetter:\n```py\n{WHOLE}```\n```\n2\n```", "P\n" + WHOLE), (f"```bash\nls\n```\nthen\n```python\n{WHOLE}```", "P\n" + WHOLE),
     (f"```\n{WHOLE}```", "P\n" + WHOLE), (f"```python\n{WHOLE}", "P\n" + WHOLE), (f"<think>a</think><answer>{WHOLE}</answer>", "P\n" + WHOLE),
-    (f"<think>a</think><answer>```python\n{WHOLE}```</answer>", "P\n" + WHOLE), ("", "P")])
+    (f"<think>a</think><answer>```python\n{WHOLE}```</answer>", "P\n" + WHOLE), ("", "P"),
+    (f"<think>```python\n{WHOLE}```", "P")])
 def test_programs_in_responses(text, program):
     assert rw.answer_of(Problem("P", "", "humaneval"), text) == program
     assert rw.answer_of(Problem("P", "", "mbpp"), text) == (program.removeprefix("P\n") if program.startswith("P\n") else None)
