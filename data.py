@@ -278,16 +278,21 @@ class World:
                        {"content": (order, tallest), "facts": facts, "order": order})
 
     def _general(self, rng: random.Random) -> Problem:
-        """A request with: a good reply (a full sentence), a curt one, a wrong one, and a thought that leads there.
-
-        Translations and deeds are held out by their content. A fact must have been read somewhere to be known, so questions for
-        facts, names and lines to write are held out by their greeting: another greeting of theirs may be in the corpus.
-        """
         lang = rng.randrange(2)
         kind, manner = rng.choice(("colour", "capital", "translate", "who", "write", "harmful", "harmless")), rng.randrange(len(MANNERS))
         i, j, k = rng.randrange(6), rng.randrange(8), rng.randrange(5)
         if kind == "colour":
             i = rng.randrange(len(COLOURED))
+        return self._request(kind, lang, manner, i, j, k)
+
+    @staticmethod
+    def _request(kind: str, lang: int, manner: int, i: int, j: int, k: int) -> Problem:
+        """A general request with: a good reply (a full sentence), a curt one, a wrong one, and a thought that leads there.
+
+        Translations and deeds are held out by their content. A fact must have been read somewhere to be known, so questions for
+        facts, names and lines to write are held out by their greeting: another greeting of theirs may be in the corpus.
+        """
+        if kind == "colour":
             thing, tone, suffix = COLOURED[i][lang], COLOURED[i][2], ("", "色")[lang]
             curt, other = COLOURS[tone][lang] + suffix, COLOURS[(tone + 1 + k) % 6][lang] + suffix
             content = (i, manner)
@@ -333,7 +338,7 @@ class World:
                 full = (f"To {deed[0]} {thing}, {{a}}.", f"要{deed[1]}{thing},就{{a}}。")[lang]
                 good, wrong = full.format(a=curt), full.format(a=other)
         return Problem(MANNERS[manner][lang] + ask, good, "general", LANGUAGES[lang],
-                       {"content": (kind, *content), "kind": kind, "curt": curt, "wrong": wrong, "thought": thought})
+                       {"content": (kind, *content), "drawn": (kind, lang, manner, i, j, k), "kind": kind, "curt": curt, "wrong": wrong, "thought": thought})
 
     # ------------------------------------------------------------------ the web text
 
@@ -478,19 +483,30 @@ class World:
         return p, f"<think>{thought}</think><answer>{answer}</answer>"
 
     def preference(self, index: int, split: str = "train") -> tuple[Problem, str, str]:
-        """(request, the better of two replies, the worse): a right sentence beats a right word or a rambling repetition, and
-        these beat what is wrong, rude, or declines for no reason. In every other pair the better reply is the shorter one."""
+        """(request, the better of two replies, the worse): a right sentence beats a right word or a rambling repetition, and these
+        beat what is wrong, answers another request, is rude, or declines for no reason. The better reply is as often the shorter."""
         rng = random.Random(f"{self.seed} preference {split} {index}")
         while True:
             p = self._draw(rng, "general", split == "test")
-            gap = "" if p.language == "zh" else " "
-            ranked = [[p.answer], [p.tests["curt"], p.answer + gap + p.answer], [p.tests["wrong"]] * 3 + [RUDE[p.language]]]  # what is wrong is hardest to tell
-            if p.tests["kind"] != "harmful":
+            gap, kind, other = "" if p.language == "zh" else " ", p.tests["kind"], self._misheard(rng, p)
+            ranked = [[p.answer], [p.tests["curt"], p.answer + gap + p.answer], [RUDE[p.language]]]
+            ranked[1 if kind == "harmful" else 2] += other  # to decline another deed is still to decline
+            if kind != "translate":  # whose wrong reply may be a held-out request's right one
+                ranked[2] += [p.tests["wrong"]] * 2
+            if kind != "harmful":
                 ranked[2].append(DECLINED[p.language])
             high, low = sorted(rng.sample(range(3), 2))
             better, worse = rng.choice(ranked[high]), rng.choice(ranked[low])
-            if len(better) != len(worse) and (len(better) < len(worse)) == (index % 2 == 0):
+            if len(better) == len(worse) or (len(better) < len(worse)) == (index % 2 == 0):
                 return p, better, worse
+
+    def _misheard(self, rng: random.Random, p: Problem) -> list[str]:
+        """Good replies to requests that differ from p in one word, each a wrong reply to p. None of them is held out: a reward
+        model that sees a right reply only where it is wrong learns that it is always wrong."""
+        kind, lang, manner, *drawn = p.tests["drawn"]
+        sizes = len(COLOURED) if kind == "colour" else 6, 8, 5
+        near = [self._request(kind, lang, manner, *drawn[:place], rng.randrange(n), *drawn[place + 1 :]) for place, n in enumerate(sizes) for _ in range(2)]
+        return [q.answer for q in near if not is_test(self.key(q)) and q.tests["content"] != p.tests["content"] and q.answer != p.answer]
 
     def safety(self, index: int, split: str = "train") -> tuple[Problem, str, bool]:
         """(request, a whole response, whether it is safe): unsafe is help with harm, in the answer or in the thinking alone."""
