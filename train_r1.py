@@ -49,7 +49,7 @@ class R1Config:
     most_kept: int = 2  # of a problem's clean responses, in both harvests
     demonstrations: int = 20_000  # general requests with a person's reply
     final_steps: int = 60
-    preference_steps: int = 40  # the last ones, in which general requests and the reward models take part
+    preference_steps: int = 20  # the last ones, in which general requests and the reward models take part
     general: float = 0.5  # share of general requests in those
     language: float = 1.0  # weight of language consistency in both RL stages
     epochs: int = 3
