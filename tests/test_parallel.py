@@ -26,8 +26,8 @@ from model import GPT
 NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense", "grpo-more-moe")
 
 
-def together(processes: int, out, *names: str) -> None:
-    """Run together.py in so many processes, as torchrun would."""
+def together(processes: int, out, *names: str, status: int = 0) -> list[str]:
+    """Run together.py in so many processes, as torchrun would; what each has said on stderr."""
     out.mkdir(exist_ok=True)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -35,9 +35,9 @@ def together(processes: int, out, *names: str) -> None:
     started = [subprocess.Popen([sys.executable, os.path.join(ROOT, "tests", "together.py"), str(out), *names], stderr=subprocess.PIPE, text=True,
                                 env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT} | (where | {"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}))
                for r in range(processes)]
-    for process in started:
-        _, err = process.communicate(timeout=200)
-        assert process.returncode == 0, err
+    said = [process.communicate(timeout=200)[1] for process in started]
+    assert all(process.returncode == status for process in started), said
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,10 @@ def test_processes_together_do_what_one_does(alone, tmp_path, processes):
 
 def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
     base = sft.pretrain(small(sft__tokens=3000), str(tmp_path / "base"), False)
+def test_what_befalls_one_process_is_said_once(tmp_path):
+    assert together(3, tmp_path, "fail", status=2) == ["together.py: the disk is full\n", "", ""]
+
+
     runs = {name: str(tmp_path / name) for name in ("straight", "from 2 to 1", "from 1 to 2")}
     together(1, tmp_path, *(f"run:{base}:{runs[name]}:{stop}" for name, stop in (("straight", 0), ("from 1 to 2", 3))), f"judge:{base}:{tmp_path}/judge1")
     together(2, tmp_path, f"run:{base}:{runs['from 2 to 1']}:3", f"run:{base}:{runs['from 1 to 2']}:0", f"judge:{base}:{tmp_path}/judge2")
@@ -94,7 +98,7 @@ def saved(tiny_model, tmp_path):
     return run, tiny_model, optimizers
 
 
-def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved):
+def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved, world_tokenizer):
     run, model, optimizers = saved
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     for most in (10, 20_000):  # not a file at all; not the whole of one
@@ -104,6 +108,10 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved):
                 run.save(4, {"model": model}, optimizers, step=4)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            with pytest.raises(ValueError, match="sft-00000003, which is untouched"):
+                run.export(model, world_tokenizer)
+            with pytest.raises(OSError, match=r"cannot write '.*model.safetensors' \(.*File too large.*\): see that"):
+                model.save_pretrained(run.folder)
     again = parallel.Run(run.folder, {"lr": 1}, True, "sft")
     again.restore({"model": model}, optimizers)
     assert again.state["step"] == 3
@@ -147,6 +155,10 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
     assert status == 0 and all(torch.equal(x, again.state_dict()[k]) for k, x in model.state_dict().items())
 
 
+    status, _, err = script(monkeypatch, capsys, "checkpoint", str(tmp_path / "none"), str(tmp_path / "out"), "--tokenizer", str(tmp_path / "tokenizer"))
+    assert status == 2 and "there is no checkpoint" in err and err.count("\n") == 1
+    with pytest.raises(ValueError, match="another kind of model"):
+        parallel.load(parallel.checkpoints(run.folder)[-1], {"model.gpt.norm.weight": torch.zeros(1)})
 def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(tiny_model, world_tokenizer, tmp_path, monkeypatch):
     real, calls = sft.loss_sum, []
     examples, cfg = [([5, 6, 7, 8, 9, 10 + i], 2) for i in range(16)], sft.SFTConfig(epochs=12, tokens_per_step=1000, save_every=2)
