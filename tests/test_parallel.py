@@ -24,6 +24,7 @@ import sft
 from model import GPT
 
 NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense", "grpo-more-moe")
+CUT = ("sft-cut-moe", "sft-cut-dense", "grpo-cut-moe", "grpo-cut-dense")
 
 
 def together(processes: int, out, *names: str, status: int = 0) -> list[str]:
@@ -47,27 +48,28 @@ def alone(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_together_do_what_one_does(alone, tmp_path, processes):
+@pytest.mark.parametrize("processes,names", [(1, CUT), (2, NAMES), (4, NAMES + CUT)])
+def test_processes_and_micro_batches_do_not_matter(alone, tmp_path, processes, names):
     """The same responses, losses, gradient norms and expert loads in each of five steps, and the same weights after them."""
-    together(processes, tmp_path, *NAMES)
-    for name in NAMES:
-        one, many = (json.loads((folder / f"{name}.json").read_text()) for folder in (alone, tmp_path))
+    together(processes, tmp_path, *names)
+    for name in names:
+        pair = alone / name.replace("-cut", ""), tmp_path / name
+        one, many = (json.loads(path.with_suffix(".json").read_text()) for path in pair)
         for a, b in zip(one, many, strict=True):
             assert a.pop("drawn", None) == b.pop("drawn", None) and a == pytest.approx(b, abs=1e-5), name
         assert name.startswith("sft") or max(step["grad_norm"] for step in one) > 0.1
-        one, many = (torch.load(folder / f"{name}.pt") for folder in (alone, tmp_path))
+        one, many = (torch.load(path.with_suffix(".pt")) for path in pair)
         assert one.keys() == many.keys()
         for key in one:
             assert (one[key] - many[key]).abs().max() < 1e-5, (name, key)
 
 
-def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
-    base = sft.pretrain(small(sft__tokens=3000), str(tmp_path / "base"), False)
 def test_what_befalls_one_process_is_said_once(tmp_path):
     assert together(3, tmp_path, "fail", status=2) == ["together.py: the disk is full\n", "", ""]
 
 
+def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
+    base = sft.pretrain(small(sft__tokens=3000), str(tmp_path / "base"), False)
     runs = {name: str(tmp_path / name) for name in ("straight", "from 2 to 1", "from 1 to 2")}
     together(1, tmp_path, *(f"run:{base}:{runs[name]}:{stop}" for name, stop in (("straight", 0), ("from 1 to 2", 3))), f"judge:{base}:{tmp_path}/judge1")
     together(2, tmp_path, f"run:{base}:{runs['from 2 to 1']}:3", f"run:{base}:{runs['from 1 to 2']}:0", f"judge:{base}:{tmp_path}/judge2")
@@ -106,12 +108,12 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved, world_tokenizer)
         try:
             with pytest.raises(ValueError, match=r"File too large.*sft-00000003, which is untouched"):
                 run.save(4, {"model": model}, optimizers, step=4)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
             with pytest.raises(ValueError, match="sft-00000003, which is untouched"):
                 run.export(model, world_tokenizer)
             with pytest.raises(OSError, match=r"cannot write '.*model.safetensors' \(.*File too large.*\): see that"):
                 model.save_pretrained(run.folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     again = parallel.Run(run.folder, {"lr": 1}, True, "sft")
     again.restore({"model": model}, optimizers)
     assert again.state["step"] == 3
@@ -153,12 +155,12 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
     status, _, _ = script(monkeypatch, capsys, "checkpoint", parallel.checkpoints(run.folder)[-1], str(tmp_path / "out"), "--tokenizer", str(tmp_path / "tokenizer"))
     again = GPT.from_pretrained(str(tmp_path / "out"))
     assert status == 0 and all(torch.equal(x, again.state_dict()[k]) for k, x in model.state_dict().items())
-
-
     status, _, err = script(monkeypatch, capsys, "checkpoint", str(tmp_path / "none"), str(tmp_path / "out"), "--tokenizer", str(tmp_path / "tokenizer"))
     assert status == 2 and "there is no checkpoint" in err and err.count("\n") == 1
     with pytest.raises(ValueError, match="another kind of model"):
         parallel.load(parallel.checkpoints(run.folder)[-1], {"model.gpt.norm.weight": torch.zeros(1)})
+
+
 def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(tiny_model, world_tokenizer, tmp_path, monkeypatch):
     real, calls = sft.loss_sum, []
     examples, cfg = [([5, 6, 7, 8, 9, 10 + i], 2) for i in range(16)], sft.SFTConfig(epochs=12, tokens_per_step=1000, save_every=2)
