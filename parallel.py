@@ -379,6 +379,8 @@ class Run:
 
     def log(self, **metrics) -> None:
         """One line of metrics.jsonl. ValueError once PATIENCE steps in a row had to be skipped."""
+        if torch.cuda.is_initialized():
+            metrics["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if first():
             with self._writing(), open(self.metrics_path, "a") as f:
                 f.write(json.dumps({"stage": self.stage} | {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}) + "\n")
@@ -411,10 +413,10 @@ def load(path: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Fill these tensors from a checkpoint; returns those it had. Only random states may be missing: there may be more processes than there were."""
     known = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     state = {k: x for k, x in state.items() if k in known or not k.startswith("rng.")}
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        dcp.load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
     if missing := sorted(state.keys() - known.keys()):
         raise ValueError(f"the checkpoint {path} has no '{missing[0]}': it is of another kind of model, such as a reward model; give a policy's")
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        dcp.load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
     return state
 
 
@@ -456,8 +458,6 @@ def digest(content) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def write_json(path: str, content) -> None:
-    """The first process alone does."""
 @contextlib.contextmanager
 def beside(path: str):
     """The name under which to write a file that then becomes `path`: a reader never sees half of it. OSError that names it and the mend."""
@@ -468,6 +468,8 @@ def beside(path: str):
         raise OSError(f"cannot write '{path}' ({getattr(e, 'strerror', None) or e}): see that its folder is there and the disk has room, and try again") from e
 
 
+def write_json(path: str, content) -> None:
+    """The first process alone does."""
     if first():
         with beside(path) as aside, open(aside, "w", encoding="utf-8") as f:
             json.dump(content, f, indent=1, ensure_ascii=False)
