@@ -88,7 +88,11 @@ def started(cfg):
             yield
         dist.destroy_process_group()
     except Exception:
-        if dist.distributed_c10d._get_default_store().add("ended", 1) > 1:
+        try:
+            later = dist.distributed_c10d._get_default_store().add("ended", 1) > 1
+        except dist.DistNetworkError:  # without torchrun the first process keeps the count: it has ended
+            later = True
+        if later:
             sys.exit(2)
         raise
 
@@ -317,9 +321,10 @@ class Run:
                 e = next(iter(e.failures.values()))[0]
             while e and not getattr(e, "strerror", None):  # torch.save speaks of positions, and only the cause of the disk
                 e = e.__context__
-            mend = "the folder has vanished: put it back" if not os.path.exists(self.folder) else "make room or mend the disk"
+            if not os.path.exists(self.folder):
+                raise ValueError(f"the run folder '{self.folder}' has vanished: put it back and go on with --resume, or start anew") from None
             kept = checkpoints(self.folder, self.stage)
-            raise ValueError(f"cannot write to '{self.folder}' ({e.strerror if e else 'a file could not be finished'}): {mend}, then go on with --resume from "
+            raise ValueError(f"cannot write to '{self.folder}' ({e.strerror if e else 'a file could not be finished'}): make room or mend the disk, then go on with --resume from "
                              + (f"the checkpoint {kept[-1]}, which is untouched" if kept else "the start: there is no checkpoint yet")) from None
 
     def restore(self, models: dict[str, nn.Module | None], optimizers: list) -> None:
