@@ -5,6 +5,7 @@ The run folder's everyday life is tested with the recipe, in test_train_zero.py;
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,6 +19,8 @@ from conftest import ROOT
 from conftest import run as script
 from test_train_zero import small
 
+import config
+import grpo
 import parallel
 import preference
 import sft
@@ -187,6 +190,15 @@ def test_what_cannot_fit_is_refused_with_need_have_and_mend(tmp_path, monkeypatc
     status, _, err = script(monkeypatch, capsys, "train_zero", "--config", "big", "--precision", "float32", "--model.dim", "64", "--model.n_layers", "2", "--model.vocab_size",
                             "512", "--out", str(tmp_path / "r"))
     assert status == 2 and "lower --grpo." in err
+
+
+def test_the_hours_are_those_of_the_work_that_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "matrix_speed", lambda cfg: 1e9)
+    hours = []
+    for learnt, steps, asked in ((10**9, 0, 0), (2 * 10**9, 0, 0), (0, 100, 0), (0, 100, 10**6)):
+        grpo.check_room(config.make(), config.make().model, learnt, steps, asked)
+        hours.append(float(re.search(r"up to ([\d,.]+) hours", capsys.readouterr().out)[1].replace(",", "")))
+    assert hours[1] == pytest.approx(2 * hours[0], rel=0.1) and 0 < hours[2] < hours[3]
 
 
 def test_a_folder_is_claimed_by_its_settings(tmp_path):
