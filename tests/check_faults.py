@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rng, steps, counts = random.Random(args.seed), 4 * args.kills, {"one": 0, "all": 0, "writing": 0}
+    rng, steps, counts = random.Random(args.seed), 3 * args.kills, {"one": 0, "all": 0, "writing": 0}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as work:
         cfg = config.make()
@@ -100,10 +100,10 @@ def main() -> None:
             before, touched, t0 = reached(out), changed(log), time.time()
             processes = start(base, out, steps)
             early = rng.random() < 0.2
-            moment, going = rng.uniform(0, starting if early else running / args.kills), None
+            wanted, moment, there = before[0] + rng.randrange(4), rng.uniform(0, starting if early else running / steps), None
             while all(p.is_alive() for p in processes):
-                going = going or (changed(log) != touched and time.time())
-                ready = going and time.time() - going > moment and (kind != "writing" or changed(aside) > t0)
+                there = there or (changed(log) != touched and reached(out)[1] >= wanted and time.time())
+                ready = there and time.time() - there > moment and (kind != "writing" or changed(aside) > t0)
                 if ready or (early and time.time() - t0 > moment):
                     break
                 time.sleep(0.002)

@@ -68,7 +68,9 @@ def test_processes_and_micro_batches_do_not_matter(alone, tmp_path, processes, n
 
 
 def test_what_befalls_one_process_is_said_once(tmp_path):
-    assert together(3, tmp_path, "fail", status=2) == ["together.py: the disk is full\n", "", ""]
+    first, *others = together(3, tmp_path, "fail", status=2)
+    assert first == "together.py: the disk is full\n"
+    assert not any("Traceback" in said or "disk" in said for said in others), others  # the library may warn of the lost connection
 
 
 def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
