@@ -254,9 +254,8 @@ def write(folder: str, tensors: dict[str, Tensor], config: dict) -> None:
     index = os.path.join(folder, "model.safetensors.index.json")
     files = ["model.safetensors"] if len(shards) == 1 else [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     for file, names in zip(files, shards):
-        path = os.path.join(folder, file)
-        save_file({n: tensors[n].contiguous().cpu() for n in names}, path + ".tmp", metadata={"format": "pt"})
-        os.replace(path + ".tmp", path)
+        with parallel.beside(os.path.join(folder, file)) as aside:
+            save_file({n: tensors[n].contiguous().cpu() for n in names}, aside, metadata={"format": "pt"})
     if len(shards) > 1:
         total = sum(x.nbytes for x in tensors.values())
         parallel.write_json(index, {"metadata": {"total_size": total}, "weight_map": {n: f for f, names in zip(files, shards) for n in names}})
@@ -280,6 +279,8 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, help="model folder to take the tokenizer from, such as the run's base")
     args = parser.parse_args()
     with config.user_errors():
+        if not os.path.isdir(args.checkpoint):
+            raise ValueError(f"there is no checkpoint '{args.checkpoint}': give a folder such as runs/zero/checkpoint/zero-00000060")
         model, tokenizer = GPT(ModelConfig(**parallel.read_progress(args.checkpoint)["shape"])), tokenizers.load(args.tokenizer)
         parallel.load(args.checkpoint, parallel.tensors({"model": model}, []))
         tokenizer.save(args.out)

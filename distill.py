@@ -91,8 +91,11 @@ def student(cfg, name: str, rows: list[dict], out: str, with_rl: bool, resume: b
 
 def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resume: bool, init: str | None = None) -> None:
     """The data set, the students, the table. init: the folder of the only student, which `names` then names."""
-    if cfg.name != "tiny":
-        grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model)  # the teacher's shape; students are smaller
+    if cfg.name != "tiny" or init:
+        own, texts = cfg.distill, cfg.distill.most_kept * (cfg.distill.prompts + cfg.distill.general)
+        learnt = len(names) * ((0 if init else own.tokens) + cfg.r1.epochs * texts * cfg.eval.max_new_tokens)
+        asked = 0 if data else (own.prompts + own.general) * own.samples
+        grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model, learnt, 2 * own.rl_steps, asked)  # the teacher's shape; students are smaller
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     if data is None:
         data = os.path.join(out, "teacher.jsonl")

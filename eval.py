@@ -244,8 +244,8 @@ def save_figure(fig, path: str) -> None:
     import matplotlib.pyplot as plt
 
     fig.tight_layout()
-    fig.savefig(path + ".tmp", dpi=110, format="png")
-    os.replace(path + ".tmp", path)
+    with parallel.beside(path) as aside:
+        fig.savefig(aside, dpi=110, format="png")
     plt.close(fig)
 
 

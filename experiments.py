@@ -30,12 +30,13 @@ import train_r1
 
 
 def hardware() -> str:
-    """Processor, cores and torch of this machine, for the record."""
+    """Processor, cores, GPUs and torch of this machine, for the record."""
     name = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as f:
             name = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}"
+    gpus = f", {torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {os.cpu_count()} cores{gpus}, torch {torch.__version__}"
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -153,10 +153,11 @@ def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: T
 # ---------------------------------------------------------------------------------------------- what a run takes
 
 
-def check_room(cfg, shape: ModelConfig) -> None:
+def check_room(cfg, shape: ModelConfig, learnt: int, steps: int, asked: int = 0) -> None:
     """Print what a run will take with a model of this shape: memory of each process, and time. ValueError if the memory is not there.
 
-    cfg is a config.Config. The time is that of the arithmetic alone, at 40% of the speed of a large matrix product on this device.
+    cfg is a config.Config; learnt: tokens of next-token training; steps: of reinforcement learning; asked: responses that are only
+    drawn. The time is that of the arithmetic alone, at 40% of the speed of a large matrix product on this device, if no response ends early.
     """
     own, n = cfg.grpo, parallel.size()
     rows = -(-own.problems_per_step // n) * own.group_size
@@ -168,13 +169,13 @@ def check_room(cfg, shape: ModelConfig) -> None:
         fixed += cost_report(shape)["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)
     need, have = fixed + max(sum(parts.values()), cache), parallel.memory(cfg)
     report = cost_report(shape, length)
-    drawn = own.steps * own.problems_per_step * own.group_size * own.max_new_tokens
-    flops = cfg.sft.tokens * report["training FLOPs a token"] + drawn * (report["forward FLOPs a token"] + report["training FLOPs a token"])
-    hours = flops / n / (0.4 * parallel.matrix_speed(cfg)) / 3600
+    trained = steps * own.problems_per_step * own.group_size * own.max_new_tokens
+    flops = (learnt + trained) * report["training FLOPs a token"] + (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
+    hours = float(f"{flops / n / (0.4 * parallel.matrix_speed(cfg)) / 3600:.2g}")
     gib = 2**30
     print(f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} {'process' if n == 1 else 'processes'}; memory of each: {need / gib:.1f} of {have / gib:.1f} GiB "
           f"(weights and optimizer {fixed / gib:.1f}, training {sum(parts.values()) / gib:.1f}, rollouts {cache / gib:.1f}); "
-          f"arithmetic: up to {hours:.2g} hours", flush=True)
+          f"arithmetic: up to {hours:,.10g} hours", flush=True)
     if need <= have:
         return
     if fixed > have:

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import init_device_mesh
@@ -64,7 +65,8 @@ def dtype(cfg) -> torch.dtype:
 def started(cfg):
     """Join the processes that torchrun has started; cfg is a config.Config. Inside, only the first one prints.
 
-    bfloat16 needs the sharded weights' machinery too, if only for one process. An error that all processes meet is raised by one.
+    bfloat16 needs the sharded weights' machinery too, if only for one process. An error is raised by the first process that meets one:
+    the others have the same, or have lost touch with the first.
     """
     if "RANK" not in os.environ and cfg.precision == "float32":
         yield
@@ -85,8 +87,12 @@ def started(cfg):
                 silence.enter_context(contextlib.redirect_stderr(nowhere))
             yield
         dist.destroy_process_group()
-    except (ValueError, OSError) as e:
-        if dist.distributed_c10d._get_default_store().add(str(e), 1) > 1:
+    except Exception:
+        try:
+            later = dist.distributed_c10d._get_default_store().add("ended", 1) > 1
+        except dist.DistNetworkError:  # without torchrun the first process keeps the count: it has ended
+            later = True
+        if later:
             sys.exit(2)
         raise
 
@@ -313,11 +319,12 @@ class Run:
         except (OSError, CheckpointException) as e:
             if isinstance(e, CheckpointException):  # of any of the processes
                 e = next(iter(e.failures.values()))[0]
-            while e and not isinstance(e, OSError):  # torch.save speaks of positions, and only the cause of the disk
+            while e and not getattr(e, "strerror", None):  # torch.save speaks of positions, and only the cause of the disk
                 e = e.__context__
-            mend = "the folder has vanished: put it back" if not os.path.exists(self.folder) else "make room or mend the disk"
+            if not os.path.exists(self.folder):
+                raise ValueError(f"the run folder '{self.folder}' has vanished: put it back and go on with --resume, or start anew") from None
             kept = checkpoints(self.folder, self.stage)
-            raise ValueError(f"cannot write to '{self.folder}' ({e.strerror if e else 'a file could not be finished'}): {mend}, then go on with --resume from "
+            raise ValueError(f"cannot write to '{self.folder}' ({e.strerror if e else 'a file could not be finished'}): make room or mend the disk, then go on with --resume from "
                              + (f"the checkpoint {kept[-1]}, which is untouched" if kept else "the start: there is no checkpoint yet")) from None
 
     def restore(self, models: dict[str, nn.Module | None], optimizers: list) -> None:
@@ -377,6 +384,8 @@ class Run:
 
     def log(self, **metrics) -> None:
         """One line of metrics.jsonl. ValueError once PATIENCE steps in a row had to be skipped."""
+        if torch.cuda.is_initialized():
+            metrics["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if first():
             with self._writing(), open(self.metrics_path, "a") as f:
                 f.write(json.dumps({"stage": self.stage} | {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}) + "\n")
@@ -409,6 +418,8 @@ def load(path: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Fill these tensors from a checkpoint; returns those it had. Only random states may be missing: there may be more processes than there were."""
     known = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     state = {k: x for k, x in state.items() if k in known or not k.startswith("rng.")}
+    if missing := sorted(state.keys() - known.keys()):
+        raise ValueError(f"the checkpoint {path} has no '{missing[0]}': it is of another kind of model, such as a reward model; give a policy's")
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         dcp.load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
     return state
@@ -452,12 +463,21 @@ def digest(content) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def write_json(path: str, content) -> None:
-    """Write beside, then rename: a reader never sees half a file. The first process alone does."""
-    if first():
-        with open(path + ".tmp", "w", encoding="utf-8") as f:
-            json.dump(content, f, indent=1, ensure_ascii=False)
+@contextlib.contextmanager
+def beside(path: str):
+    """The name under which to write a file that then becomes `path`: a reader never sees half of it. OSError that names it and the mend."""
+    try:
+        yield path + ".tmp"
         os.replace(path + ".tmp", path)
+    except (OSError, SafetensorError) as e:
+        raise OSError(f"cannot write '{path}' ({getattr(e, 'strerror', None) or e}): see that its folder is there and the disk has room, and try again") from e
+
+
+def write_json(path: str, content) -> None:
+    """The first process alone does."""
+    if first():
+        with beside(path) as aside, open(aside, "w", encoding="utf-8") as f:
+            json.dump(content, f, indent=1, ensure_ascii=False)
 
 
 def claim(folder: str, settings: dict) -> None:
@@ -479,7 +499,8 @@ def stopwatch(folder: str, name: str):
         yield
     finally:
         found = minutes(folder)
-        write_json(os.path.join(folder, "minutes.json"), found | {name: found.get(name, 0.0) + (time.time() - t0) / 60})
+        with contextlib.suppress(OSError):  # a full disk has been named by what ended the run
+            write_json(os.path.join(folder, "minutes.json"), found | {name: found.get(name, 0.0) + (time.time() - t0) / 60})
 
 
 def minutes(folder: str) -> dict[str, float]:
@@ -497,11 +518,10 @@ def forget(folder: str, names: Iterable[str]) -> None:
 
 
 def write_lines(path: str, rows: list[dict]) -> None:
-    """A JSONL file, written beside and renamed by the first process, there for all when this returns."""
+    """A JSONL file, written by the first process, there for all when this returns."""
     if first():
-        with open(path + ".tmp", "w", encoding="utf-8") as f:
+        with beside(path) as aside, open(aside, "w", encoding="utf-8") as f:
             f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        os.replace(path + ".tmp", path)
     wait()
 
 

@@ -61,10 +61,10 @@ class RewardModel(nn.Module):
     def save_pretrained(self, folder: str) -> None:
         """The model's folder, with the head in a file of its own beside it."""
         os.makedirs(folder, exist_ok=True)
-        path, head = os.path.join(folder, "score.safetensors"), parallel.collect(self.head.state_dict())
+        head = parallel.collect(self.head.state_dict())
         if parallel.first():
-            save_file({k: v.contiguous().cpu() for k, v in head.items()}, path + ".tmp")
-            os.replace(path + ".tmp", path)
+            with parallel.beside(os.path.join(folder, "score.safetensors")) as aside:
+                save_file({k: v.contiguous().cpu() for k, v in head.items()}, aside)
         self.gpt.save_pretrained(folder)
 
     @classmethod

@@ -21,6 +21,7 @@ import regex  # comes with tiktoken; the standard library's re knows no \p{L}
 import tiktoken
 
 import checkpoint
+import parallel
 
 SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>", "</think>", "<answer>", "</answer>"]
 HIDDEN = {"<|pad|>", "<|begin|>", "<|end|>"}  # the others are part of what is said
@@ -110,10 +111,8 @@ class Tokenizer:
         """Write what transformers needs: tokenizer.json and tokenizer_config.json with the chat template; from a folder: as they were there."""
         os.makedirs(folder, exist_ok=True)
         for name, content in (self._files or self._as_files()).items():
-            path = os.path.join(folder, name)
-            with open(path + ".tmp", "w", encoding="utf-8") as f:
+            with parallel.beside(os.path.join(folder, name)) as aside, open(aside, "w", encoding="utf-8") as f:
                 f.write(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
-            os.replace(path + ".tmp", path)
 
     def _as_files(self) -> dict[str, object]:
         letters = _byte_letters()

@@ -215,8 +215,11 @@ def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluati
 
 def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) -> None:
     """All that is missing, stage by stage; then the stage table on stdout and in `out`. init: the base, if not Zero's own."""
-    if cfg.name != "tiny":
-        grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model)
+    if cfg.name != "tiny" or init:
+        own = cfg.r1
+        texts = own.most_kept * (own.cold_prompts + own.reject_prompts) + own.demonstrations
+        grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model, own.epochs * texts * cfg.eval.max_new_tokens, own.dev2_steps + own.final_steps,
+                        own.cold_prompts * own.cold_samples + own.reject_prompts * own.reject_samples)
     models = {"base": init or os.path.join(zero_out, "base", "model"), "zero": os.path.join(zero_out, "model")}
     if not os.path.exists(os.path.join(models["zero"], "config.json")):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)

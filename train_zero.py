@@ -125,8 +125,8 @@ def main() -> None:
 def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem] | None) -> None:
     """Base, RL, evaluation of both, curves, and a summary on stdout."""
     started, device = time.time(), parallel.device(cfg.device)
-    if cfg.name != "tiny":
-        grpo.check_room(cfg, GPT.empty(base).cfg if base else cfg.model)
+    if cfg.name != "tiny" or base:
+        grpo.check_room(cfg, GPT.empty(base).cfg if base else cfg.model, 0 if base else cfg.sft.tokens, cfg.grpo.steps)
     if base is None:
         folder = os.path.join("runs/zero" if dataset else out, "base")
         base = os.path.join(folder, "model")

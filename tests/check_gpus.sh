@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What can only be measured on GPUs, in one go; a few hours on one machine with one to eight of them. Results go to runs/gpus.
+# What can only be measured on GPUs, in one go; hours on one machine with one to eight of them. Runs go to runs/gpus, figures to results.
 #   bash tests/check_gpus.sh            # all of it
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,10 +7,10 @@ n=$(nvidia-smi --list-gpus | wc -l)
 mkdir -p runs/gpus
 
 # peak memory: chunked head, estimate against measurement
-python tests/check_memory.py --device cuda | tee runs/gpus/memory.txt
+python tests/check_memory.py --device cuda
 
 # kills at random moments, two processes
-[ "$n" -ge 2 ] && python tests/check_faults.py --kills 20 | tee runs/gpus/faults.txt
+if [ "$n" -ge 2 ]; then python tests/check_faults.py --kills 20; fi
 
 # the laptop's run on one GPU in float32, and on one and all in bfloat16: the same curves within the spread over seeds?
 python train_zero.py --out runs/gpus/tiny-float32
@@ -20,11 +20,18 @@ torchrun --standalone --nproc-per-node "$n" train_zero.py --out runs/gpus/tiny-a
 # sampler against trainer in bfloat16: sampling/sampling_logp_difference in the logs; with the two remedies
 python train_zero.py --out runs/gpus/tiny-remedies --precision bfloat16 --grpo.importance_cap 2 --grpo.replay_routes true --init runs/gpus/tiny-bfloat16/base/model
 
-# the presets, a few steps each: tokens a second (throughput/* in metrics.jsonl) on one GPU and on all
-for processes in 1 $n; do
-  torchrun --standalone --nproc-per-node "$processes" train_zero.py --config small --out "runs/gpus/small-$processes" --sft.tokens 20000000 --grpo.steps 5
-  torchrun --standalone --nproc-per-node "$processes" train_zero.py --config big --out "runs/gpus/big-$processes" --sft.tokens 20000000 --grpo.steps 5
+# the presets, a few steps each, on one GPU and on all: the memory that was estimated (first line) and taken, tokens a second, share of the GPU's speed
+for processes in $(printf '1\n%s\n' "$n" | sort -u); do
+  for name in small big; do
+    run="runs/gpus/$name-$processes"
+    torchrun --standalone --nproc-per-node "$processes" train_zero.py --config $name --out "$run" --sft.tokens 20000000 --grpo.steps 5 | tee "$run.txt"
+    python tests/check_speed.py "$run" --processes "$processes"
+  done
 done
+
+# the small preset to its end
+torchrun --standalone --nproc-per-node "$n" train_zero.py --config small --out runs/gpus/small
+python tests/check_speed.py runs/gpus/small --processes "$n"
 
 # several nodes: the same command on each, with the address of the first; the run folder on a file system they share
 #   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint FIRST:29500 train_r1.py --config big

@@ -5,6 +5,7 @@ The run folder's everyday life is tested with the recipe, in test_train_zero.py;
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,16 +19,19 @@ from conftest import ROOT
 from conftest import run as script
 from test_train_zero import small
 
+import config
+import grpo
 import parallel
 import preference
 import sft
 from model import GPT
 
 NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense", "grpo-more-moe")
+CUT = ("sft-cut-moe", "sft-cut-dense", "grpo-cut-moe", "grpo-cut-dense")
 
 
-def together(processes: int, out, *names: str) -> None:
-    """Run together.py in so many processes, as torchrun would."""
+def together(processes: int, out, *names: str, status: int = 0) -> list[str]:
+    """Run together.py in so many processes, as torchrun would; what each has said on stderr."""
     out.mkdir(exist_ok=True)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -35,9 +39,9 @@ def together(processes: int, out, *names: str) -> None:
     started = [subprocess.Popen([sys.executable, os.path.join(ROOT, "tests", "together.py"), str(out), *names], stderr=subprocess.PIPE, text=True,
                                 env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT} | (where | {"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}))
                for r in range(processes)]
-    for process in started:
-        _, err = process.communicate(timeout=200)
-        assert process.returncode == 0, err
+    said = [process.communicate(timeout=200)[1] for process in started]
+    assert all(process.returncode == status for process in started), said
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +51,26 @@ def alone(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_together_do_what_one_does(alone, tmp_path, processes):
+@pytest.mark.parametrize("processes,names", [(1, CUT), (2, NAMES), (4, NAMES + CUT)])
+def test_processes_and_micro_batches_do_not_matter(alone, tmp_path, processes, names):
     """The same responses, losses, gradient norms and expert loads in each of five steps, and the same weights after them."""
-    together(processes, tmp_path, *NAMES)
-    for name in NAMES:
-        one, many = (json.loads((folder / f"{name}.json").read_text()) for folder in (alone, tmp_path))
+    together(processes, tmp_path, *names)
+    for name in names:
+        pair = alone / name.replace("-cut", ""), tmp_path / name
+        one, many = (json.loads(path.with_suffix(".json").read_text()) for path in pair)
         for a, b in zip(one, many, strict=True):
             assert a.pop("drawn", None) == b.pop("drawn", None) and a == pytest.approx(b, abs=1e-5), name
         assert name.startswith("sft") or max(step["grad_norm"] for step in one) > 0.1
-        one, many = (torch.load(folder / f"{name}.pt") for folder in (alone, tmp_path))
+        one, many = (torch.load(path.with_suffix(".pt")) for path in pair)
         assert one.keys() == many.keys()
         for key in one:
             assert (one[key] - many[key]).abs().max() < 1e-5, (name, key)
+
+
+def test_what_befalls_one_process_is_said_once(tmp_path):
+    first, *others = together(3, tmp_path, "fail", status=2)
+    assert first == "together.py: the disk is full\n"
+    assert not any("Traceback" in said or "disk" in said for said in others), others  # the library may warn of the lost connection
 
 
 def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path):
@@ -94,7 +105,7 @@ def saved(tiny_model, tmp_path):
     return run, tiny_model, optimizers
 
 
-def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved):
+def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved, world_tokenizer):
     run, model, optimizers = saved
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     for most in (10, 20_000):  # not a file at all; not the whole of one
@@ -102,6 +113,10 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved):
         try:
             with pytest.raises(ValueError, match=r"File too large.*sft-00000003, which is untouched"):
                 run.save(4, {"model": model}, optimizers, step=4)
+            with pytest.raises(ValueError, match="sft-00000003, which is untouched"):
+                run.export(model, world_tokenizer)
+            with pytest.raises(OSError, match=r"cannot write '.*model.safetensors' \(.*File too large.*\): see that"):
+                model.save_pretrained(run.folder)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     again = parallel.Run(run.folder, {"lr": 1}, True, "sft")
@@ -145,6 +160,10 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
     status, _, _ = script(monkeypatch, capsys, "checkpoint", parallel.checkpoints(run.folder)[-1], str(tmp_path / "out"), "--tokenizer", str(tmp_path / "tokenizer"))
     again = GPT.from_pretrained(str(tmp_path / "out"))
     assert status == 0 and all(torch.equal(x, again.state_dict()[k]) for k, x in model.state_dict().items())
+    status, _, err = script(monkeypatch, capsys, "checkpoint", str(tmp_path / "none"), str(tmp_path / "out"), "--tokenizer", str(tmp_path / "tokenizer"))
+    assert status == 2 and "there is no checkpoint" in err and err.count("\n") == 1
+    with pytest.raises(ValueError, match="another kind of model"):
+        parallel.load(parallel.checkpoints(run.folder)[-1], {"model.gpt.norm.weight": torch.zeros(1)})
 
 
 def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(tiny_model, world_tokenizer, tmp_path, monkeypatch):
@@ -173,6 +192,15 @@ def test_what_cannot_fit_is_refused_with_need_have_and_mend(tmp_path, monkeypatc
     status, _, err = script(monkeypatch, capsys, "train_zero", "--config", "big", "--precision", "float32", "--model.dim", "64", "--model.n_layers", "2", "--model.vocab_size",
                             "512", "--out", str(tmp_path / "r"))
     assert status == 2 and "lower --grpo." in err
+
+
+def test_the_hours_are_those_of_the_work_that_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "matrix_speed", lambda cfg: 1e9)
+    hours = []
+    for learnt, steps, asked in ((10**9, 0, 0), (2 * 10**9, 0, 0), (0, 100, 0), (0, 100, 10**6)):
+        grpo.check_room(config.make(), config.make().model, learnt, steps, asked)
+        hours.append(float(re.search(r"up to ([\d,.]+) hours", capsys.readouterr().out)[1].replace(",", "")))
+    assert hours[1] == pytest.approx(2 * hours[0], rel=0.1) and 0 < hours[2] < hours[3]
 
 
 def test_a_folder_is_claimed_by_its_settings(tmp_path):

@@ -2,8 +2,9 @@
 
     python tests/together.py OUT NAME...        # with RANK, WORLD_SIZE, ... in the environment, or alone
 
-A name is a section and a shape, "grpo-moe", whose metrics and weights go to OUT; or "run:BASE:FOLDER:STOP": the R1-Zero run in FOLDER
-on the model in BASE is begun or gone on with, and interrupted in step STOP; "judge:BASE:FOLDER": a reward model is trained.
+A name is a section and a shape, "grpo-moe", or "grpo-cut-moe" with smaller micro-batches, whose metrics and weights go to OUT; or "run:BASE:FOLDER:STOP": the R1-Zero run in FOLDER
+on the model in BASE is begun or gone on with, and interrupted in step STOP; "judge:BASE:FOLDER": a reward model is trained; "fail": the first process meets an error that
+the others do not.
 """
 
 import os
@@ -58,19 +59,21 @@ def build(cfg: config.Config) -> GPT:
     return parallel.shard(model, model.blocks(), cfg)
 
 
-def fine_tuning(shape: str, **more) -> tuple[list[dict], GPT]:
-    """Five steps of train_step, of 3 to 6 micro-batches each."""
+def fine_tuning(shape: str, cut: bool = False, **more) -> tuple[list[dict], GPT]:
+    """Five steps of train_step, of 3 to 6 micro-batches each; with cut, of one text each."""
     cfg, rng = settings(shape, **more), random.Random(0)
     model = build(cfg)
     optimizers = sft.make_optimizers(model, cfg.sft)
     examples = [([rng.randrange(3, 300) for _ in range(rng.randint(4, 20))], rng.randint(0, 3)) for _ in range(100)]
     steps = sft.steps_of(examples, cfg.sft, random.Random(1))[:5]
+    if cut:
+        steps = [[[row] for rows in batch for row in rows] for batch in steps]
     return [sft.train_step(model.train(), optimizers, batch, 0.1, cfg.sft) for batch in steps], model
 
 
-def reinforcement(shape: str, **more) -> tuple[list[dict], GPT]:
+def reinforcement(shape: str, micro_tokens: int = 60, **more) -> tuple[list[dict], GPT]:
     """Five steps of grpo.step; the reward is a function of the tokens drawn."""
-    cfg = settings(shape, grpo__group_size=4, grpo__max_new_tokens=12, grpo__minibatches=2, grpo__micro_tokens=60, grpo__steps=8, **more)
+    cfg = settings(shape, grpo__group_size=4, grpo__max_new_tokens=12, grpo__minibatches=2, grpo__micro_tokens=micro_tokens, grpo__steps=8, **more)
     model = build(cfg)
     grpo.rw.score_all = lambda problems, texts, cfg: [{"accuracy": len(t) % 3, "format": 0.0, "language": 1.0, "total": float(len(t) % 3)} for t in texts]
     ref = build(cfg).requires_grad_(False) if cfg.grpo.kl_beta else None
@@ -116,15 +119,21 @@ def judge(base: str, folder: str) -> None:
 
 SECTIONS = {
     "sft": lambda shape: fine_tuning(shape, sft__tokens_per_step=200, sft__micro_tokens=50),
+    "sft-cut": lambda shape: fine_tuning(shape, True, sft__tokens_per_step=200, sft__micro_tokens=50),
     "grpo": lambda shape: reinforcement(shape),
+    "grpo-cut": lambda shape: reinforcement(shape, micro_tokens=12),  # one response each
     "grpo-more": lambda shape: reinforcement(shape, grpo__kl_beta=0.1, grpo__importance_cap=2.0, grpo__replay_routes=True, recompute=True),
 }
 
 if __name__ == "__main__":
     out, *names = sys.argv[1:]
     torch.set_num_threads(1)
-    with parallel.started(config.make()):
+    with config.user_errors(), parallel.started(config.make()):
         for name in names:
+            if name == "fail":
+                if parallel.first():
+                    raise OSError("the disk is full")
+                parallel.wait()
             if name.startswith("run:"):
                 zero(*name.split(":")[1:3], int(name.split(":")[3]))
                 continue
