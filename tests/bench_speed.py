@@ -9,6 +9,7 @@ responses to 32 prompts, and one optimiser step on them. Medians of five, figure
 
 import argparse
 import json
+import os
 import random
 import shlex
 import statistics
@@ -95,9 +96,9 @@ def main() -> None:
             figures[name]["ratios"] = ratios
         figures[name]["medians"] = medians
         print(line, flush=True)
-    path = ROOT / "results" / ("bench-gpu.json" if torch.cuda.is_available() else "bench-cpu.json")
+    path = os.path.join(ROOT, "results", "bench-gpu.json" if torch.cuda.is_available() else "bench-cpu.json")
     command = "python tests/bench_speed.py" + (" --peers PEERS" if args.peers else "")
-    parallel.write_json(str(path), parallel.provenance(command) | {"batch": BATCH, "prompt": PROMPT, "new": NEW, "step_new": STEP_NEW, "shapes": figures})
+    parallel.write_json(path, parallel.provenance(command) | {"batch": BATCH, "prompt": PROMPT, "new": NEW, "step_new": STEP_NEW, "shapes": figures})
     print(f"figures: {path}")
 
 
