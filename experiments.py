@@ -10,16 +10,12 @@ there is not run again.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
-
-import torch
 
 import config
 import distill as distill_script
@@ -27,16 +23,6 @@ import eval as evaluation
 import parallel
 import preference
 import train_r1
-
-
-def hardware() -> str:
-    """Processor, cores, GPUs and torch of this machine, for the record."""
-    name = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as f:
-            name = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), name)
-    gpus = f", {torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {os.cpu_count()} cores{gpus}, torch {torch.__version__}"
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -53,7 +39,7 @@ def seconds(metrics_path: str) -> float:
 def save(name: str, content: dict, command: str) -> str:
     os.makedirs("results", exist_ok=True)
     path = os.path.join("results", f"{name}.json")
-    parallel.write_json(path, {"command": command, "date": datetime.date.today().isoformat(), "hardware": hardware()} | content)
+    parallel.write_json(path, parallel.provenance(command) | content)
     return path
 
 

@@ -1,6 +1,7 @@
 """Group relative policy optimisation: roll out, score, compare within the group, update.
 
     python grpo.py runs/base/model --steps 5        # a few updates of a saved model, with the metrics of each
+    python grpo.py runs/zero/model --profile        # where their time goes
     python train_zero.py                            # the whole R1-Zero recipe on the laptop
 
 For each question G responses are drawn; a response's advantage is how much better than its group it did, so no critic is
@@ -16,6 +17,7 @@ with the longest answers most of the gradient (results/log.md has the figures of
 
 import argparse
 import random
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -26,13 +28,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 import parallel
+import profiling
 import rewards as rw
+import sft
 import tokenizer as tokenizers
-from data import TASKS, Problem, prompt_ids
+from data import TASKS, Problem, World, load_jsonl, prompt_ids
 from model import GPT, Cache, ModelConfig, chunked_logprobs, cost_report, rollout_memory, training_memory
+from profiling import phase
 from rewards import RewardConfig
 from sample import Rollout, generate
-from sft import micro_batches
 from tokenizer import Tokenizer
 
 
@@ -297,7 +301,7 @@ def share(mini: list[int], responses: Responses, cfg: GRPOConfig) -> tuple[list[
     rows = [q * G + j for q in mini for j in range(G)]
     mine = parallel.deal([responses.lengths[i] for i in rows])
     asked = sorted({i // G for i in mine})
-    groups = micro_batches([responses.lengths[rows[i]] for i in mine], cfg.micro_tokens) if mine else []
+    groups = sft.micro_batches([responses.lengths[rows[i]] for i in mine], cfg.micro_tokens) if mine else []
     return ([mini[q] * G for q in asked], [q * G in mine for q in asked],
             [(torch.tensor([rows[mine[j]] for j in group], device=device), torch.tensor([asked.index(mine[j] // G) for j in group], device=device))
              for group in groups])
@@ -332,7 +336,8 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
     size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
     minis = [questions[start : start + size] for start in range(0, len(questions), size)]
     responses = Responses.of(batch)
-    trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
+    with phase("scoring"):
+        trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
     advantages = advantages.clone()
     sums = dict.fromkeys(("clip_ratio/low_mean", "clip_ratio/high_mean", "kl", "tokens", "gap"), 0.0)
     total_loss, grad_norm, widest_gap, load, skipped = 0.0, 0.0, 0.0, {}, 0
@@ -345,24 +350,27 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
         asked, counted, micro = share(mini, responses, cfg)
         mini_loss = 0.0
         with parallel.gathered(model, ref):
-            prompts = read_prompts(model, batch, asked, counted) if asked else Cache()
+            with phase("forward"):
+                prompts = read_prompts(model, batch, asked, counted) if asked else Cache()
             leaves = prompts.detached()
-            with torch.no_grad():
+            with torch.no_grad(), phase("scoring"):
                 ref_prompts = read_prompts(ref, batch, asked, counted) if ref and asked else None
             for part, which in micro:
-                logprobs, mask = response_logprobs(model, leaves, which, responses, part, cfg.temperature)
-                balance = model.balance_loss()
                 ref_logprobs = None
                 if ref:
-                    with torch.no_grad():
+                    with torch.no_grad(), phase("scoring"):
                         ref_logprobs, _ = response_logprobs(ref, ref_prompts, which, responses, part, cfg.temperature)
-                sampled = responses.logprobs[part, : mask.shape[1]]
-                old, weights = sampled, None
-                if trainer is not None:  # the ratio is to the trainer's own log p; what the sampler's differs by becomes a weight
-                    old = trainer[part, : mask.shape[1]]
-                    weights = ((old - sampled) * mask).exp().clamp(max=cfg.importance_cap)
-                loss, metrics = policy_loss(logprobs, old, advantages[part], mask, cfg, ref_logprobs, normalizer, weights)
-                (loss + balance * (len(part) / len(rows))).backward()
+                with phase("forward"):
+                    logprobs, mask = response_logprobs(model, leaves, which, responses, part, cfg.temperature)
+                    sampled = responses.logprobs[part, : mask.shape[1]]
+                    old, weights = sampled, None
+                    if trainer is not None:  # the ratio is to the trainer's own log p; what the sampler's differs by becomes a weight
+                        old = trainer[part, : mask.shape[1]]
+                        weights = ((old - sampled) * mask).exp().clamp(max=cfg.importance_cap)
+                    loss, metrics = policy_loss(logprobs, old, advantages[part], mask, cfg, ref_logprobs, normalizer, weights)
+                    loss_and_balance = loss + model.balance_loss() * (len(part) / len(rows))
+                with phase("backward"):
+                    loss_and_balance.backward()
                 mini_loss += loss.item()
                 if number == 0:  # before the first update the two should agree: what is left is the engines' difference
                     gap = (logprobs.detach() - sampled)[mask].abs()
@@ -370,10 +378,12 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
                     metrics["gap"] = gap.sum().item() / sum(lengths)
                 for k, v in metrics.items():
                     sums[k] += v
-            prompts.backward(leaves)
-            parallel.sum_gradients(model, batch.tokens[:1, :1])
+            with phase("backward"):
+                prompts.backward(leaves)
+                parallel.sum_gradients(model, batch.tokens[:1, :1])
         (mini_loss,) = parallel.total([mini_loss])
-        norm, sound = parallel.step(model, [optimizer], cfg.max_grad_norm, mini_loss)
+        with phase("optimiser"):
+            norm, sound = parallel.step(model, [optimizer], cfg.max_grad_norm, mini_loss)
         if sound:
             total_loss, grad_norm = total_loss + mini_loss, grad_norm + norm
         skipped += not sound
@@ -409,7 +419,8 @@ def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, pro
     t0 = time.perf_counter()
     batch = rollout(model, tokenizer, problems, cfg, seed * 1_000_003 + number)
     t1 = time.perf_counter()
-    totals, metrics, records = score_rollout(batch, tokenizer, problems, cfg, reward_cfg, judge)
+    with phase("reward"):
+        totals, metrics, records = score_rollout(batch, tokenizer, problems, cfg, reward_cfg, judge)
     t2 = time.perf_counter()
     advantages = group_advantages(totals, cfg.group_size).to(model.device)
     lr = cfg.lr * min(1.0, (number + 1) / max(cfg.warmup, 1), 0.1 + 0.9 * (1 - number / cfg.steps) / max(cfg.decay, 1e-9))
@@ -463,23 +474,40 @@ def fingerprint(content) -> int:
 
 def main() -> None:
     import config
-    from data import World, load_jsonl
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model folder to start from; it is not changed")
+    parser.add_argument("model", nargs="?", help="model folder to start from; it is not changed (--profile does without: a new model of --config's shape)")
     parser.add_argument("--steps", type=int, default=5, help="updates to make (default 5)")
     parser.add_argument("--data", help="JSONL file of problems, instead of the world's")
+    parser.add_argument("--profile", nargs="?", const="profile.json", metavar="FILE", help="measure the steps' phases instead; figures into FILE (default profile.json)")
+    parser.add_argument("--trace", metavar="FILE", help="with --profile: one step as a Chrome trace")
     cfg, args = config.parse(parser)
     with config.user_errors(), parallel.started(cfg):
-        model = GPT.from_pretrained(args.model)
-        model, tokenizer = parallel.shard(model, model.blocks(), cfg), tokenizers.load(args.model)
+        if not args.model and not args.profile:
+            raise ValueError("name a model folder to start from, such as runs/zero/model")
+        if args.trace and not args.profile:
+            raise ValueError("--trace belongs to --profile: add it")
+        if args.model:
+            tokenizer, model, judge = tokenizers.load(args.model), GPT.from_pretrained(args.model), None
+            model = parallel.shard(model, model.blocks(), cfg)
+        else:  # a new model earns nothing, and groups without spread cost nothing: each response earns a number by its text
+            tokenizer = sft.corpus_tokenizer(cfg)
+            model, judge = sft.build(cfg, tokenizer), lambda problems, texts: [{"number": zlib.crc32(text.encode()) % 7} for text in texts]
         dataset = load_jsonl(args.data) if args.data else None
-        world, ref, optimizer, n = World(cfg.seed, cfg.world), reference(args.model, cfg), make_optimizer(model, cfg.grpo), cfg.grpo.problems_per_step
-        for number in range(args.steps):
+        world, ref, optimizer, n = World(cfg.seed, cfg.world), reference(args.model, cfg) if args.model else None, make_optimizer(model, cfg.grpo), cfg.grpo.problems_per_step
+
+        def one(number: int) -> tuple[dict[str, float], list[dict]]:
             indices = range(number * n, (number + 1) * n)
             problems = ([dataset[i % len(dataset)] for i in indices] if dataset
                         else [world.problem(cfg.grpo.tasks[i % len(cfg.grpo.tasks)], i) for i in indices])
-            metrics, records = step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, number, cfg.seed, ref)
+            return step(model, optimizer, tokenizer, problems, cfg.grpo, cfg.rewards, number, cfg.seed, ref, judge)
+
+        if args.profile:
+            found = profiling.take(cfg, args.steps, lambda number: one(number)[0]["num_tokens"], args.trace)
+            profiling.save(found, cfg, " ".join(["python", *sys.argv]), args.profile)
+            return
+        for number in range(args.steps):
+            metrics, records = one(number)
             best = max(records, key=lambda r: r["rewards"]["total"])
             print(f"--- step {number + 1}")
             print("  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))

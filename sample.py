@@ -20,6 +20,7 @@ from torch import Tensor
 import parallel
 import tokenizer as tokenizers
 from model import GPT, Cache
+from profiling import phase
 
 
 @dataclass
@@ -108,7 +109,7 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
 
     was_training = model.training
     model.eval()
-    with parallel.gathered(model):
+    with parallel.gathered(model), phase("decode"):
         mine = answer(model, prompts[own], num_generations, steps, temperature, top_p, top_k, uniform, on_token, record_routes)
     model.train(was_training)
     return gather(mine, model.cfg.pad_id) if parallel.size() > 1 else mine
@@ -130,8 +131,9 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: in
     tokens = torch.tensor([p + [pad_id] * (P - len(p)) for p in prompts], device=device)  # [n, P]
     slots = torch.arange(P, device=device)
     cache = Cache(P)
-    hidden = model(tokens, cache, positions=torch.where(slots < lengths[:, None], slots, -1), return_hidden=True)
-    logits = model.lm_head(hidden[torch.arange(n, device=device), lengths - 1])  # [n, V] at each prompt's last token
+    with phase("prefill"):
+        hidden = model(tokens, cache, positions=torch.where(slots < lengths[:, None], slots, -1), return_hidden=True)
+        logits = model.lm_head(hidden[torch.arange(n, device=device), lengths - 1])  # [n, V] at each prompt's last token
 
     # one row for each response
     group = torch.arange(n, device=device).repeat_interleave(num_generations)  # [B]

@@ -30,7 +30,7 @@ def main(monkeypatch, capsys, *argv):
 def test_mean_and_spread_over_finished_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiments.subprocess, "run", lambda *a, **k: pytest.fail("a finished seed was run again"))
-    monkeypatch.setattr(experiments, "hardware", lambda: "a machine")  # asks the system by a subprocess
+    monkeypatch.setattr(experiments.parallel, "provenance", lambda command: {"command": command, "date": "today", "hardware": "a machine"})  # asks the system by a subprocess
     fake_run("runs/zero", 0.7)
     fake_run("runs/zero-1", 0.9)
     out = main(monkeypatch, capsys, "zero", "--seeds", "0,1")
@@ -56,7 +56,7 @@ def write(path, content):
 def test_the_stage_table_and_the_students_over_seeds(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiments.subprocess, "run", lambda *a, **k: pytest.fail("a finished seed was run again"))
-    monkeypatch.setattr(experiments, "hardware", lambda: "a machine")
+    monkeypatch.setattr(experiments.parallel, "provenance", lambda command: {"command": command, "date": "today", "hardware": "a machine"})
     os.makedirs("results")
     for folder, value in (("runs/r1", 0.6), ("runs/r1-1", 0.8)):
         write(f"{folder}/stages.json", {"minutes": {"all": 1.0}, "figures": {name: figures(value) for name in experiments.train_r1.NAMES}})
