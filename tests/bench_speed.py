@@ -9,7 +9,6 @@ responses to 32 prompts, and one optimiser step on them. Medians of five, figure
 
 import argparse
 import json
-import os
 import random
 import shlex
 import statistics
@@ -18,8 +17,9 @@ import sys
 import time
 
 import torch
-from conftest import ROOT
+from conftest import ROOT  # noqa: F401  the project's modules are found from here on
 
+import experiments
 import grpo
 import parallel
 from model import GPT, ModelConfig
@@ -96,9 +96,8 @@ def main() -> None:
             figures[name]["ratios"] = ratios
         figures[name]["medians"] = medians
         print(line, flush=True)
-    path = os.path.join(ROOT, "results", "bench-gpu.json" if torch.cuda.is_available() else "bench-cpu.json")
-    command = "python tests/bench_speed.py" + (" --peers PEERS" if args.peers else "")
-    parallel.write_json(path, parallel.provenance(command) | {"batch": BATCH, "prompt": PROMPT, "new": NEW, "step_new": STEP_NEW, "shapes": figures})
+    path = experiments.save("bench-gpu" if torch.cuda.is_available() else "bench-cpu", {"batch": BATCH, "prompt": PROMPT, "new": NEW, "step_new": STEP_NEW, "shapes": figures},
+                            "python tests/bench_speed.py" + (" --peers PEERS" if args.peers else ""))
     print(f"figures: {path}")
 
 
