@@ -47,7 +47,7 @@ class R1Config:
     reject_prompts: int = 2400  # problems put to Dev2
     reject_samples: int = 4
     most_kept: int = 2  # of a problem's clean responses, in both harvests
-    demonstrations: int = 20_000  # general requests with a person's reply
+    demonstrations: int = 40_000  # general requests with a person's reply
     final_steps: int = 60
     preference_steps: int = 20  # the last ones, in which general requests and the reward models take part
     general: float = 0.5  # share of general requests in those
