@@ -488,7 +488,7 @@ def main() -> None:
         if args.trace and not args.profile:
             raise ValueError("--trace belongs to --profile: add it")
         if args.model:
-            tokenizer, model, judge = tokenizers.load(args.model), GPT.from_pretrained(args.model), None
+            model, tokenizer, judge = GPT.from_pretrained(args.model), tokenizers.load(args.model), None
             model = parallel.shard(model, model.blocks(), cfg)
         else:  # a new model earns nothing, and groups without spread cost nothing: each response earns a number by its text
             tokenizer = sft.corpus_tokenizer(cfg)
