@@ -87,6 +87,7 @@ def started(cfg):
                 silence.enter_context(contextlib.redirect_stdout(nowhere))
                 silence.enter_context(contextlib.redirect_stderr(nowhere))
             yield
+            wait()  # all have finished: a gloo thread that still holds a tensor when the interpreter ends would abort the process
         dist.destroy_process_group()
     except Exception:
         try:
