@@ -36,6 +36,13 @@ def test_no_held_out_request_is_trained_on():
     assert not train & test
 
 
+def test_no_wrong_reply_in_training_is_right_for_a_held_out_request():
+    """Else the reward model learns that it is wrong whatever is asked; translations are held out by what they say."""
+    held_out = {p.answer for p in WORLD.problems("general", 128, "test") if p.tests["kind"] == "translate"}
+    wrong = {worse for p, _, worse in (WORLD.preference(i) for i in range(1000)) if p.tests["kind"] == "translate"}
+    assert len(held_out) > 10 and len(wrong) > 20 and not wrong & held_out
+
+
 def test_demonstrations_are_right_in_either_style():
     rows = [WORLD.demonstration(i) for i in range(300)]
     quality = [rw.helpfulness(p, text) for p, text in rows]
