@@ -311,7 +311,7 @@ def share(mini: list[int], responses: Responses, cfg: GRPOConfig) -> tuple[list[
 def trainer_logprobs(model: GPT, batch: Rollout, responses: Responses, minis: list[list[int]], cfg: GRPOConfig) -> Tensor:
     """log p [B, R] of the responses before the update, by the model as it trains; of the rows that this process trains on."""
     out = torch.zeros_like(responses.logprobs)
-    with parallel.gathered(model):
+    with parallel.gathered(model), phase("scoring"):
         for mini in minis:
             asked, counted, micro = share(mini, responses, cfg)
             prompts = read_prompts(model, batch, asked, counted) if asked else None
@@ -336,8 +336,7 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
     size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
     minis = [questions[start : start + size] for start in range(0, len(questions), size)]
     responses = Responses.of(batch)
-    with phase("scoring"):
-        trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
+    trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
     advantages = advantages.clone()
     sums = dict.fromkeys(("clip_ratio/low_mean", "clip_ratio/high_mean", "kl", "tokens", "gap"), 0.0)
     total_loss, grad_norm, widest_gap, load, skipped = 0.0, 0.0, 0.0, {}, 0
@@ -353,8 +352,9 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
             with phase("forward"):
                 prompts = read_prompts(model, batch, asked, counted) if asked else Cache()
             leaves = prompts.detached()
-            with torch.no_grad(), phase("scoring"):
-                ref_prompts = read_prompts(ref, batch, asked, counted) if ref and asked else None
+            if ref and asked:
+                with torch.no_grad(), phase("scoring"):
+                    ref_prompts = read_prompts(ref, batch, asked, counted)
             for part, which in micro:
                 ref_logprobs = None
                 if ref:
