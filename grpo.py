@@ -1,11 +1,14 @@
 """Group relative policy optimisation: roll out, score, compare within the group, update.
 
     python grpo.py runs/base/model --steps 5        # a few updates of a saved model, with the metrics of each
+    python grpo.py runs/base/model --algorithm dapo # ... of one of GRPO's relatives: the names are in ALGORITHMS below
     python grpo.py runs/zero/model --profile        # where their time goes
     python train_zero.py                            # the whole R1-Zero recipe on the laptop
 
 For each question G responses are drawn; a response's advantage is how much better than its group it did, so no critic is
-needed [DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3].
+needed [DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3]. --algorithm sets what its relatives change: Dr. GRPO
+[2503.20783], DAPO [2503.14476], GSPO [2507.18071], CISPO [2506.13585], RLOO [2402.14740], REINFORCE++ [2501.03262], DeepSeek-V3.2's
+changes [2512.02556], and PPO [1707.06347], whose critic is in ppo.py.
 
 Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath and every public trainer), not per output;
 (2) groups whose responses all earned the same carry no gradient and are left out, and counted; (3) the reference model
@@ -57,8 +60,17 @@ class GRPOConfig:
     clip_high: float = 0.2
     importance_cap: float = 0.0  # truncated importance sampling: weigh tokens by min(p_trainer / p_sampler, this) [e.g. 2]; 0: not at all
     replay_routes: bool = False  # in training, send each token to the experts it was sent to in the rollout
-    average: str = "question"  # the loss is a mean over each "question"'s tokens, over all "token"s, or over each "sequence"'s (the paper)
+    average: str = "question"  # the loss is a mean over each "question"'s tokens, all "token"s, each "sequence"'s (the paper), or "constant"ly many
+    advantage: str = "grpo"  # see group_advantages; "gae": of a critic (ppo.py)
+    ratio: str = "token"  # of each "token", or of the "sequence"
+    objective: str = "clip"  # "cispo": clip the weight of a token's gradient, not the gradient
+    off_policy_mask: float = 0.0  # leave out responses with a negative advantage that have become less likely by more than this a token, in nats; 0: none
+    overlong: float = 0.0  # last share of max_new_tokens in which a response's reward falls, by up to 1; 0: none
+    dynamic: int = 0  # times at most that a step draws further problems in place of those whose group has no spread
+    gae_lambda: float = 1.0
+    critic_lr: float = 1e-3
     kl_beta: float = 0.0
+    kl: str = "k3"  # "unbiased": k3 times the ratio, whose gradient is that of the KL
     ref_every: int = 0  # refresh the reference model every so many rollouts (R1-Zero: 400); 0: never
     max_grad_norm: float = 1.0
     save_every: int = 10
@@ -66,8 +78,26 @@ class GRPOConfig:
     def __post_init__(self):
         if unknown := set(self.tasks) - set(TASKS):
             raise ValueError(f"grpo.tasks has '{unknown.pop()}'; the tasks are {', '.join(TASKS)}")
-        if self.average not in ("question", "token", "sequence"):
-            raise ValueError(f"grpo.average is '{self.average}'; use 'question', 'token' or 'sequence'")
+        for name, known in CHOICES.items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"grpo.{name} is '{value}'; use {', '.join(map(repr, known[:-1]))} or '{known[-1]}'")
+
+
+CHOICES = {"average": ("question", "token", "sequence", "constant"), "advantage": ("grpo", "centred", "rloo", "batch", "gae"),
+           "ratio": ("token", "sequence"), "objective": ("clip", "cispo"), "kl": ("k3", "unbiased")}
+
+# What --algorithm sets. The rest stays as it is: the ratio is clipped in all of them, from a rollout's second minibatch on.
+ALGORITHMS: dict[str, dict[str, object]] = {
+    "grpo": {},  # with the deviations above
+    "dr_grpo": {"advantage": "centred", "average": "constant", "kl_beta": 0.0},
+    "dapo": {"clip_high": 0.28, "average": "token", "kl_beta": 0.0, "overlong": 0.2, "dynamic": 3},  # section 4.1: 4096 of 20480 tokens
+    "gspo": {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "average": "sequence", "kl_beta": 0.0},  # section 5.1
+    "cispo": {"objective": "cispo", "clip_low": 1.0, "clip_high": 4.0, "average": "token", "kl_beta": 0.0},  # no lower bound; the upper is ours
+    "rloo": {"advantage": "rloo", "average": "constant"},  # a response is one action: its tokens' log p add up
+    "reinforce++": {"advantage": "batch", "average": "token"},
+    "v3.2": {"advantage": "centred", "average": "sequence", "kl": "unbiased", "kl_beta": 1e-3, "off_policy_mask": 0.5, "replay_routes": True},
+    "ppo": {"advantage": "gae"},  # differs from "grpo" in nothing else
+}
 
 
 # ---------------------------------------------------------------------------------------------- the mathematics
@@ -77,28 +107,31 @@ def group_advantages(rewards: Tensor, group_size: int, kind: str = "grpo") -> Te
     """How much better than its group each response did: (r - mean) / std over the group [eq 3].
 
     rewards [B], the group_size responses to a question side by side; returns [B]. A group without spread gets zeros.
-    std is the population's. kind: only "grpo".
+    std is the population's. Other kinds: "centred", r - mean [Dr. GRPO]; "rloo", r - mean of the group's others [RLOO];
+    "batch", as "grpo" with the whole batch as the group [REINFORCE++].
 
     >>> group_advantages(torch.tensor([1.0, 0.0, 0.0, 1.0, 5.0, 5.0, 5.0, 5.0]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
-    if kind != "grpo":
-        raise ValueError(f"there is no advantage of kind '{kind}'; use 'grpo'")
-    groups = rewards.view(-1, group_size)
+    if kind not in ("grpo", "centred", "rloo", "batch"):
+        raise ValueError(f"there is no group advantage of kind '{kind}'; use 'grpo', 'centred', 'rloo' or 'batch'")
+    groups = rewards.view(-1, len(rewards) if kind == "batch" else group_size)
     centred = groups - groups.mean(1, keepdim=True)
     std = centred.square().mean(1, keepdim=True).sqrt()
     spread = std > 1e-6 * groups.abs().amax(1, keepdim=True).clamp(min=1)  # below is rounding, not a difference
-    return torch.where(spread, centred / std.clamp(min=1e-30), 0.0).flatten()
+    unit = {"centred": 1.0, "rloo": 1 - 1 / group_size}.get(kind, std.clamp(min=1e-30))  # r - (G mean - r) / (G - 1) = (r - mean) G / (G - 1)
+    return torch.where(spread, centred / unit, 0.0).flatten()
 
 
 def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, cfg: GRPOConfig,
                 ref_logprobs: Tensor | None = None, normalizer: float | None = None, weights: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
     """The clipped objective with its KL penalty, negated [eq 1-2]; returns (loss, summed metrics).
 
-    logprobs, old_logprobs, ref_logprobs, mask [B, T] (mask: 1 at the response's tokens), advantages [B].
+    logprobs, old_logprobs, ref_logprobs, mask [B, T] (mask: 1 at the response's tokens), advantages [B], or [B, T] with a critic.
     normalizer: what the sum is divided by - the number of sequences (or of tokens, as cfg.average says) in the whole
     optimiser step, so that micro-batches and ranks add up to one loss; by default those of this call. For "question" this is
-    the mean over tokens, and `update` has scaled the advantages by question_weights. weights [B, T]: factors on the tokens' terms.
+    the mean over tokens, and `update` has scaled the advantages by question_weights; "constant" counts every sequence as
+    max_new_tokens long. weights [B, T]: factors on the tokens' terms.
 
     >>> lp = torch.tensor([[0.0, 0.0]]).log_softmax(-1)
     >>> loss, _ = policy_loss(lp, lp, torch.tensor([2.0]), torch.ones(1, 2), GRPOConfig())
@@ -106,27 +139,49 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask
     -2.0
     """
     mask = mask.to(logprobs.dtype)
-    ratio = ((logprobs - old_logprobs) * mask).exp()  # [B, T]
-    advantage = advantages[:, None].to(logprobs.dtype)
+    lengths = mask.sum(1).clamp(min=1)  # [B]
+    log_ratio = (logprobs - old_logprobs) * mask
+    ratio = of_tokens = log_ratio.exp()  # [B, T]
+    if cfg.ratio == "sequence":  # (pi(o) / pi_old(o))^(1/|o|), the same for all tokens of a response [GSPO]
+        ratio = (log_ratio.sum(1) / lengths).exp()[:, None].expand_as(mask)
+    advantage = advantages.view(len(mask), -1)[:, : mask.shape[1]].to(logprobs.dtype)  # [B, 1], or [B, T]
     clipped = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
-    per_token = -torch.min(ratio * advantage, clipped * advantage)  # [B, T]
+    if cfg.objective == "cispo":  # every token keeps its gradient, with a bounded weight [CISPO]
+        per_token = -clipped.detach() * advantage * logprobs
+    else:
+        per_token = -torch.min(ratio * advantage, clipped * advantage)  # [B, T]
+    masked = torch.zeros_like(mask, dtype=torch.bool)
+    if cfg.off_policy_mask:  # bad responses that the policy has left behind: log(pi_old / pi) > delta, a mean over tokens [V3.2]
+        masked = (-log_ratio.detach().sum(1) / lengths > cfg.off_policy_mask)[:, None] & (advantage < 0)
+        per_token = per_token.masked_fill(masked, 0.0)
     if weights is not None:
         per_token = per_token * weights
     kl = torch.zeros_like(per_token)
     if ref_logprobs is not None and cfg.kl_beta:
         d = (ref_logprobs - logprobs) * mask
         kl = d.exp() - d - 1  # k3 [eq 2]: never negative, zero where the two agree
+        if cfg.kl == "unbiased":  # the ratio's gradient is what k3's alone lacks: together they follow the KL's [V3.2]
+            kl = of_tokens * kl
         per_token = per_token + cfg.kl_beta * kl
-    lengths = mask.sum(1).clamp(min=1)  # [B]
     if cfg.average == "sequence":
         total, count = ((per_token * mask).sum(1) / lengths).sum(), float(len(mask))
     else:
-        total, count = (per_token * mask).sum(), mask.sum().item()
+        total, count = (per_token * mask).sum(), float(len(mask) * cfg.max_new_tokens) if cfg.average == "constant" else mask.sum().item()
     with torch.no_grad():
-        metrics = {"clip_ratio/low_mean": ((ratio < 1 - cfg.clip_low) & (advantage < 0)).mul(mask).sum().item(),
-                   "clip_ratio/high_mean": ((ratio > 1 + cfg.clip_high) & (advantage > 0)).mul(mask).sum().item(),
-                   "kl": (kl * mask).sum().item(), "tokens": mask.sum().item()}
+        either = cfg.objective == "cispo"  # which bounds the weight whatever the advantage
+        metrics = {"clip_ratio/low_mean": ((ratio < 1 - cfg.clip_low) & ((advantage < 0) | either)).mul(mask).sum().item(),
+                   "clip_ratio/high_mean": ((ratio > 1 + cfg.clip_high) & ((advantage > 0) | either)).mul(mask).sum().item(),
+                   "off_policy_mask/mean": (masked * mask).sum().item(), "kl": (kl * mask).sum().item(), "tokens": mask.sum().item()}
     return total / (normalizer or count), metrics
+
+
+def overlong_penalty(lengths: Tensor, longest: int, share: float) -> Tensor:
+    """[B] from 0 down to -1 for lengths [B] in the last share of `longest` tokens [DAPO eq 13].
+
+    >>> overlong_penalty(torch.tensor([10, 80, 85, 100]), 100, 0.2).tolist()
+    [0.0, 0.0, -0.25, -1.0]
+    """
+    return ((1 - share) * longest - lengths).div(share * longest).clamp(-1, 0)
 
 
 def question_weights(lengths: list[int], group_size: int) -> Tensor:
@@ -331,21 +386,21 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
     for group in optimizer.param_groups:
         group["lr"] = lr
     G, device = cfg.group_size, model.device
-    questions = advantages.view(-1, G).abs().sum(1).nonzero()[:, 0].tolist()
+    questions = advantages.view(len(advantages) // G, -1).abs().sum(1).nonzero()[:, 0].tolist()
     rng.shuffle(questions)
     size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
     minis = [questions[start : start + size] for start in range(0, len(questions), size)]
     responses = Responses.of(batch)
     trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
-    advantages = advantages.clone()
-    sums = dict.fromkeys(("clip_ratio/low_mean", "clip_ratio/high_mean", "kl", "tokens", "gap"), 0.0)
+    advantages = advantages.view(len(advantages), -1).clone()  # [B, 1], or [B, R] with a critic
+    sums = dict.fromkeys(("clip_ratio/low_mean", "clip_ratio/high_mean", "off_policy_mask/mean", "kl", "tokens", "gap"), 0.0)
     total_loss, grad_norm, widest_gap, load, skipped = 0.0, 0.0, 0.0, {}, 0
     for number, mini in enumerate(minis):
         rows = [q * G + j for q in mini for j in range(G)]
         lengths = [responses.lengths[i] for i in rows]
-        normalizer = float(len(rows) if cfg.average == "sequence" else sum(lengths))
+        normalizer = float({"sequence": len(rows), "constant": len(rows) * cfg.max_new_tokens}.get(cfg.average, sum(lengths)))
         if cfg.average == "question":
-            advantages[rows] *= question_weights(lengths, G).to(device)
+            advantages[rows] *= question_weights(lengths, G).to(device)[:, None]
         asked, counted, micro = share(mini, responses, cfg)
         mini_loss = 0.0
         with parallel.gathered(model, ref):
@@ -391,7 +446,7 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
     sums = dict(zip(sums, parallel.total(list(sums.values()))))
     widest_gap, taken = max(parallel.gather([widest_gap])), max(len(minis) - skipped, 1)
     tokens = sums.pop("tokens")
-    out = {k: sums[k] / max(tokens, 1.0) for k in ("clip_ratio/low_mean", "clip_ratio/high_mean", "kl")}
+    out = {k: sums[k] / max(tokens, 1.0) for k in ("clip_ratio/low_mean", "clip_ratio/high_mean", "off_policy_mask/mean", "kl")}
     return out | {"loss": total_loss / taken, "grad_norm": grad_norm / taken, "skipped_steps": skipped, "learning_rate": lr,
                   "sampling/sampling_logp_difference/mean": sums["gap"], "sampling/sampling_logp_difference/max": widest_gap,
                   "trained_tokens": tokens} | load
