@@ -395,13 +395,13 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
     for group in optimizer.param_groups:
         group["lr"] = lr
     G, device = cfg.group_size, model.device
-    questions = advantages.view(len(advantages) // G, -1).abs().sum(1).nonzero()[:, 0].tolist()
+    questions = advantages.reshape(len(advantages) // G, -1).abs().sum(1).nonzero()[:, 0].tolist()
     rng.shuffle(questions)
     size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
     minis = [questions[start : start + size] for start in range(0, len(questions), size)]
     responses = Responses.of(batch)
     trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
-    advantages = advantages.view(len(advantages), -1).clone()  # [B, 1], or [B, R] with a critic
+    advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1], or [B, R] with a critic
     sums = dict.fromkeys(("clip_ratio/low_mean", "clip_ratio/high_mean", "off_policy_mask/mean", "kl", "tokens", "gap"), 0.0)
     total_loss, grad_norm, widest_gap, load, skipped = 0.0, 0.0, 0.0, {}, 0
     for number, mini in enumerate(minis):
