@@ -91,7 +91,7 @@ def reinforcement(shape: str, micro_tokens: int = 60, **more) -> tuple[list[dict
     for number in range(5):
         metrics, records = grpo.step(model, optimizer, Letters(), problems, cfg.grpo, cfg.rewards, number, 0, ref, None, critic, lambda number: further)
         assert len(records) == 12
-        out.append({k: v for k, v in metrics.items() if "tim" not in k and "throughput" not in k} | {"drawn": [r["response"] for r in records]})
+        out.append({k: v for k, v in metrics.items() if not any(part in k for part in ("tim", "throughput", "memory"))} | {"drawn": [r["response"] for r in records]})
     return out, model
 
 
