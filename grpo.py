@@ -11,9 +11,9 @@ needed [DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3]. --algo
 changes [2512.02556], and PPO [1707.06347], whose critic is in ppo.py.
 
 Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath and every public trainer), not per output;
-(2) groups whose responses all earned the same carry no gradient and are left out, and counted (where groups are compared); (3) the reference model
-and its KL are off by default on the laptop (kl_beta = 0): a model this small has little to forget; (4) the loss is a mean over the
-tokens of each question's group, then over questions. A mean over sequences (the paper) lets long failures off lightly: each of their
+(2) groups whose responses all earned the same carry no gradient and are left out, and counted (not with "reinforce++" and "ppo", which
+do not compare within the group); (3) the reference model and its KL are off by default on the laptop (kl_beta = 0): a model this small
+has little to forget; (4) the loss is a mean over the tokens of each question's group, then over questions. A mean over sequences (the paper) lets long failures off lightly: each of their
 tokens counts less, and Countdown answers then grow until they are cut off. A mean over all tokens [DAPO, 2503.14476] gives the task
 with the longest answers most of the gradient (results/log.md has the figures of all three).
 """
@@ -60,7 +60,7 @@ class GRPOConfig:
     clip_high: float = 0.2
     importance_cap: float = 0.0  # truncated importance sampling: weigh tokens by min(p_trainer / p_sampler, this) [e.g. 2]; 0: not at all
     replay_routes: bool = False  # in training, send each token to the experts it was sent to in the rollout
-    average: str = "question"  # the loss is a mean over each "question"'s tokens, all "token"s, each "sequence"'s (the paper), or "constant"ly many
+    average: str = "question"  # a mean over each "question"'s tokens, all "token"s, each "sequence"'s (the paper); "constant": as if all were as long as allowed
     advantage: str = "grpo"  # see group_advantages; "gae": of a critic (ppo.py)
     ratio: str = "token"  # of each "token", or of the "sequence"
     objective: str = "clip"  # "cispo": clip the weight of a token's gradient, not the gradient
@@ -513,7 +513,8 @@ def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, pro
     """One whole step: rollout, rewards, advantages, update. Returns (metrics, one record a response).
 
     Everything random is a function of (seed, number), so a resumed run goes on as if it had never stopped. critic: a ppo.Critic, if
-    cfg.advantage is "gae". draw: for dynamic sampling, whose responses are trained on but not among the metrics of rewards and the records: those are of `problems` alone.
+    cfg.advantage is "gae". draw: for dynamic sampling, whose further responses are trained on but not among the metrics of rewards nor
+    the records: those are of `problems` alone.
     """
     t0 = time.perf_counter()
     batch = rollout(model, tokenizer, problems, cfg, seed * 1_000_003 + number)
@@ -549,8 +550,8 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
           **settings) -> str:
     """cfg.grpo.steps steps on the model in folder `base`, with the problems draw(step); returns the folder of the result.
 
-    Dynamic sampling draws beyond the last step too (see refill). cfg is a config.Config; `settings` is whatever else the result depends on. With resume, goes on where the run's
-    checkpoint ends. KeyboardInterrupt after a clean stop.
+    Dynamic sampling draws beyond the last step too (see refill). cfg is a config.Config; `settings` is whatever else the result
+    depends on. With resume, goes on where the run's checkpoint ends. KeyboardInterrupt after a clean stop.
     """
     model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
     # another base under the same name would be another run
