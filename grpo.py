@@ -13,9 +13,9 @@ changes [2512.02556], and PPO [1707.06347], whose critic is in ppo.py.
 Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath and every public trainer), not per output;
 (2) groups whose responses all earned the same carry no gradient and are left out, and counted (not with "reinforce++" and "ppo", which
 do not compare within the group); (3) the reference model and its KL are off by default on the laptop (kl_beta = 0): a model this small
-has little to forget; (4) the loss is a mean over the tokens of each question's group, then over questions. A mean over sequences (the paper) lets long failures off lightly: each of their
-tokens counts less, and Countdown answers then grow until they are cut off. A mean over all tokens [DAPO, 2503.14476] gives the task
-with the longest answers most of the gradient (results/log.md has the figures of all three).
+has little to forget; (4) the loss is a mean over the tokens of each question's group, then over questions. A mean over sequences (the
+paper) lets long failures off lightly: each of their tokens counts less, and Countdown answers then grow until they are cut off. A mean
+over all tokens [DAPO] gives the task with the longest answers most of the gradient (results/log.md has the figures of all three).
 """
 
 import argparse
