@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from data import WorldConfig
 from distill import DistillConfig
 from eval import EvalConfig
-from grpo import GRPOConfig
+from grpo import ALGORITHMS, GRPOConfig
 from model import ModelConfig
 from preference import PreferenceConfig
 from rewards import RewardConfig
@@ -135,30 +135,37 @@ def user_errors():
 
 
 def parse(parser: argparse.ArgumentParser, quick: dict[str, object] | None = None,
-          shapes: dict[str, dict] | None = None, argv: list[str] | None = None) -> tuple[Config, argparse.Namespace]:
+          shapes: dict[str, dict] | None = None, argv: list[str] | None = None, algorithm: bool = False) -> tuple[Config, argparse.Namespace]:
     """Read the command line: the script's own flags, --config, --seed, and any --section.field value.
 
-    quick: what --quick changes, if the script has it. shapes: more names --config takes, as model fields.
+    quick: what --quick changes, if the script has it. shapes: more names --config takes, as model fields. algorithm: whether the script
+    has --algorithm.
     """
     shapes = shapes or {}
     defaults = Config()
     parser.add_argument("--config", default="tiny", metavar="NAME", help=f"preset: {', '.join([*PRESETS, *shapes])} (default tiny)")
     if quick is not None:
         parser.add_argument("--quick", action="store_true", help="a few minutes, same curves: " + ", ".join(f"{k} {v}" for k, v in quick.items()))
+    if algorithm:
+        told = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in chosen.items()) or 'the settings below'}" for name, chosen in ALGORITHMS.items())
+        parser.add_argument("--algorithm", default="grpo", metavar="NAME", help=f"what it sets in grpo: {told}")
     parser.epilog = "settings, with the values of `tiny`:\n" + "\n".join(f"  --{k} {_get(defaults, k)}" for k in keys(defaults))
     own = [s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")]
     with user_errors():
         settings, rest = _settings(sys.argv[1:] if argv is None else argv, keys(defaults), own)
         args = parser.parse_args(rest)
-        if args.config not in PRESETS and args.config not in shapes:
-            near = difflib.get_close_matches(args.config, [*PRESETS, *shapes], 1, 0.0)[0]
-            raise ValueError(f"there is no config '{args.config}'; the nearest is '{near}'")
+        chosen = [("config", args.config, [*PRESETS, *shapes])] + ([("algorithm", args.algorithm, list(ALGORITHMS))] if algorithm else [])
+        for what, name, names in chosen:
+            if name not in names:
+                raise ValueError(f"there is no {what} '{name}'; the nearest is '{difflib.get_close_matches(name, names, 1, 0.0)[0]}'")
         cfg = make(args.config if args.config in PRESETS else "tiny")
         cfg.name = args.config
         for key, value in shapes.get(args.config, {}).items():
             setattr(cfg.model, key, value)
         for key, value in (quick.items() if quick is not None and args.quick else ()):
             set_key(cfg, key, value)
+        for key, value in (ALGORITHMS[args.algorithm].items() if algorithm else ()):
+            set_key(cfg, f"grpo.{key}", value)
         for key, value in settings:
             set_key(cfg, key, value)
         check(cfg)
@@ -192,7 +199,7 @@ def check(cfg: Config) -> None:
     least = {"model.dim": 1, "model.n_layers": 1, "model.n_heads": 1, "model.hidden_dim": 1, "model.n_groups": 1, "model.max_seq_len": 2,
              "model.vocab_size": 256 + 9, "sft.tokens": 1, "sft.epochs": 1, "sft.tokens_per_step": 1, "sft.micro_tokens": 1, "sft.save_every": 1,
              "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.minibatches": 1,
-             "grpo.micro_tokens": 1, "grpo.importance_cap": 0, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
+             "grpo.micro_tokens": 1, "grpo.importance_cap": 0, "grpo.off_policy_mask": 0, "grpo.dynamic": 0, "grpo.critic_lr": 0, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
              "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2, "world.arithmetic": 0.01, "world.minor": 0.01, "preference.examples": 2, "preference.epochs": 1,
              "preference.per_step": 1, "preference.held_out": 2, "r1.cold_prompts": 4, "r1.cold_samples": 1, "r1.dev2_steps": 1, "r1.reject_prompts": 4,
              "r1.reject_samples": 1, "r1.most_kept": 1, "r1.demonstrations": 0, "r1.final_steps": 1, "r1.preference_steps": 0, "r1.epochs": 1,
@@ -202,7 +209,7 @@ def check(cfg: Config) -> None:
         if _get(cfg, key) < value:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it must be at least {value}")
     shares = ("direct", "direct_countdown", "direct_other", "careless", "wrong", "tags", "broken_tags", "slip", "uncaught", "mixed", "unfinished")
-    for key in [*(f"world.{name}" for name in shares), "r1.general"]:
+    for key in [*(f"world.{name}" for name in shares), "r1.general", "grpo.overlong", "grpo.gae_lambda"]:
         if not 0 <= _get(cfg, key) <= 1:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it is a share, between 0 and 1")
     if cfg.r1.preference_steps > cfg.r1.final_steps:

@@ -341,7 +341,7 @@ class Run:
     def restore(self, models: dict[str, nn.Module | None], optimizers: list) -> None:
         """Fill models and optimisers from the checkpoint taken up; any number of processes may have written it."""
         known = dcp.FileSystemReader(self.checkpoint).read_metadata().state_dict_metadata
-        names = {name: p for name, p in models["model"].named_parameters()}
+        names = trained(models)
         for key, found in known.items():
             if key.startswith("moments."):
                 name, _, moment = key.removeprefix("moments.").rpartition(".")
@@ -413,16 +413,21 @@ class Run:
 
 
 def tensors(models: dict[str, nn.Module | None], optimizers: list) -> dict[str, Tensor]:
-    """What a checkpoint holds, by name: the models' weights and buffers, the moments of "model"'s optimisers, the random state of each process."""
+    """What a checkpoint holds, by name: the models' weights and buffers, the optimisers' moments, the random state of each process."""
     out = {f"rng.{rank()}": torch.get_rng_state()}
     for kind, model in models.items():
         if model is not None:
             own = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}  # without the second name of tied weights
             out |= {f"{kind}.{name}": x for name, x in model.state_dict().items() if name in own}
-    names = {p: name for name, p in models["model"].named_parameters()}
+    names = {p: name for name, p in trained(models).items()}
     for optimizer in optimizers:
         out |= {f"moments.{names[p]}.{key}": x for p, moments in optimizer.state.items() for key, x in moments.items()}
     return out
+
+
+def trained(models: dict[str, nn.Module | None]) -> dict[str, nn.Parameter]:
+    """The parameters that may have moments: "model"'s by their names, the other models' with theirs before it."""
+    return {name if kind == "model" else f"{kind}.{name}": p for kind, model in models.items() if model is not None for name, p in model.named_parameters()}
 
 
 def load(path: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

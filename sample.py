@@ -42,6 +42,13 @@ class Rollout:
         ends = self.lengths - self.finished.long()
         return [row[a:b] for row, a, b in zip(self.tokens.tolist(), self.prompt_lengths.tolist(), ends.tolist())]
 
+    def select(self, rows: Tensor) -> "Rollout":
+        """The given rows [n]."""
+        return Rollout(*(None if x is None else x[rows] for x in vars(self).values()))
+
+    def to(self, device) -> "Rollout":
+        return Rollout(*(None if x is None else x.to(device) for x in vars(self).values()))
+
 
 def sampling_logprobs(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     """Log-probabilities [B, V] of the distribution that is drawn from: temperature, then top-k, then top-p (nucleus)."""
@@ -57,22 +64,24 @@ def sampling_logprobs(logits: Tensor, temperature: float, top_k: int, top_p: flo
     return logp.log_softmax(-1) if top_k or top_p < 1.0 else logp
 
 
-def gather(mine: Rollout, pad_id: int) -> Rollout:
-    """The whole rollout on every process, from their parts."""
+def join(parts: list[Rollout], pad_id: int) -> Rollout:
+    """Rollouts as one, their rows one after the other."""
 
-    def join(tensors: list[Tensor], fill: float) -> Tensor:
+    def rows(tensors: tuple[Tensor, ...], fill: float) -> Tensor:
         T = max(x.shape[1] for x in tensors)
         out = tensors[0].new_full((sum(map(len, tensors)), T, *tensors[0].shape[2:]), fill)
         for own, x in zip(out.split(list(map(len, tensors))), tensors):
             own[:, : x.shape[1]] = x
         return out
 
-    device, recorded = mine.tokens.device, mine.routes is not None
-    parts = parallel.gather([tuple(None if x is None else x.cpu() for x in vars(mine).values())])
-    tokens, prompt_lengths, lengths, logprobs, finished, routes = zip(*parts)
-    whole = Rollout(join(tokens, pad_id), torch.cat(prompt_lengths), torch.cat(lengths), join(logprobs, 0), torch.cat(finished),
-                    join(routes, 0) if recorded else None)
-    return Rollout(*(None if x is None else x.to(device) for x in vars(whole).values()))
+    tokens, prompt_lengths, lengths, logprobs, finished, routes = zip(*(vars(part).values() for part in parts))
+    return Rollout(rows(tokens, pad_id), torch.cat(prompt_lengths), torch.cat(lengths), rows(logprobs, 0), torch.cat(finished),
+                   None if routes[0] is None else rows(routes, 0))
+
+
+def gather(mine: Rollout, pad_id: int) -> Rollout:
+    """The whole rollout on every process, from their parts."""
+    return join(parallel.gather([mine.to("cpu")]), pad_id).to(mine.tokens.device)
 
 
 def draw(logp: Tensor, uniform: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def reinforce(cfg, start: str, out: str, resume: bool, stage: str, steps: int, f
     world, n = World(cfg.seed, cfg.world), cfg.grpo.problems_per_step
 
     def draw(step: int) -> list[Problem]:
-        asked = general(step)
+        asked = general(step % steps)  # dynamic sampling draws beyond the last
         tasks = [REASONING[i % len(REASONING)] for i in range(n - asked)] + ["general"] * asked
         return [world.problem(task, first + step * n + i) for i, task in enumerate(tasks)]
 

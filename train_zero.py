@@ -2,6 +2,7 @@
 
     python train_zero.py                                   # laptop: pretrains the base if there is none, then RL
     python train_zero.py --quick                           # the same in a few minutes
+    python train_zero.py --algorithm dapo                  # with a relative of GRPO (grpo.ALGORITHMS)
     python train_zero.py --data FILE.jsonl                 # the same loop on a benchmark's problems
     python train_zero.py --init FOLDER --data FILE.jsonl   # ... with a model from elsewhere
 
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--init", help="model folder to start from, ours or Hugging Face's (default: OUT/base, with --data runs/zero/base; pretrained if not there)")
     parser.add_argument("--data", help="JSONL file of problems to train on, instead of the world's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    cfg, args = config.parse(parser, quick=QUICK)
+    cfg, args = config.parse(parser, quick=QUICK, algorithm=True)
     out = args.out or "runs/zero" + (f"-{os.path.splitext(os.path.basename(args.data))[0]}" if args.data else "")
     with config.user_errors(), parallel.started(cfg):
         try:

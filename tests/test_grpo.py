@@ -9,7 +9,7 @@ import torch
 
 import grpo
 from data import Problem, World, WorldConfig
-from grpo import GRPOConfig, group_advantages, policy_loss
+from grpo import ALGORITHMS, GRPOConfig, group_advantages, policy_loss
 from rewards import RewardConfig
 from sample import Rollout
 
@@ -324,3 +324,248 @@ def test_the_learning_rate_rises_rests_and_falls(tiny_model, world_tokenizer, mo
         grpo.step(tiny_model, None, world_tokenizer, [World(0, WorldConfig()).problem("logic", 0)], cfg, RewardConfig(), number, 0)
     assert used[:4] == [0.25, 0.5, 0.75, 1.0] and used[4:11] == [1.0] * 7
     assert used[15] == pytest.approx(0.1 + 0.9 * 0.5) and used[19] == pytest.approx(0.1 + 0.9 * 0.1)
+
+
+# ---------------------------------------------------------------------------------------------- GRPO's relatives
+
+
+def test_kinds_of_advantages_by_hand():
+    rewards, groups = torch.rand(12, dtype=torch.float64), 3
+    centred, rloo, batch = [], [], []
+    for q in range(groups):
+        own = rewards[4 * q : 4 * q + 4].tolist()
+        for i, r in enumerate(own):
+            centred.append(r - sum(own) / 4)
+            rloo.append(r - sum(own[:i] + own[i + 1 :]) / 3)
+            mean = sum(rewards.tolist()) / 12
+            batch.append((r - mean) / math.sqrt(sum((x - mean) ** 2 for x in rewards.tolist()) / 12))
+    for kind, expected in (("centred", centred), ("rloo", rloo), ("batch", batch)):
+        assert group_advantages(rewards, 4, kind).tolist() == pytest.approx(expected, abs=1e-12)
+    torch.testing.assert_close(group_advantages(rewards, 4, "rloo"), group_advantages(rewards, 4, "centred") * 4 / 3)
+    level = torch.tensor([1.0, 1, 3, 3])  # no group has spread, the batch has
+    assert all(group_advantages(level, 2, kind).tolist() == [0, 0, 0, 0] for kind in ("grpo", "centred", "rloo"))
+    assert group_advantages(level, 2, "batch").tolist() == [-1, -1, 1, 1]
+
+
+def far_case(name, seed):
+    """As case(), with responses whose ratio is near 1 and far from it, and an advantage a token for PPO."""
+    logprobs, old, ref, advantages, mask = case(seed=seed)
+    old = logprobs + (old - logprobs) * torch.tensor([1.0, 1.0, 1e-4, 1.0, 3.0], dtype=torch.float64)[:, None] + torch.tensor([0.0, 1.0, 0.0, -1.0, 1.0])[:, None]
+    if name == "ppo":
+        advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return logprobs, old, ref, advantages, mask
+
+
+def papers_loss(name, logprobs, old, ref, advantages, mask, longest):
+    """Each paper's objective, negated, token by token, with the paper's figures; and how many tokens V3.2 masks."""
+
+    def least(rho, A, low=0.2, high=0.2):
+        return torch.minimum(rho * A, torch.clip(rho, 1 - low, 1 + high) * A)
+
+    rows, masked = [], 0
+    for b in range(len(mask)):
+        inside = [t for t in range(mask.shape[1]) if mask[b, t]]
+        rhos = {t: torch.exp(logprobs[b, t] - old[b, t]) for t in inside}
+        drift = sum((old[b, t] - logprobs[b, t]).item() for t in inside) / len(inside)
+        terms = []
+        for t in inside:
+            A = advantages[b, t] if name == "ppo" else advantages[b]
+            if name == "dapo":
+                term = least(rhos[t], A, high=0.28)
+            elif name == "gspo":
+                term = least(math.prod(rhos.values()) ** (1 / len(inside)), A, 3e-4, 4e-4)
+            elif name == "cispo":
+                term = min(rhos[t].item(), 5.0) * A * logprobs[b, t]
+            elif name == "v3.2":
+                away = A < 0 and drift > 0.5
+                masked += away
+                u = torch.exp(ref[b, t] - logprobs[b, t])
+                term = (0.0 if away else least(rhos[t], A)) - 1e-3 * rhos[t] * (u - torch.log(u) - 1)
+            else:
+                term = least(rhos[t], A)
+            terms.append(term)
+        rows.append(terms)
+    if name in ("gspo", "v3.2"):
+        value = sum(sum(terms) / len(terms) for terms in rows) / len(rows)
+    elif name in ("dr_grpo", "rloo"):
+        value = sum(sum(terms) for terms in rows) / (len(rows) * longest)
+    else:
+        value = sum(sum(terms) for terms in rows) / sum(map(len, rows))
+    return -value, masked
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_each_algorithm_s_loss_and_gradient_are_its_paper_s(name):
+    cfg = GRPOConfig(**ALGORITHMS[name], max_new_tokens=9)
+    masked = tokens = 0
+    for seed in range(5):
+        logprobs, old, ref, advantages, mask = far_case(name, seed)
+        logprobs.requires_grad_()
+        loss, metrics = policy_loss(logprobs, old, advantages, mask, cfg, ref)
+        expected, away = papers_loss(name, logprobs, old, ref, advantages, mask, 9)
+        torch.testing.assert_close(loss, expected, atol=1e-12, rtol=1e-12)
+        got, wanted = (torch.autograd.grad(x, logprobs)[0] for x in (loss, expected))
+        torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-12)
+        assert metrics["off_policy_mask/mean"] == away and wanted.abs().max() > 0
+        masked, tokens = masked + away, tokens + mask.sum().item()
+    assert 0 < masked < tokens if name == "v3.2" else masked == 0
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_at_ratio_one_every_algorithm_is_reinforce(name):
+    """No bound matters; the gradient at a token is minus its advantage over what the loss is a mean of."""
+    cfg = GRPOConfig(**ALGORITHMS[name], max_new_tokens=9)
+    logprobs, _, _, advantages, mask = far_case(name, 0)
+    logprobs.requires_grad_()
+    loss, metrics = policy_loss(logprobs, logprobs.detach(), advantages, mask, cfg)
+    (got,) = torch.autograd.grad(loss, logprobs)
+    per = {"sequence": mask.sum(1, keepdim=True) * 5, "constant": 9 * 5}.get(cfg.average, mask.sum())
+    torch.testing.assert_close(got, -advantages.view(5, -1) * mask / per)
+    assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == metrics["off_policy_mask/mean"] == 0
+
+
+def test_sequences_of_one_token_have_the_token_s_ratio():
+    for seed in range(5):
+        logprobs, old, _, advantages, _ = case(T=7, seed=seed)
+        mask = torch.arange(7) == torch.tensor([1, 2, 3, 4, 5])[:, None]
+        losses = [policy_loss(logprobs, old, advantages, mask, GRPOConfig(ratio=ratio, average="sequence"))[0] for ratio in ("token", "sequence")]
+        torch.testing.assert_close(*losses)
+
+
+def test_only_the_unbiased_kl_has_the_kl_s_gradient():
+    """Every token of a small vocabulary, weighed by how often the old policy draws it: the expected gradient, without sampling."""
+    g = torch.Generator().manual_seed(0)
+    logits, old, ref = (torch.randn(6, generator=g, dtype=torch.float64) for _ in range(3))
+    logits.requires_grad_()
+
+    def expected_gradient(kind):
+        cfg = GRPOConfig(kl=kind, kl_beta=1.0)
+        for_each = [policy_loss(logits.log_softmax(-1)[v].view(1, 1), old.log_softmax(-1)[v].view(1, 1), torch.zeros(1), torch.ones(1, 1), cfg,
+                                ref.log_softmax(-1)[v].view(1, 1))[0] for v in range(6)]
+        return torch.autograd.grad(sum(old.softmax(-1)[v] * loss for v, loss in enumerate(for_each)), logits)[0]
+
+    exact = torch.autograd.grad((logits.softmax(-1) * (logits.log_softmax(-1) - ref.log_softmax(-1))).sum(), logits)[0]
+    torch.testing.assert_close(expected_gradient("unbiased"), exact)
+    assert (expected_gradient("k3") - exact).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_update_follows_each_algorithm(tiny_model, name):
+    """Micro-batches, shared prompts, a group left out: the gradient is that of policy_loss over the whole minibatch."""
+    import copy
+
+    tiny_model.cfg.balance_loss = 0.0
+    ref = copy.deepcopy(tiny_model).requires_grad_(False)
+    batch, mask = fake_rollout(tiny_model)
+    batch.logprobs = batch.logprobs + 0.3 * torch.randn(mask.shape) * mask  # ratios differ from 1
+    with torch.no_grad():
+        ref.layers[0].self_attn.o_proj.weight.mul_(1.5)
+    cfg = GRPOConfig(**ALGORITHMS[name], group_size=4, minibatches=1, micro_tokens=30, max_grad_norm=1e9, max_new_tokens=14)
+    advantages = torch.randn(12, 14) * mask if name == "ppo" else torch.randn(12)  # by position in the row
+    advantages[4:8] = 0.0
+    lengths = batch.lengths - batch.prompt_lengths
+    given = torch.stack([row.roll(-n) for row, n in zip(advantages, batch.prompt_lengths.tolist())])[:, : lengths.max()] if name == "ppo" else advantages
+    seen = {}
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.update({n: p.grad.clone() for n, p in tiny_model.named_parameters() if p.grad is not None})
+
+    tiny_model.train()
+    metrics = grpo.update(tiny_model, Spy(tiny_model.parameters(), lr=0.1), batch, given, cfg, 0.1, random.Random(0), ref if cfg.kl_beta else None)
+    keep = [i for i in range(12) if not 4 <= i < 8]
+    scaled = advantages[keep].view(8, -1)
+    if cfg.average == "question":  # each question's mean over tokens, both counting the same
+        of_question = [sum(lengths[keep[q : q + 4]].tolist()) for q in (0, 4)]
+        scaled = scaled * torch.tensor([sum(of_question) / 2 / of_question[i // 4] for i in range(8)])[:, None]
+    logprobs = grpo.token_logprobs(tiny_model, batch.tokens[keep], 1.0, mask[keep])
+    loss, _ = policy_loss(logprobs, batch.logprobs[keep], scaled, mask[keep], cfg, grpo.token_logprobs(ref, batch.tokens[keep], 1.0, mask[keep]))
+    tiny_model.zero_grad()
+    loss.backward()
+    assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-5) and metrics["trained_tokens"] == lengths[keep].sum()
+    for n, p in tiny_model.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(seen[n], p.grad, atol=3e-5, rtol=1e-3)
+
+
+def test_where_groups_are_not_compared_those_without_spread_train_too(tiny_model):
+    batch, mask = fake_rollout(tiny_model)
+    cfg = GRPOConfig(group_size=4, minibatches=1)
+    rewards = torch.tensor([1.0] * 4 + [0.0] * 4 + [3.0] * 4)
+    for kind, trained in (("grpo", 0), ("batch", mask.sum().item())):
+        _, metrics = gradient_of_update(tiny_model, batch, group_advantages(rewards, 4, kind), cfg)
+        assert metrics["trained_tokens"] == trained
+
+
+def test_overlong_responses_lose_reward_by_hand(tiny_model, world_tokenizer, monkeypatch):
+    """max_new_tokens 10, the last half: free up to 5 tokens, then a fifth for each; -1 if cut off, at whatever length."""
+    monkeypatch.setattr(grpo.rw, "score_all", lambda problems, texts, cfg: [{"accuracy": 1.0, "format": 0.0, "language": 1.0, "total": 1.0} for _ in texts])
+    lengths, finished = torch.tensor([2, 5, 6, 9, 10, 4]), torch.tensor([True, True, True, True, True, False])
+    batch = Rollout(torch.full((6, 13), 50), torch.full((6,), 3), lengths + 3, torch.zeros(6, 13), finished)
+    problems = [Problem("Tom has 3", "", "math") for _ in range(3)]
+    totals, metrics, records = grpo.score_rollout(batch, world_tokenizer, problems, GRPOConfig(group_size=2, max_new_tokens=10, overlong=0.5), RewardConfig())
+    expected = [0, 0, -0.2, -0.8, -1, -1]
+    assert totals.tolist() == pytest.approx([1 + x for x in expected]) and metrics["rewards/overlong/mean"] == pytest.approx(sum(expected) / 6)
+    assert [r["rewards"]["overlong"] for r in records] == pytest.approx(expected)
+
+
+def test_dynamic_sampling_refills(tiny_model, world_tokenizer, monkeypatch):
+    """Groups without spread give their places to further problems, twice at most; the others stay as they were."""
+
+    def score_all(problems, texts, cfg):  # only problems about Eve tell responses apart
+        return [{"accuracy": 0.0, "format": 0.0, "language": 1.0, "total": float(i % 4) if "Eve" in p.prompt else 1.0} for i, p in enumerate(problems)]
+
+    asked, seen = [], {}
+
+    def draw(number):
+        asked.append(number)
+        names = {12: ("Tom", "Eve", "Tom"), 22: ("Eve", "Eve", "Tom")}[number]
+        return [Problem(f"{name} has {number} {thing}", "", "math") for name, thing in zip(names, ("apples", "pears", "cards"))]
+
+    monkeypatch.setattr(grpo.rw, "score_all", score_all)
+    monkeypatch.setattr(grpo, "update", lambda *a: seen.update(batch=a[2], advantages=a[3]) or {"trained_tokens": 0.0})
+    cfg = GRPOConfig(group_size=4, max_new_tokens=8, steps=10, dynamic=2)
+    first = [Problem(text, "", "math") for text in ("Tom has 2 apples", "Eve has 2 pears", "Anna has 3 cards")]
+    metrics, records = grpo.step(tiny_model, None, world_tokenizer, first, cfg, RewardConfig(), 2, 0, draw=draw)
+    batch, kept = seen["batch"], grpo.rollout(tiny_model, world_tokenizer, first, cfg, 2)
+    prompts = [world_tokenizer.decode(row[:n].tolist()) for row, n in zip(batch.tokens[::4], batch.prompt_lengths[::4].tolist())]
+    assert asked == [12, 22]
+    for prompt, said in zip(prompts, ("Eve has 22 apples", "Eve has 2 pears", "Tom has 22 cards")):
+        assert said in prompt
+    T = kept.tokens.shape[1]
+    for i in range(4, 8):
+        n = kept.lengths[i]
+        assert batch.lengths[i] == n and torch.equal(batch.tokens[i, :n], kept.tokens[i, :n]) and torch.equal(batch.logprobs[i, :n], kept.logprobs[i, :n])
+    assert T >= 8 and (seen["advantages"].view(3, 4) != 0).any(1).tolist() == [True, True, False]
+    assert (metrics["dynamic/problems"], metrics["dynamic/frac_reward_zero_std"]) == (4, pytest.approx(1 / 3))
+    assert metrics["frac_reward_zero_std"] == pytest.approx(2 / 3) and [r["prompt"] for r in records[::4]] == [p.prompt for p in first]
+    assert metrics["num_tokens"] == (kept.lengths - kept.prompt_lengths).sum() + metrics["dynamic/tokens"]
+    asked.clear()
+    grpo.step(tiny_model, None, world_tokenizer, [Problem("Eve has 1", "", "math")], cfg, RewardConfig(), 2, 0, draw=draw)
+    assert asked == []  # all groups had spread
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_two_steps_of_every_algorithm(tiny_model, world_tokenizer, monkeypatch, name):
+    import copy
+
+    import config
+    import ppo
+
+    monkeypatch.setattr(grpo.rw, "score_all", lambda problems, texts, cfg: [
+        {"accuracy": len(t) % 2, "format": 0.0, "language": 1.0, "total": float(len(t) % 2)} for t in texts])
+    cfg = config.make()
+    cfg.grpo = GRPOConfig(**ALGORITHMS[name], group_size=4, max_new_tokens=10, minibatches=2, warmup=1)
+    before = {n: p.clone() for n, p in tiny_model.named_parameters()}
+    ref = copy.deepcopy(tiny_model).requires_grad_(False) if cfg.grpo.kl_beta else None
+    critic = ppo.make(copy.deepcopy(tiny_model), cfg) if name == "ppo" else None
+    optimizer, world = grpo.make_optimizer(tiny_model, cfg.grpo), World(0, WorldConfig())
+
+    def draw(number):
+        return [world.problem("arithmetic", 3 * number + i) for i in range(3)]
+
+    for number in range(2):
+        metrics, _ = grpo.step(tiny_model, optimizer, world_tokenizer, draw(number), cfg.grpo, RewardConfig(), number, 0, ref, None, critic, draw)
+        assert all(math.isfinite(v) for v in metrics.values()) and metrics["skipped_steps"] == 0 and metrics["grad_norm"] > 0
+    assert all(p.isfinite().all() for p in tiny_model.parameters())
+    assert max((p - before[n]).abs().max() for n, p in tiny_model.named_parameters()) > 1e-5

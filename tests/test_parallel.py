@@ -26,7 +26,7 @@ import preference
 import sft
 from model import GPT
 
-NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense", "grpo-more-moe")
+NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense", "grpo-more-moe", "grpo-ppo-moe", "grpo-dapo-dense")
 CUT = ("sft-cut-moe", "sft-cut-dense", "grpo-cut-moe", "grpo-cut-dense")
 
 

@@ -17,6 +17,7 @@ import torch
 import config
 import grpo
 import parallel
+import ppo
 import preference
 import sft
 import train_zero
@@ -49,13 +50,18 @@ def settings(shape: str, **more) -> config.Config:
     return cfg
 
 
-def build(cfg: config.Config) -> GPT:
+def network(cfg: config.Config) -> GPT:
     torch.manual_seed(0)
     model = GPT(cfg.model)
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:
                 p.mul_(5)
+    return model
+
+
+def build(cfg: config.Config) -> GPT:
+    model = network(cfg)
     return parallel.shard(model, model.blocks(), cfg)
 
 
@@ -77,13 +83,15 @@ def reinforcement(shape: str, micro_tokens: int = 60, **more) -> tuple[list[dict
     model = build(cfg)
     grpo.rw.score_all = lambda problems, texts, cfg: [{"accuracy": len(t) % 3, "format": 0.0, "language": 1.0, "total": float(len(t) % 3)} for t in texts]
     ref = build(cfg).requires_grad_(False) if cfg.grpo.kl_beta else None
+    critic = ppo.make(network(cfg), cfg) if cfg.grpo.advantage == "gae" else None
     optimizer = grpo.make_optimizer(model, cfg.grpo)
     problems = [Problem("abcdefghij"[: 1 + 3 * i], "", "math") for i in range(3)]
+    further = [Problem("klmnopqrst"[: 2 + 3 * i], "", "math") for i in range(3)]
     out = []
     for number in range(5):
-        metrics, records = grpo.step(model, optimizer, Letters(), problems, cfg.grpo, cfg.rewards, number, 0, ref)
+        metrics, records = grpo.step(model, optimizer, Letters(), problems, cfg.grpo, cfg.rewards, number, 0, ref, None, critic, lambda number: further)
         assert len(records) == 12
-        out.append({k: v for k, v in metrics.items() if "tim" not in k and "throughput" not in k} | {"drawn": [r["response"] for r in records]})
+        out.append({k: v for k, v in metrics.items() if not any(part in k for part in ("tim", "throughput", "memory"))} | {"drawn": [r["response"] for r in records]})
     return out, model
 
 
@@ -122,6 +130,8 @@ SECTIONS = {
     "sft-cut": lambda shape: fine_tuning(shape, True, sft__tokens_per_step=200, sft__micro_tokens=50),
     "grpo": lambda shape: reinforcement(shape),
     "grpo-cut": lambda shape: reinforcement(shape, micro_tokens=12),  # one response each
+    "grpo-ppo": lambda shape: reinforcement(shape, grpo__advantage="gae", grpo__gae_lambda=0.95),
+    "grpo-dapo": lambda shape: reinforcement(shape, grpo__average="token", grpo__overlong=0.5, grpo__dynamic=2),
     "grpo-more": lambda shape: reinforcement(shape, grpo__kl_beta=0.1, grpo__importance_cap=2.0, grpo__replay_routes=True, recompute=True),
 }
 
