@@ -31,7 +31,7 @@ class Rollout:
     prompt_lengths: Tensor  # [B]
     lengths: Tensor  # [B] prompt and response together, the end token included
     logprobs: Tensor  # [B, T] float32: log p of each response token as it was drawn (0 at prompt and padding)
-    finished: Tensor  # [B] bool: ended by the end token, not by max_new_tokens
+    finished: Tensor  # [B] bool: ended by an end token (or one of the caller's stops), not by max_new_tokens
     routes: Tensor | None = None  # [B, T, layers, K] int16: the experts each token was sent to, if they were recorded
 
     def responses(self) -> list[list[int]]:
@@ -81,13 +81,13 @@ def draw(logp: Tensor, uniform: Tensor) -> Tensor:
 
 @torch.no_grad()
 def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, max_new_tokens: int, temperature: float = 1.0,
-             top_p: float = 1.0, top_k: int = 0, seed: int | None = None,
+             top_p: float = 1.0, top_k: int = 0, seed: int | None = None, stops: tuple[int, ...] = (),
              on_token: Callable[[int, int], None] | None = None, record_routes: bool = False) -> Rollout:
     """Sample num_generations responses to each prompt (token ids); temperature 0 is greedy.
 
     Row i's random numbers do not depend on which other rows are still running, nor on which process answers them, so a seed fixes
-    every response. on_token(row, token) is called for each token as it is drawn. ValueError for an empty prompt or one that
-    leaves no room in the model's context; max_new_tokens is cut to that room.
+    every response. stops: token ids that end a row as the model's own end tokens do. on_token(row, token) is called for each token as
+    it is drawn. ValueError for an empty prompt or one that leaves no room in the model's context; max_new_tokens is cut to that room.
     """
     if not prompts or not all(prompts):
         raise ValueError("a prompt is empty: give at least one token")
@@ -110,16 +110,16 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
     was_training = model.training
     model.eval()
     with parallel.gathered(model), phase("decode"):
-        mine = answer(model, prompts[own], num_generations, steps, temperature, top_p, top_k, uniform, on_token, record_routes)
+        mine = answer(model, prompts[own], num_generations, steps, temperature, top_p, top_k, uniform, stops, on_token, record_routes)
     model.train(was_training)
     return gather(mine, model.cfg.pad_id) if parallel.size() > 1 else mine
 
 
 def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: int, temperature: float, top_p: float, top_k: int,
-           uniform: Callable[[], Tensor], on_token: Callable[[int, int], None] | None, record_routes: bool) -> Rollout:
+           uniform: Callable[[], Tensor], stops: tuple[int, ...], on_token: Callable[[int, int], None] | None, record_routes: bool) -> Rollout:
     """The part of generate() that no other process takes part in: up to `steps` new tokens for every row, uniform() [B] for each."""
     device, pad_id = model.device, model.cfg.pad_id
-    ends_with = torch.tensor(model.cfg.eos_ids, device=device, dtype=torch.long)
+    ends_with = torch.tensor((*model.cfg.eos_ids, *stops), device=device, dtype=torch.long)
     if not prompts:
         none, layers = torch.zeros(0, dtype=torch.long, device=device), len([b for b in model.layers if hasattr(b.mlp, "chosen")])
         routes = torch.zeros(0, 0, layers, model.cfg.n_experts_per_token, dtype=torch.int16, device=device)
