@@ -153,11 +153,8 @@ def ends_in(start: Start, stops: tuple[int, ...]) -> list[int]:
 
 
 def grade(tokenizer: tokenizers.Tokenizer, problems: list[Problem], responses: list[list[int]]) -> list[bool]:
-    """Whether each response is right. The same answer to the same problem is judged once: programs take their time."""
-    given = [(p.prompt, rw.answer_of(p, tokenizer.decode(r))) for p, r in zip(problems, responses)]
-    asked = dict(zip(given, problems))
-    verdict = dict(zip(asked, rw.verdicts(list(asked.values()), [answer for _, answer in asked])))
-    return [verdict[key] for key in given]
+    """Whether each response is right."""
+    return rw.verdicts(problems, [rw.answer_of(p, tokenizer.decode(r)) for p, r in zip(problems, responses)])
 
 
 # ---------------------------------------------------------------------------------------------- reward models
@@ -335,7 +332,8 @@ def puct(node: Node, c: float) -> float:
     return q + c * node.prior * math.sqrt(up.visits) / (1 + node.visits)
 
 
-def descend(node: Node, key: Callable[[Node], float]) -> Node:
+def descend(node: Node, key: Callable[[Node], object]) -> Node:
+    """The leaf at which the best children end."""
     while node.children:
         node = max(node.children, key=key)
     return node
@@ -364,7 +362,7 @@ def tree_search(policy: Policy, value: Value, prompts: list[list[int]], simulati
             while node:
                 node.visits, node.total, node = node.visits + 1, node.total + v, node.parent
         if done in simulations:
-            found = [(p, descend(root, lambda node: node.visits).response) for p, root in zip(prompts, roots)]
+            found = [(p, descend(root, lambda node: (node.visits, node.total)).response) for p, root in zip(prompts, roots)]
             rest = complete(policy, found)
             yield done, [response + more for (_, response), more in zip(found, rest)], [n + len(more) for n, more in zip(tokens, rest)]
 
@@ -447,8 +445,8 @@ Found = tuple[int, list[list[list[int]]], list[float]]  # the budget; each probl
 
 
 def asked(bench: Bench, budget: int, prompts: list[list[int]]) -> Found:
-    """Plain sampling from other prompts."""
-    drawn = bench.policy.draw([(p, []) for p in prompts], bench.cfg.search.train_samples)
+    """Plain sampling from other prompts, as often as from the problem alone."""
+    drawn = bench.policy.draw([(p, []) for p in prompts], len(bench.samples[0]))
     return budget, drawn, [statistics.fmean(map(len, many)) for many in drawn]
 
 
