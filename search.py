@@ -42,7 +42,8 @@ from sample import generate
 KINDS = ("outcome", "process")  # of reward models
 STEP_ENDS = b",\n"
 QUICK = {"search.problems": 8, "search.samples": "4", "search.shots": "1", "search.widths": "2", "search.simulations": "8", "search.waits": "1",
-         "search.budgets": "16", "search.train_problems": 64, "search.train_samples": 2, "search.completions": 2, "search.held_out": 16}
+         "search.budgets": "16", "search.train_problems": 48, "search.train_samples": 2, "search.completions": 2, "search.held_out": 16,
+         "eval.max_new_tokens": 200}
 
 
 @dataclass

@@ -247,7 +247,7 @@ def test_a_verifier_reads_every_step_as_if_nothing_followed(folder):
 def test_reward_models_learn_what_they_are_shown(folder, tmp_path):
     """Token 30 makes right what token 31 makes wrong; before it (up to the 9) nobody knows."""
     cfg = config.make()
-    cfg.preference = preference.PreferenceConfig(epochs=6, per_step=8, lr=1e-3)
+    cfg.preference = preference.PreferenceConfig(epochs=6, per_step=8, lr=3e-3)
     rows = [{"prompt": [5, i % 7 + 10], "response": [6, 9, 30 + i % 2], "values": [0.5, 1.0 - i % 2]} for i in range(128)]
     for kind in S.KINDS:
         judge = S.Verifier(S.train(cfg, folder, str(tmp_path / kind), kind, rows, (9,), {"a": 1}, False), (9,), cfg)
