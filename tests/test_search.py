@@ -213,12 +213,12 @@ def test_monte_carlo_values_are_the_chances():
 
     policy = Scripted(script)
     policy.tokenizer.decode = lambda ids: f"<answer>{sum(t for t in ids if t in (1, 2))}</answer>"
-    rows = S.monte_carlo(policy, [Problem("", "5", "math")], 30, 400)
+    rows = S.monte_carlo(policy, [Problem("", "5", "math")], 24, 250)
     chance = {(1,): 0.25, (2,): 0.5, (1, 1): 0.0, (1, 2): 0.5, (2, 1): 0.5, (2, 2): 0.5}
     for row in rows:
         m = moves(row["response"])
         for n, v in enumerate(row["values"][:2], 1):
-            assert abs(v - chance[m[:n]]) < 4 * 0.5 / math.sqrt(400), (m, n)
+            assert abs(v - chance[m[:n]]) < 4 * 0.5 / math.sqrt(250), (m, n)
         assert len(row["values"]) == 3 and row["values"][2] == float(sum(m) == 5) and row["prompt"] == [1]
     assert len({moves(row["response"]) for row in rows}) == 8
 
