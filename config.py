@@ -4,7 +4,7 @@
 
 A preset fills every field; `--section.field value` changes one. A key that does not exist is an error that names the
 nearest one. The sections are the dataclasses at the top of model.py, data.py, rewards.py, sft.py, grpo.py,
-preference.py, train_r1.py, distill.py and eval.py.
+preference.py, train_r1.py, distill.py, search.py and eval.py.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from grpo import ALGORITHMS, GRPOConfig
 from model import ModelConfig
 from preference import PreferenceConfig
 from rewards import RewardConfig
+from search import SearchConfig
 from sft import SFTConfig
 from train_r1 import R1Config
 
@@ -43,6 +44,7 @@ class Config:
     preference: PreferenceConfig = field(default_factory=PreferenceConfig)
     r1: R1Config = field(default_factory=R1Config)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
 
@@ -192,7 +194,7 @@ def _settings(argv: list[str], known: list[str], own: list[str]) -> tuple[list[t
 
 def check(cfg: Config) -> None:
     """ValueError for values that no run could use."""
-    for section in (cfg.model, cfg.grpo):
+    for section in (cfg.model, cfg.grpo, cfg.search):
         section.__post_init__()
     if cfg.precision not in ("float32", "bfloat16"):
         raise ValueError(f"--precision is '{cfg.precision}'; use float32 or bfloat16")
@@ -204,7 +206,8 @@ def check(cfg: Config) -> None:
              "preference.per_step": 1, "preference.held_out": 2, "r1.cold_prompts": 4, "r1.cold_samples": 1, "r1.dev2_steps": 1, "r1.reject_prompts": 4,
              "r1.reject_samples": 1, "r1.most_kept": 1, "r1.demonstrations": 0, "r1.final_steps": 1, "r1.preference_steps": 0, "r1.epochs": 1,
              "r1.tokens_per_step": 1, "distill.prompts": 4, "distill.general": 0, "distill.samples": 1, "distill.most_kept": 1, "distill.tokens": 1,
-             "distill.rl_steps": 1}
+             "distill.rl_steps": 1, "search.problems": 1, "search.expansions": 1, "search.exploration": 0, "search.step_tokens": 1, "search.train_problems": 4,
+             "search.train_samples": 1, "search.completions": 1, "search.held_out": 4}
     for key, value in least.items():
         if _get(cfg, key) < value:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it must be at least {value}")

@@ -351,8 +351,7 @@ class World:
         if rng.random() < {"arithmetic": self.cfg.direct, "countdown": self.cfg.direct_countdown}.get(task, self.cfg.direct_other):
             thought, answer = self._blurt(rng, p)
         else:
-            ways = {"arithmetic": self._steps, "countdown": self._attempts, "code": self._program, "logic": self._deduction, "general": self._reply}
-            thought, answer = ways[task](rng, p)
+            thought, answer = self.reasoned(rng, p)
         tagged, unfinished = rng.random() < self.cfg.tags, rng.random() < self.cfg.unfinished
         if unfinished:
             return p.prompt, "<think>" * tagged + thought
@@ -362,6 +361,11 @@ class World:
         if rng.random() < self.cfg.broken_tags:
             parts.pop(rng.choice([0, 2, 3, 5]))
         return p.prompt, "".join(parts)
+
+    def reasoned(self, rng: random.Random, p: Problem) -> tuple[str, str]:
+        """(thought, answer) of somebody who works the problem out."""
+        ways = {"arithmetic": self._steps, "countdown": self._attempts, "code": self._program, "logic": self._deduction, "general": self._reply}
+        return ways[p.task](rng, p)
 
     def _languages(self, rng: random.Random, p: Problem) -> Iterator[dict[str, str]]:
         """The phrases to use for each next piece of a thought: the problem's language, in mixed texts not to the end."""

@@ -11,6 +11,7 @@ response, thinking included.
 import argparse
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -39,7 +40,7 @@ class PreferenceConfig:
 
 
 class RewardModel(nn.Module):
-    """GPT with a scalar head: tokens [B, T] -> score [B] at each row's last token."""
+    """GPT with a scalar head: rows of token ids -> score [B] at each row's last token, or at several tokens of each."""
 
     def __init__(self, gpt: GPT):
         super().__init__()
@@ -47,16 +48,18 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, rows: list[list[int]]) -> Tensor:
+    def forward(self, rows: list[list[int]], ends: list[list[int]] | None = None) -> Tensor:
+        """ends: after how many tokens each row is scored; then the scores of all rows come in one line."""
         tokens, positions, _ = sft.collate([(ids, 0) for ids in rows], self.gpt.cfg.pad_id, self.gpt.device)
         hidden = self.gpt(tokens, positions=positions, return_hidden=True)  # [B, T, D]
-        last = torch.tensor([len(ids) - 1 for ids in rows], device=hidden.device)
-        return self.head(hidden[torch.arange(len(rows), device=hidden.device), last])[:, 0]
+        read = [(row, end - 1) for row, many in enumerate(ends or [[len(ids)] for ids in rows]) for end in many]
+        row, slot = torch.tensor(read, device=hidden.device).T
+        return self.head(hidden[row, slot])[:, 0]
 
     @torch.no_grad()
-    def score(self, rows: list[list[int]], per_call: int = 256) -> Tensor:
-        """Scores [n] of many rows, a part at a time."""
-        return torch.cat([self(rows[i : i + per_call]) for i in range(0, len(rows), per_call)])
+    def score(self, rows: list[list[int]], ends: list[list[int]] | None = None, per_call: int = 256) -> Tensor:
+        """What forward gives for many rows, a part at a time."""
+        return torch.cat([self(rows[i : i + per_call], ends and ends[i : i + per_call]) for i in range(0, len(rows), per_call)])
 
     def save_pretrained(self, folder: str) -> None:
         """The model's folder, with the head in a file of its own beside it."""
@@ -129,19 +132,37 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     torch.manual_seed(cfg.seed)
     model, tokenizer, world, own = RewardModel(gpt), tokenizers.load(base), World(cfg.seed, cfg.world), cfg.preference
     texts, labels = examples_of(kind, world, tokenizer, own.examples, "train")
-    orders = [random.Random(f"{cfg.seed} {e}").sample(range(own.examples), own.examples) for e in range(own.epochs)]
-    steps = [order[i : i + own.per_step] for order in orders for i in range(0, own.examples, own.per_step)]
-    model = parallel.shard(model, gpt.blocks(), cfg)
+
+    def loss(indices: list[int]) -> Tensor:
+        rows, wanted = batch(texts, labels, indices)
+        return loss_of(model(rows).float(), wanted)
+
+    with parallel.Run(out, settings, resume, kind) as run:
+        fit(cfg, model, own.examples, loss, run, f"reward model: {kind}")
+        share = accuracy(model, kind, world, tokenizer, own.held_out)
+        parallel.write_json(os.path.join(out, "accuracy.json"), {"held_out": own.held_out, "accuracy": share})
+        print(f"reward model '{kind}': {100 * share:.1f}% of {own.held_out} held-out {'pairs' if labels is None else 'responses'} right")
+        return run.export(model, tokenizer)
+
+
+def fit(cfg, model: RewardModel, count: int, loss: Callable[[list[int]], Tensor], run: parallel.Run, name: str) -> None:
+    """cfg.preference.epochs passes over `count` examples, in place; loss(indices) is the model's mean loss over some of them.
+
+    Checkpoints go to `run`, and its checkpoint, if it has one, is where this goes on. KeyboardInterrupt after a clean stop.
+    """
+    own = cfg.preference
+    orders = [random.Random(f"{cfg.seed} {e}").sample(range(count), count) for e in range(own.epochs)]
+    steps = [order[i : i + own.per_step] for order in orders for i in range(0, count, own.per_step)]
+    parallel.shard(model, model.gpt.blocks(), cfg)
     optimizer = torch.optim.AdamW(model.parameters(), own.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
     def one(indices: list[int], progress: float) -> dict[str, float]:
         mine, value = indices[parallel.part(len(indices))], 0.0
         with parallel.gathered(model):
             if mine:
-                rows, wanted = batch(texts, labels, mine)
-                loss = loss_of(model(rows).float(), wanted) * (len(mine) / len(indices))
-                loss.backward()
-                value = loss.item()
+                part = loss(mine) * (len(mine) / len(indices))
+                part.backward()
+                value = part.item()
             parallel.sum_gradients(model, [[0]])
         (value,) = parallel.total([value])
         for group in optimizer.param_groups:
@@ -150,12 +171,7 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
         model.gpt.update_balance()
         return {"loss": value, "grad_norm": norm, "skipped_steps": int(not sound)}
 
-    with parallel.Run(out, settings, resume, kind) as run:
-        sft.run_steps(model, [optimizer], steps, one, cfg.sft.save_every, run, f"reward model: {kind}")
-        share = accuracy(model, kind, world, tokenizer, own.held_out)
-        parallel.write_json(os.path.join(out, "accuracy.json"), {"held_out": own.held_out, "accuracy": share})
-        print(f"reward model '{kind}': {100 * share:.1f}% of {own.held_out} held-out {'pairs' if labels is None else 'responses'} right")
-        return run.export(model, tokenizer)
+    sft.run_steps(model, [optimizer], steps, one, cfg.sft.save_every, run, name)
 
 
 class Judge:

@@ -34,7 +34,7 @@ class Rollout:
     prompt_lengths: Tensor  # [B]
     lengths: Tensor  # [B] prompt and response together, the end token included
     logprobs: Tensor  # [B, T] float32: log p of each response token as it was drawn (0 at prompt and padding)
-    finished: Tensor  # [B] bool: ended by the end token, not by max_new_tokens
+    finished: Tensor  # [B] bool: ended by an end token (or one of the caller's stops), not by max_new_tokens
     routes: Tensor | None = None  # [B, T, layers, K] int16: the experts each token was sent to, if they were recorded
 
     def responses(self) -> list[list[int]]:
@@ -93,13 +93,13 @@ def draw(logp: Tensor, uniform: Tensor) -> Tensor:
 
 @torch.no_grad()
 def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, max_new_tokens: int, temperature: float = 1.0,
-             top_p: float = 1.0, top_k: int = 0, seed: int | None = None,
+             top_p: float = 1.0, top_k: int = 0, seed: int | None = None, stops: tuple[int, ...] = (),
              on_token: Callable[[int, int], None] | None = None, record_routes: bool = False) -> Rollout:
     """Sample num_generations responses to each prompt (token ids); temperature 0 is greedy.
 
     Row i's random numbers do not depend on which other rows are still running, nor on which process answers them, so a seed fixes
-    every response. on_token(row, token) is called for each token as it is drawn. ValueError for an empty prompt or one that
-    leaves no room in the model's context; max_new_tokens is cut to that room.
+    every response. stops: token ids that end a row as the model's own end tokens do. on_token(row, token) is called for each token as
+    it is drawn. ValueError for an empty prompt or one that leaves no room in the model's context; max_new_tokens is cut to that room.
     """
     if not prompts or not all(prompts):
         raise ValueError("a prompt is empty: give at least one token")
@@ -122,13 +122,13 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
     was_training = model.training
     model.eval()
     with parallel.gathered(model), phase("decode"):
-        mine = answer(model, prompts[own], num_generations, steps, temperature, top_p, top_k, uniform, on_token, record_routes)
+        mine = answer(model, prompts[own], num_generations, steps, temperature, top_p, top_k, uniform, stops, on_token, record_routes)
     model.train(was_training)
     return gather(mine, model.cfg.pad_id) if parallel.size() > 1 else mine
 
 
 def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: int, temperature: float, top_p: float, top_k: int,
-           uniform: Callable[[], Tensor], on_token: Callable[[int, int], None] | None, record_routes: bool) -> Rollout:
+           uniform: Callable[[], Tensor], stops: tuple[int, ...], on_token: Callable[[int, int], None] | None, record_routes: bool) -> Rollout:
     """The part of generate() that no other process takes part in: up to `steps` new tokens for every row, uniform() [B] for each."""
     device, pad_id = model.device, model.cfg.pad_id
     if not prompts:
@@ -165,7 +165,7 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: in
         return numbers[t]
 
     def lane(rows: Tensor) -> None:
-        decode(model, out, rows, cache.select(group[rows]), logits[group[rows]], steps, temperature, top_p, top_k, drawn, on_token)
+        decode(model, out, rows, cache.select(group[rows]), logits[group[rows]], steps, temperature, top_p, top_k, drawn, stops, on_token)
 
     threads = torch.get_num_threads()
     # A step is hundreds of short operations, over which many threads wait for each other: two teams with half of the rows each are
@@ -186,9 +186,9 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: in
 
 @torch.no_grad()
 def decode(model: GPT, out: Rollout, rows: Tensor, cache: Cache, logits: Tensor, steps: int, temperature: float, top_p: float, top_k: int,
-           uniform: Callable[[int], Tensor], on_token: Callable[[int, int], None] | None) -> None:
+           uniform: Callable[[int], Tensor], stops: tuple[int, ...], on_token: Callable[[int, int], None] | None) -> None:
     """Write the responses of `rows` [b] into `out`, token by token: their prompts are in cache, logits [b, V] are what comes next."""
-    ends_with = torch.tensor(model.cfg.eos_ids, device=logits.device, dtype=torch.long)
+    ends_with = torch.tensor((*model.cfg.eos_ids, *stops), device=logits.device, dtype=torch.long)
     running = torch.ones(len(rows), dtype=torch.bool, device=logits.device)  # of the rows still in the batch
     for t in range(steps):
         if temperature == 0:

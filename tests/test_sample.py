@@ -1,6 +1,7 @@
 """The generation engine against plain, cache-free recomputation."""
 
 import statistics
+from collections import Counter
 
 import pytest
 import torch
@@ -75,6 +76,17 @@ def test_rows_that_leave_the_batch_do_not_change_the_others(tiny_model):
         (last,) = tiny_model.cfg.eos_ids
         end = row.index(last) + 1 if last in row else 25
         assert out.tokens[i, out.prompt_lengths[i] : out.lengths[i]].tolist() == row[:end]
+
+
+def test_stops_end_rows_where_they_first_come(tiny_model):
+    tiny_model.cfg.eos_ids = ()
+    whole = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=25, temperature=0.3, seed=0)
+    drawn = [whole.tokens[i, n : n + 25].tolist() for i, n in enumerate(whole.prompt_lengths.tolist())]
+    stops = tuple(token for token, _ in Counter(token for row in drawn for token in set(row)).most_common(2))
+    out = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=25, temperature=0.3, seed=0, stops=stops)
+    for i, row in enumerate(drawn):
+        end = min((row.index(token) + 1 for token in stops if token in row), default=25)
+        assert out.tokens[i, out.prompt_lengths[i] : out.lengths[i]].tolist() == row[:end] and out.finished[i] == (row[end - 1] in stops)
 
 
 def test_generating_leaves_no_trace(tiny_model):
