@@ -256,6 +256,17 @@ class Cache:
         out.layers = {layer: tuple(x.index_select(0, rows) for x in stores) for layer, stores in self.layers.items()}
         return out
 
+    @staticmethod
+    def join(caches: list["Cache"]) -> "Cache":
+        """The rows of several caches together; the empty slots of the shorter ones are not valid."""
+        out, room = Cache(caches[0].block), max(c.valid.shape[1] for c in caches)
+        out.length = max(c.length for c in caches)
+        out.valid = torch.cat([F.pad(c.valid, (0, room - c.valid.shape[1])) for c in caches])
+        for layer in caches[0].layers:
+            out.layers[layer] = tuple(torch.cat([F.pad(x, (0, 0, 0, room - x.shape[2])) for x in same])
+                                      for same in zip(*(c.layers[layer] for c in caches)))
+        return out
+
     def one_layer(self, layer: int, stores: tuple[Tensor, ...]) -> "Cache":
         """A growing cache of this one's length that holds the given tensors of one layer."""
         out = Cache()

@@ -140,3 +140,20 @@ def test_rows_decode_on_a_model_without_experts():
     out = generate(model, PROMPTS, max_new_tokens=8, temperature=0)
     for i, prompt in enumerate(PROMPTS):
         assert out.tokens[i, : out.lengths[i]].tolist() == greedy_by_recomputation(model, prompt, 8)
+
+
+def test_two_teams_of_threads_say_the_same(tiny_model):
+    """With two threads and many rows, halves are answered apart until few are left; rows end at different times, in both."""
+    tiny_model.cfg.eos_ids = (0, 1, 2)
+    asked = [[5, 6, 7], [8, 9]] * 4
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            seen.append(generate(tiny_model, asked, num_generations=40, max_new_tokens=40, seed=3))
+    finally:
+        torch.set_num_threads(before)
+    one, two = seen
+    assert torch.equal(one.tokens, two.tokens) and torch.equal(one.lengths, two.lengths) and torch.equal(one.finished, two.finished)
+    torch.testing.assert_close(one.logprobs, two.logprobs)
+    assert len(set(one.lengths.tolist())) > 20
