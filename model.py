@@ -154,26 +154,36 @@ def yarn_magnitude(factor: float, mscale: float) -> float:
     return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
 
-def rope_angles(positions: Tensor, dim: int, cfg: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * frequency as `apply_rope` wants them, each [B, T, 1, dim]: of both members of a pair, the first's sine negative."""
-    angles = positions.clamp(min=0)[..., None].float() * rope_frequencies(cfg, dim, positions.device)  # [B, T, dim/2]
-    cos, sin = angles.cos(), angles.sin()
+def rope_turn(positions: Tensor, dim: int, cfg: ModelConfig) -> Tensor:
+    """The rotations by position * frequency, for `apply_rope`.
+
+    Neighbours: e^(i angle), complex [B, T, 1, dim/2]. Halves: [2, B, T, 1, dim], cosines and sines of both members of a pair, the
+    first's sine negative.
+    """
+    angles = positions.clamp(min=0)[:, :, None, None].float() * rope_frequencies(cfg, dim, positions.device)  # [B, T, 1, dim/2]
+    size = torch.ones_like(angles)
     if cfg.rope_scaling == "yarn":
         both = cfg.rope_mscale and cfg.rope_mscale_all
-        size = yarn_magnitude(cfg.rope_factor, cfg.rope_mscale if both else 1.0) / (yarn_magnitude(cfg.rope_factor, cfg.rope_mscale_all) if both else 1.0)
-        cos, sin = cos * size, sin * size
-    pairs = [(cos, cos), (-sin, sin)]
-    return tuple((torch.stack(p, -1).flatten(-2) if cfg.rope_interleaved else torch.cat(p, -1))[:, :, None] for p in pairs)
+        size *= yarn_magnitude(cfg.rope_factor, cfg.rope_mscale if both else 1.0) / (yarn_magnitude(cfg.rope_factor, cfg.rope_mscale_all) if both else 1.0)
+    if cfg.rope_interleaved:
+        return torch.polar(size, angles)
+    cos, sin = size * angles.cos(), size * angles.sin()
+    return torch.stack((torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)))
 
 
-def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
-    """Rotate the pairs of x [B, T, H, d] by angles from rope_angles(); the pairs are neighbours or halves.
+def apply_rope(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotate the pairs of x [B, T, H, d] as rope_turn() says: (a, b) -> (a cos - b sin, b cos + a sin).
 
-    (a, b) -> (a cos - b sin, b cos + a sin): every number times its cosine plus its partner times the sine.
+    Neighbours are complex numbers times e^(i angle), which takes a third of the time of four real products; of halves every number is
+    multiplied by its cosine, and its partner, half a turn of the vector away, by the sine.
     """
     y = x.float()
-    partner = y.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if interleaved else y.roll(y.shape[-1] // 2, -1)
-    return torch.addcmul(y * cos, partner, sin).type_as(x)
+    if turn.is_complex():
+        out = torch.view_as_real(torch.view_as_complex(y.unflatten(-1, (-1, 2)).contiguous()) * turn).flatten(-2)
+    else:
+        cos, sin = turn
+        out = torch.addcmul(y * cos, y.roll(y.shape[-1] // 2, -1), sin)
+    return out.type_as(x)
 
 
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -300,7 +310,7 @@ class MLA(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
-        self.layer, self.interleaved = layer, cfg.rope_interleaved
+        self.layer = layer
         self.n_heads, self.rank = cfg.n_heads, cfg.kv_lora_rank
         self.nope, self.rope, self.v_dim = cfg.qk_nope_head_dim, cfg.qk_rope_head_dim, cfg.v_head_dim
         self.scale = (self.nope + self.rope) ** -0.5
@@ -318,14 +328,14 @@ class MLA(nn.Module):
         self.kv_b_proj = nn.Linear(self.rank, cfg.n_heads * (self.nope + self.v_dim), bias=False)
         self.o_proj = nn.Linear(cfg.n_heads * self.v_dim, cfg.dim, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, turn: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         B, T, _ = x.shape
         q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if hasattr(self, "q_a_proj") else self.q_proj(x)
         q_nope, q_rope = q.view(B, T, self.n_heads, -1).split([self.nope, self.rope], -1)
-        q_rope = apply_rope(q_rope, cos, sin, self.interleaved)  # [B, T, H, rope]
+        q_rope = apply_rope(q_rope, turn)  # [B, T, H, rope]
         c, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], -1)
         c = self.kv_a_layernorm(c)  # [B, T, rank]
-        k_rope = apply_rope(k_rope[:, :, None], cos, sin, self.interleaved)  # [B, T, 1, rope]: one key for all heads
+        k_rope = apply_rope(k_rope[:, :, None], turn)  # [B, T, 1, rope]: one key for all heads
         latent = torch.cat([c[:, :, None], k_rope.to(c.dtype)], -1).transpose(1, 2)  # [B, 1, T, rank + rope]
         if cache is not None:
             (latent,) = cache.append(self.layer, latent)  # [B, 1, S, rank + rope]
@@ -360,7 +370,7 @@ class GQA(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
-        self.layer, self.interleaved = layer, cfg.rope_interleaved
+        self.layer = layer
         self.n_heads, self.n_kv_heads, self.head_dim = cfg.n_heads, cfg.n_kv_heads, cfg.head_dim
         self.q_proj = nn.Linear(cfg.dim, cfg.n_heads * cfg.head_dim, bias=cfg.qkv_bias)
         self.k_proj = nn.Linear(cfg.dim, cfg.n_kv_heads * cfg.head_dim, bias=cfg.qkv_bias)
@@ -370,14 +380,14 @@ class GQA(nn.Module):
             self.q_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
             self.k_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, turn: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, self.n_heads, self.head_dim)
         k = self.k_proj(x).view(B, T, self.n_kv_heads, self.head_dim)
         v = self.v_proj(x).view(B, T, self.n_kv_heads, self.head_dim)
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = apply_rope(q, cos, sin, self.interleaved), apply_rope(k, cos, sin, self.interleaved)
+        q, k = apply_rope(q, turn), apply_rope(k, turn)
         q, k, v = (y.transpose(1, 2) for y in (q, k.to(v.dtype), v))  # [B, heads, T, head_dim]
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # [B, G, S, head_dim]
@@ -500,14 +510,14 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.mlp = MoE(cfg) if cfg.n_experts and layer >= cfg.n_dense_layers else SwiGLU(cfg.dim, cfg.hidden_dim)
 
-    def forward(self, x, cos, sin, mask, cache, valid, chosen=None) -> Tensor:
+    def forward(self, x, turn, mask, cache, valid, chosen=None) -> Tensor:
         if not (self.recompute and torch.is_grad_enabled()):
-            return self.compute(x, cos, sin, mask, cache, valid, chosen)
+            return self.compute(x, turn, mask, cache, valid, chosen)
 
         def pure(x: Tensor, *old: Tensor) -> tuple[Tensor, ...]:
             """The same without touching `cache`: what it held comes in, what it is to hold goes out."""
             own = cache and cache.one_layer(self.layer, old)
-            return self.compute(x, cos, sin, mask, own, valid, chosen), *(own.layers[self.layer] if own else ())
+            return self.compute(x, turn, mask, own, valid, chosen), *(own.layers[self.layer] if own else ())
 
         old = cache.layers.get(self.layer, ()) if cache else ()
         x, *new = recompute(pure, x, *old, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), self.once_more()))
@@ -515,8 +525,8 @@ class Block(nn.Module):
             cache.layers[self.layer] = tuple(new)
         return x
 
-    def compute(self, x, cos, sin, mask, cache, valid, chosen) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+    def compute(self, x, turn, mask, cache, valid, chosen) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), turn, mask, cache)
         h = self.post_attention_layernorm(x)
         return x + (self.mlp(h, valid, chosen) if isinstance(self.mlp, MoE) else self.mlp(h))
 
@@ -587,13 +597,13 @@ class GPT(nn.Module):
                 mask = cache.valid[:, None, None, : start + T] & torch.ones(T, start + T, dtype=torch.bool, device=valid.device).tril(start)  # [B, 1, T, S]
         cfg = self.cfg
         rope_dim = cfg.qk_rope_head_dim if cfg.attention == "mla" else cfg.head_dim
-        cos, sin = rope_angles(positions, rope_dim, cfg)
+        turn = rope_turn(positions, rope_dim, cfg)
         if counted is not None:
             valid = valid & counted[:, None]
         replay = iter(()) if routes is None else iter(routes.unbind(2))  # of [B, T, K], for each layer with experts
         x = self.embed_tokens(tokens)  # [B, T, D]
         for block in self.layers:
-            x = block(x, cos, sin, mask, cache, valid, next(replay, None) if isinstance(block.mlp, MoE) else None)
+            x = block(x, turn, mask, cache, valid, next(replay, None) if isinstance(block.mlp, MoE) else None)
         if cache is not None:
             cache.length += T
         x = self.norm(x)
@@ -603,9 +613,9 @@ class GPT(nn.Module):
         """Hidden states [B, T-1, D] that predict token t+2 from the model's hidden state at t and token t+1."""
         mtp, positions = self.mtp, positions[:, 1:]
         rope_dim = self.cfg.qk_rope_head_dim if self.cfg.attention == "mla" else self.cfg.head_dim
-        cos, sin = rope_angles(positions, rope_dim, self.cfg)
+        turn = rope_turn(positions, rope_dim, self.cfg)
         x = mtp.eh_proj(torch.cat([mtp.enorm(self.embed_tokens(tokens[:, 1:])), mtp.hnorm(hidden[:, :-1])], -1))
-        return self.norm(mtp.block(x, cos, sin, None, None, positions >= 0))
+        return self.norm(mtp.block(x, turn, None, None, positions >= 0))
 
     # ------------------------------------------------------------------ experts' load
 

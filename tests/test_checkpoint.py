@@ -77,8 +77,7 @@ def test_yarn_leaves_fast_pairs_and_slows_slow_ones():
     turns = 4096 * plain / (2 * math.pi)
     assert torch.equal(yarn[turns > 60], plain[turns > 60]) and torch.allclose(yarn[turns < 0.5], plain[turns < 0.5] / 40)
     assert M.yarn_magnitude(40.0, 1.0) == pytest.approx(1.3689, abs=1e-4)  # DeepSeek-V3's
-    cos, _ = M.rope_angles(torch.zeros(1, 1), 64, cfg)
-    assert (cos == 1.0).all()  # both mscale alike: only the scores are stretched
+    assert (M.rope_turn(torch.zeros(1, 1), 64, cfg) == 1.0).all()  # both mscale alike: only the scores are stretched
 
 
 def copy(name, tmp_path, **config):

@@ -44,7 +44,7 @@ def test_rms_norm():
 def test_rope_is_a_rotation_of_complex_pairs(interleaved):
     d, theta = 8, 100.0
     x, positions = torch.randn(1, 5, 2, d), torch.tensor([[0, 1, 2, 7, 30]])
-    out = M.apply_rope(x, *M.rope_angles(positions, d, ModelConfig(rope_theta=theta, rope_interleaved=interleaved)), interleaved)
+    out = M.apply_rope(x, M.rope_turn(positions, d, ModelConfig(rope_theta=theta, rope_interleaved=interleaved)))
     for t in range(5):
         for j in range(d // 2):
             a, b = (2 * j, 2 * j + 1) if interleaved else (j, j + d // 2)
@@ -58,8 +58,8 @@ def test_rope_scores_depend_on_distance_only():
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(i, j):
-        a = M.apply_rope(q, *M.rope_angles(torch.tensor([[i]]), 8, ModelConfig()), True)
-        return (a * M.apply_rope(k, *M.rope_angles(torch.tensor([[j]]), 8, ModelConfig()), True)).sum()
+        a = M.apply_rope(q, M.rope_turn(torch.tensor([[i]]), 8, ModelConfig()))
+        return (a * M.apply_rope(k, M.rope_turn(torch.tensor([[j]]), 8, ModelConfig()))).sum()
 
     torch.testing.assert_close(score(3, 1), score(40, 38), atol=1e-5, rtol=0)
 
@@ -84,8 +84,7 @@ def test_mla_against_one_head_at_a_time():
     cfg = ModelConfig(**MLA_SMALL, q_lora_rank=9)
     net = MLA(cfg, 0).double()
     T, x = 5, torch.randn(1, 5, cfg.dim, dtype=torch.float64)
-    cos, sin = (y.double() for y in M.rope_angles(torch.arange(T)[None], 4, cfg))
-    out = net(x, cos, sin, None, None)
+    out = net(x, M.rope_turn(torch.arange(T)[None], 4, cfg), None, None)
 
     def rms(y):
         return y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt()
