@@ -21,7 +21,7 @@ import findings
 import parallel
 import preference
 import train_r1
-from findings import compare, figure_path, metrics, of, over_seeds, read, recipe, run_folder, spread
+from findings import bars, compare, draw, figure_path, metrics, of, over_seeds, read, recipe, run_folder, spread
 
 
 def save(name: str, content: dict, command: str) -> str:
@@ -63,7 +63,7 @@ def markdown(content: dict) -> str:
 
 
 def r1(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and requests (full 75 minutes beside `zero`, quick 6)"""
+    """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and requests (full 60 minutes beside `zero`, quick 6)"""
     runs = []
     for seed in seeds:
         out = run_folder("r1", seed, flags)
@@ -98,6 +98,7 @@ def language(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
                    "without": train_r1.evaluate_stage(cfg, "without", model, os.path.join(without, "eval.json"))}
         runs.append({name: row for name, row in evaluation.stage_figures(reports).items() if name != "base"})
     means, sds = over_seeds(runs)
+    draw(figure_path("language", flags), bars(means, sds, ("reasoning", "language_consistency", "mean_length")))
     return {"seeds": seeds, "mean": means, "sd": sds, "runs": runs}, evaluation.stage_table(means, sds, evaluation.REASONING_COLUMNS)
 
 
@@ -112,6 +113,7 @@ def distill(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
         runs.append(read(out, "distill.json"))
     flat = [{f"{first}, {way}": row for way, row in r["figures"][first].items()} for r in runs]
     means, sds = over_seeds(flat)
+    draw(figure_path("distill", flags), bars(means, sds, ("reasoning", "language_consistency", "mean_length")))
     others = {f"{name}, {way}": row for name, ways in runs[0]["figures"].items() for way, row in ways.items() if name != first}
     content = {"seeds": seeds, "minutes": [r["minutes"] for r in runs], "examples": [r["examples"] for r in runs], "budget": runs[0]["budget"],
                "parameters": runs[0]["parameters"], "mean": means, "sd": sds, "runs": flat, "others": others}

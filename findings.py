@@ -204,11 +204,16 @@ def draw(path: str, panels: list[Panel]) -> None:
     evaluation.save_figure(fig, path)
 
 
+def bars(means: dict, sds: dict, keys: Iterable[str]) -> list[Panel]:
+    """A panel for each of the figures, a bar for each model that has it."""
+    return [(key, "", {m: (row[key], sds[m][key]) for m, row in means.items() if key in row}) for key in keys]
+
+
 def conclude(name: str, seeds: list[int], flags: list[str], runs: list[dict], claims: list[dict], panels: list[Panel] | None = None,
              keys: Iterable[str] = ("accuracy", "format", "length"), **more) -> tuple[dict, str]:
-    """Draw the figure (by default a bar for each model, a panel for each of the keys); the experiment's content and its tables."""
+    """Draw the figure (by default bars of the keys); the experiment's content and its tables."""
     means, sds = over_seeds(runs)
-    draw(figure_path(name, flags), panels or [(key, "", {m: (row[key], sds[m][key]) for m, row in means.items() if key in row}) for key in keys])
+    draw(figure_path(name, flags), panels or bars(means, sds, keys))
     columns = list(dict.fromkeys(key for row in means.values() for key in row))
     lines = [["model", *columns], ["---"] * (1 + len(columns))]
     lines += [[m, *(f"{row[c]:.3g} ± {sds[m][c]:.2g}" if c in row else "" for c in columns)] for m, row in means.items()]
@@ -246,7 +251,7 @@ RELATIVES = {  # what their papers say of themselves
 
 
 def algorithms(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Each relative of GRPO on the same budget of steps (full 55 minutes, quick 3)"""
+    """Each relative of GRPO on the same budget of steps (full 50 minutes, quick 3)"""
     runs = short(seeds, flags, {name: {f"grpo.{k}": v for k, v in s.items()} for name, s in grpo.ALGORITHMS.items()})
     claims = [compare(f"{name} ends above GRPO", paper, of(runs, name), of(runs, "grpo")) for name, paper in RELATIVES.items() if name != "ppo"]
     claims += [compare("Dr. GRPO's answers are shorter than GRPO's (tokens)", RELATIVES["dr_grpo"], of(runs, "grpo", "length"), of(runs, "dr_grpo", "length"), unit=1),
@@ -255,7 +260,7 @@ def algorithms(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def ablations(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Group size, KL penalty, clip range, temperature, staleness, one at a time (full 60 minutes, quick 3)"""
+    """Group size, KL penalty, clip range, temperature, staleness, one at a time (full 55 minutes, quick 3)"""
     own = make(0, flags).grpo
     responses = own.problems_per_step * own.group_size
     variants = {"grpo": {}}
@@ -296,7 +301,7 @@ def share(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def size(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Model width and depth: from which size on does RL alone work? (full 40 minutes, quick 3)"""
+    """Model width and depth: from which size on does RL alone work? (full 30 minutes, quick 3)"""
     shapes = {"16x2": (16, 2), "32x2": (32, 2), "64x3": (64, 3), "128x4": (128, 4)}
     runs = from_nothing(seeds, flags, {f"size-{name}": {"model.dim": d, "model.n_layers": n, "model.n_heads": max(1, d // 32), "model.hidden_dim": 3 * d, "model.expert_dim": 3 * d // 4}
                                        for name, (d, n) in shapes.items()})
@@ -311,7 +316,7 @@ def size(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def architecture(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and what RL makes of it (full 45 minutes, quick 3)"""
+    """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and what RL makes of it (full 40 minutes, quick 3)"""
     runs = from_nothing(seeds, flags, {"moe": {}, "dense": {"model.n_experts": 0, "model.hidden_dim": 288},  # as wide as the experts that a token meets
                                        "gqa": {"model.attention": "gqa", "model.n_kv_heads": 2}, "unbalanced": {"model.bias_update_speed": 0.0, "model.balance_loss": 0.0}})
     loss = {name: of(runs, f"{name}, base", "loss") for name in ("moe", "dense", "gqa", "unbalanced")}
@@ -432,7 +437,7 @@ def journeys(cfg, count: int) -> dict[str, list[dict]]:
 
 
 def journey(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Fine-tuning on traces with caught mistakes against clean ones; a tenth of Zero's clean answers against all (full 25 minutes, quick 2)"""
+    """Fine-tuning on traces with caught mistakes against clean ones; a tenth of Zero's clean answers against all (full 15 minutes, quick 2)"""
     runs: list[dict] = []
     for seed in seeds:
         cfg, zero = make(seed, flags), zero_folder(seed, flags)
@@ -480,7 +485,7 @@ def hits(r: evaluation.Report, most: int = 10) -> list[float]:
 
 
 def countdown(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Countdown alone, as TinyZero: does it learn to try, check and retry, and does thinking longer help? (full 20 minutes, quick 2)"""
+    """Countdown alone, as TinyZero: does it learn to try, check and retry, and does thinking longer help? 60 steps (full 15 minutes, quick 2)"""
     runs, curves = [], []
     for seed in seeds:
         cfg, out = make(seed, flags, {"grpo.tasks": "countdown"}), run_folder("findings/countdown", seed, flags)
@@ -500,13 +505,13 @@ def countdown(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
               compare("of responses that try again, more end right", paper, of(runs, "RL", "right_if_retried"), of(runs, "base", "right_if_retried")),
               compare("for the same problem, right responses are longer than wrong ones (tries)", "accuracy grows with thinking time [R1 v1]", of(runs, "RL", "longer_if_right"), unit=1)]
     means, sds = over_seeds(runs)
-    panels = [(key, "", {m: (row[key], sds[m][key]) for m, row in means.items()}) for key in ("accuracy", "tries", "right_if_retried")]
+    panels = bars(means, sds, ("accuracy", "tries", "right_if_retried"))
     panels.append(("share of n-th tries that hit", "n", {m: (range(1, 11), mean_curve([c[m] for c in curves])) for m in means}))
     return conclude("countdown", seeds, flags, runs, claims, panels, hit_rates=[{m: [None if math.isnan(v) else v for v in c] for m, c in curve.items()} for curve in curves])
 
 
 def hacking(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """The preference reward kept on too long: R1's last stage continued, judged by the reward model and by the world (full 45 minutes, quick 3)"""
+    """The preference reward kept on too long: R1's last stage continued, judged by the reward model and by the world (full 30 minutes, quick 3)"""
     runs: list[dict] = []
     steps, parts = (2, 2) if flags else (40, 3)
     for seed in seeds:
