@@ -25,7 +25,7 @@ import rewards as rw
 import sft
 import train_r1
 import train_zero
-from data import Problem, World
+from data import REASONING, Problem, World
 from model import GPT, cost_report
 
 BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64, "sft.tokens": 2_200_000}
@@ -368,44 +368,42 @@ def mixing(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     return conclude("mixing", seeds, flags, runs, claims, panels)
 
 
-def sampled(cfg, model: str, out: str) -> dict[str, evaluation.Report]:
-    """Many samples of a model for few held-out problems, kept in `out`: 16 times the usual samples, for half the problems."""
+def both(seed: int, flags: list[str]) -> dict[str, dict[str, evaluation.Report]]:
+    """Many samples of a seed's base and Zero, {model: {task: Report}}: 16 times the usual samples, for half the problems; kept in runs/findings."""
+    folder, cfg = zero_folder(seed, flags), make(seed, flags)
+    cfg.eval = replace(cfg.eval, k=16 * cfg.eval.k, problems=max(1, cfg.eval.problems // 2), rows=1024)
+    out = run_folder("findings/passk", seed, flags)
     os.makedirs(out, exist_ok=True)
-    many = replace(cfg, eval=replace(cfg.eval, k=16 * cfg.eval.k, problems=max(1, cfg.eval.problems // 2), rows=1024))
-    return train_r1.evaluate_stage(many, out, model, os.path.join(out, f"samples-level-{cfg.world.level}.json"), cfg.grpo.tasks)
-
-
-def both(seed: int, flags: list[str], level: int) -> dict[str, dict[str, evaluation.Report]]:
-    """`sampled` of a seed's base and Zero."""
-    folder = zero_folder(seed, flags)
-    models = {"base": os.path.join(folder, "base", "model"), "Zero": os.path.join(folder, "model")}
-    return {name: sampled(make(seed, flags, {"world.level": level}), model, run_folder(f"findings/passk-{name.lower()}", seed, flags)) for name, model in models.items()}
+    return {name: train_r1.evaluate_stage(cfg, name, os.path.join(folder, *model), os.path.join(out, f"{name}.json"), cfg.grpo.tasks if flags else REASONING)
+            for name, model in (("base", ("base", "model")), ("Zero", ("model",)))}
 
 
 def passk(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """pass@k of base against Zero up to k = 256, on problems as trained and harder ones: new abilities or sharper ones? (full 25 minutes, quick 1)"""
-    runs = [{f"{name}, {task}, level {level}": {str(k): v for k, v in r.pass_at.items()} for level in (1, 2) for name, tasks in both(seed, flags, level).items() for task, r in tasks.items()}
-            for seed in seeds]
-    ks = sorted(map(int, runs[0][next(iter(runs[0]))]))
+    """pass@k of base against Zero up to k = 256, on tasks that Zero was trained on and others: new abilities or sharper ones? (full 20 minutes, quick 1)"""
+    trained = make(0, flags).grpo.tasks
+    runs = [{f"{name}, {task}": {str(k): v for k, v in r.pass_at.items()} for name, tasks in both(seed, flags).items() for task, r in tasks.items()} for seed in seeds]
+    tasks = list(dict.fromkeys(key.split(", ")[1] for key in runs[0]))
+    ks = sorted(map(int, runs[0][f"base, {tasks[0]}"]))
     claims = []
-    for level in (1, 2):
-        mean = {(name, k): [statistics.fmean(row[str(k)] for key, row in r.items() if key.startswith(name) and key.endswith(str(level))) for r in runs] for name in ("base", "Zero") for k in ks}
-        claims += [compare(f"level {level}: Zero is above the base at k = 1", "RL raises pass@1 [2504.13837]", mean["Zero", 1], mean["base", 1]),
-                   compare(f"level {level}: the base is above Zero at k = {ks[-1]}", "the base overtakes at large k [2504.13837]", mean["base", ks[-1]], mean["Zero", ks[-1]])]
+    for kind, some in (("trained", [t for t in tasks if t in trained]), ("other", [t for t in tasks if t not in trained])):
+        if some:
+            one, most = ({name: [statistics.fmean(r[f"{name}, {t}"][str(k)] for t in some) for r in runs] for name in ("base", "Zero")} for k in (1, ks[-1]))
+            claims += [compare(f"{kind} tasks: Zero is above the base at k = 1", "RL raises pass@1 [2504.13837]", one["Zero"], one["base"]),
+                       compare(f"{kind} tasks: at k = {ks[-1]} the base is about as good", "the base catches up [2504.13837]", most["base"], most["Zero"], CLOSE),
+                       compare(f"{kind} tasks: at k = {ks[-1]} the base is above Zero", "and overtakes [2504.13837]", most["base"], most["Zero"])]
     means, _ = over_seeds(runs)
-    sets = dict.fromkeys(key.split(", ", 1)[1] for key in means)
-    panels = [(f"pass@k, {s}", "log2 k", {name: ([math.log2(k) for k in ks], [means[f"{name}, {s}"][str(k)] for k in ks]) for name in ("base", "Zero")}) for s in sets]
+    panels = [(f"pass@k, {t}", "log2 k", {name: ([math.log2(k) for k in ks], [means[f"{name}, {t}"][str(k)] for k in ks]) for name in ("base", "Zero")}) for t in tasks]
     return conclude("passk", seeds, flags, runs, claims, panels)
 
 
 def voting(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Majority voting on top of Zero: cons@N against N (full 10 minutes, less after `passk`; quick 1)"""
+    """Majority voting on top of Zero: cons@N against N (full 20 minutes, next to none after `passk`; quick 1)"""
     runs: list[dict] = []
     for seed in seeds:
-        cfg, reports = make(seed, flags), both(seed, flags, 1)["Zero"]
+        cfg, reports = make(seed, flags), both(seed, flags)["Zero"]
         sets = evaluation.held_out(cfg.world, replace(cfg.eval, problems=next(iter(reports.values())).problems), cfg.grpo.tasks)
         ns = [2**i for i in range(next(iter(reports.values())).k.bit_length() - 2)]  # up to a quarter of the samples: each vote is the mean over at least four
-        runs.append({task: {str(n): evaluation.summarise([p for p in sets[task] for _ in range(r.k // n)], r.samples, n).cons for n in ns} for task, r in reports.items()})
+        runs.append({task: {str(n): evaluation.summarise([p for p in sets[task] for _ in range(r.k // n)], r.samples, n).cons for n in ns} for task, r in reports.items() if task in sets})
     most = str(ns[-1])
     claims = [compare(f"{task}: the majority of {most} is right more often than one answer", "AIME 86.7 with 64 against 71.0 [R1 v1]", of(runs, task, most), of(runs, task, "1")) for task in runs[0]]
     means, _ = over_seeds(runs)

@@ -158,7 +158,7 @@ def test_votes_of_every_size(tmp_path, monkeypatch):
     problem = evaluation.held_out(cfg.world, findings.replace(cfg.eval, problems=1), ("arithmetic",))["arithmetic"][0]
     texts = [f"<think>x</think><answer>{a}</answer>" for a in ("999", problem.answer, problem.answer, problem.answer)] * 4
     report = evaluation.summarise([problem], evaluation.score_texts([problem], [(0, t, 5, True) for t in texts]), 16)
-    monkeypatch.setattr(findings, "both", lambda seed, flags, level: {"Zero": {"arithmetic": report}})
+    monkeypatch.setattr(findings, "both", lambda seed, flags: {"Zero": {"arithmetic": report}})
     content, _ = findings.voting([0], ["--quick"])
     # alone 3 of 4 are right; of two, wrong and right is a tie, which the first wins; of four, three win
     assert content["runs"][0]["arithmetic"] == {"1": 0.75, "2": 0.5, "4": 1.0}
