@@ -489,7 +489,9 @@ def countdown(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     for seed in seeds:
         cfg, out = make(seed, flags, {"grpo.tasks": "countdown"}), run_folder("findings/countdown", seed, flags)
         if flags:  # the quick base has never seen Countdown
-            base = sft.pretrain(make(seed, flags, {"grpo.tasks": "countdown", "world.tasks": "countdown"}), os.path.join(out, "base"), True)
+            own = make(seed, flags, {"world.tasks": "countdown", "world.direct_countdown": 0.3})
+            own.sft.tokens *= 5
+            base = sft.pretrain(own, os.path.join(out, "base"), True)
         else:
             cfg.grpo.steps, base = 60, base_of(seed, flags)
         reinforce(cfg, base, out)
