@@ -197,8 +197,8 @@ def reinforce(cfg, start: str, out: str, resume: bool, stage: str, steps: int, f
 # ---------------------------------------------------------------------------------------------- the recipe
 
 
-def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluation.Report]:
-    """A model on every task's held-out problems, kept in the JSON file `path` with its samples; read from there if it is there."""
+def evaluate_stage(cfg, name: str, folder: str, path: str, tasks: tuple[str, ...] = TASKS) -> dict[str, evaluation.Report]:
+    """A model on the held-out problems of each of the tasks, kept in the JSON file `path` with its samples; read from there if it is there."""
     model = GPT.from_pretrained(folder, parallel.dtype(cfg), parallel.device(cfg.device))
     settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": model.fingerprint()}
     if os.path.exists(path):
@@ -208,7 +208,7 @@ def evaluate_stage(cfg, name: str, folder: str, path: str) -> dict[str, evaluati
             return {task: evaluation.Report(**r) for task, r in found["reports"].items()}
     tokenizer = tokenizers.load(folder)
     reports = {task: evaluation.evaluate(model, tokenizer, problems, cfg.eval, 0, f"evaluating {name}, {task}")
-               for task, problems in evaluation.held_out(cfg.world, cfg.eval, (*REASONING, "general")).items()}
+               for task, problems in evaluation.held_out(cfg.world, cfg.eval, tasks).items()}
     parallel.write_json(path, {"settings": settings, "reports": {task: asdict(r) for task, r in reports.items()}})
     return reports
 
