@@ -167,8 +167,8 @@ def table() -> str:
     """All claims of results/*.json as Markdown, under the rule of their verdicts; then what is missing."""
     lines = [findings.RULE, "", "| claim | paper | ours | verdict | command | minutes |", "|---|---|---|---|---|---|"]
     missing = []
-    for name, command in [*((name, f"python experiments.py {name}") for name in EXPERIMENTS), *ELSEWHERE.items()]:
-        path = os.path.join("results", f"{name}.json")
+    for name in EXPERIMENTS:
+        path, command = os.path.join("results", f"{name}.json"), f"python experiments.py {name}"
         if not os.path.exists(path):
             missing.append(f"`{command}`")
             continue
@@ -179,8 +179,7 @@ def table() -> str:
 
 EXPERIMENTS = {f.__name__: f for f in (
     zero, findings.growth, findings.voting, findings.mixing, r1, language, distill, findings.ppo, findings.algorithms, findings.ablations, findings.share,
-    findings.passk, findings.journey, findings.countdown, findings.hacking, findings.size, findings.architecture)}
-ELSEWHERE = {"search": "python search.py"}  # commands of their own that leave results/NAME.json with claims
+    findings.passk, findings.search, findings.journey, findings.countdown, findings.hacking, findings.size, findings.architecture)}
 
 
 def main() -> None:

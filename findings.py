@@ -413,6 +413,33 @@ def voting(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 # ---------------------------------------------------------------------------------------------- teaching, searching, cheating
 
 
+def search(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
+    """Spending more at inference on Zero: prompts, votes, reward models, beams, trees, forced thinking (full 50 minutes, quick 3)"""
+    runs, curves, judges = [], [], []
+    for seed in seeds:
+        out, model = run_folder("search", seed, flags), os.path.join(zero_folder(seed, flags), "model")
+        recipe("search.py", seed, out, "search.json", [model, *(flags or ["--problems", "32", "--search.train_problems", "240"])])
+        content = read(out, "search.json")
+        runs.append({f"{row['method']}, {row['budget']}": {"accuracy": row["accuracy"], "tokens": row["tokens"]} for row in content["table"]})
+        judges.append(content["reward_models"])
+        curves.append({name: [(r["tokens"], r["accuracy"]) for r in content["table"] if r["method"] == name] for name in dict.fromkeys(r["method"] for r in content["table"])})
+    budgets = {name: [key for key in runs[0] if key.startswith(f"{name}, ")] for name in curves[0]}
+    a = {name: (of(runs, keys[0]), of(runs, keys[-1])) for name, keys in budgets.items()}  # the least and the most that was spent
+    claims = [compare("voting: the most samples beat one answer", "AIME 86.7 with 64 against 71.0 [R1 v1]", a["voting"][1], a["zero-shot"][0]),
+              compare("best of N by the outcome model beats voting, at the most samples", "weighted selection is best [2110.14168]", a["outcome"][1], a["voting"][1]),
+              compare("best of N by the process model beats voting, at the most samples", "PRM a limited advantage [R1 v1 4.2]", a["process-least"][1], a["voting"][1]),
+              compare("with more samples the process model chooses worse", "reward hacking [R1 v1 4.2]", a["process-least"][0], a["process-least"][1]),
+              compare("the widest beam falls behind one answer", "PRM: unsuccessful [R1 v1 4.2]", a["zero-shot"][0], a["beam"][1]),
+              compare("more simulations help tree search", "MCTS: unsuccessful [R1 v1 4.2]", a["tree"][1], a["tree"][0]),
+              compare("the largest tree beats voting with the most samples", "MCTS: unsuccessful [R1 v1 4.2]", a["tree"][1], a["voting"][1]),
+              compare("worked examples in the prompt hurt", "few-shot prompts hurt [R1 v1 5]", a["zero-shot"][0], a["few-shot"][1]),
+              compare("'wait' improves the answer", "AIME 50 to 57 [s1 2501.19393]", a["wait"][0], a["zero-shot"][0]),
+              compare("a larger budget of thinking before the cut is better", "accuracy grows with thinking time [s1 2501.19393]", a["cut"][1], a["cut"][0])]
+    means = {name: ([math.log2(statistics.fmean(c[name][i][0] for c in curves)) for i in range(len(keys))],
+                    [statistics.fmean(c[name][i][1] for c in curves) for i in range(len(keys))]) for name, keys in budgets.items()}
+    return conclude("search", seeds, flags, runs, claims, [("accuracy on four tasks", "log2 of the tokens spent on a problem", means)], reward_models=judges)
+
+
 def journeys(cfg, count: int) -> dict[str, list[dict]]:
     """`count` texts of the world's people for each way of telling, about the same problems, all right and in form.
 

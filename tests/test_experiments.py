@@ -17,6 +17,7 @@ import findings
 import grpo
 import preference
 import rewards as rw
+import search
 import sft
 import train_r1
 
@@ -134,7 +135,7 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     out = main(monkeypatch, capsys, "table")
     assert out.startswith(findings.RULE)
     assert "| critics cost | yes | 2 against 1 | seen | `python experiments.py ppo` | 12 |" in out and "| lambda matters | yes | 2 against 1 | not seen |" in out
-    assert "| trees fail | yes | 2 against 1 | seen | `python search.py` |  |" in out
+    assert "| trees fail | yes | 2 against 1 | seen | `python experiments.py search` |  |" in out
     line = {line.split(" | ")[0]: line for line in out.split("\n")}
     assert "| 60.0 ± 14.1 |" not in out and "70.0 ± 14.1 against 55.0 ± 7.1; difference 15.0 ± 7.1 | seen | `python experiments.py r1` | 10 |" in line["| R1 reasons better than Dev3"]
     assert "| seen |" in line["| Dev1 loses reasoning against Zero"] and "| not seen |" in line["| Dev3 reasons better than Dev2"]
@@ -226,6 +227,8 @@ def workplace(tmp_path, monkeypatch, world_tokenizer):
     with open("runs/zero-0-quick/metrics.jsonl", "w") as f:
         f.writelines(json.dumps({"step": i, "step_time": 1.0, "code/accuracy": 0.1 + 0.02 * i, "code/mean_length": 20.0 + i % 2, "reflection_words": 0.3 - 0.01 * i,
                                  "language_consistency": 1 - 0.05 * i}) + "\n" for i in range(1, 11))
+    write("runs/search-0-quick/search.json", {"reward_models": {}, "table": [{"method": m, "budget": b, "accuracy": 0.4 + 0.1 * b, "tokens": 10.0 * b}
+                                                                             for m in search.METHODS for b in (1, 2)]})
     write("runs/zero-0-quick/eval.json", {"reports": [{"model": m, "language_consistency": v} for m, v in (("base", 0.9), ("zero", 0.7), ("zero", 0.5))]})
 
 
@@ -248,6 +251,9 @@ def test_every_experiment_tiny(workplace, monkeypatch, capsys, name):
     if name == "growth":
         assert result["mean"]["code/accuracy"] == pytest.approx({"slope_of_10_steps": 0.2, "first": 0.16, "last": 0.26})
         assert result["mean"]["reflection_words"]["slope_of_10_steps"] == pytest.approx(-0.1)
+    if name == "search":
+        assert "difference -10 (one seed)" in next(c["ours"] for c in result["claims"] if "chooses worse" in c["claim"])
+        assert result["mean"]["beam, 2"] == pytest.approx({"accuracy": 0.6, "tokens": 20.0})
     if name == "mixing":
         assert result["mean"] == {"training": pytest.approx({"first": 0.85, "last": 0.6, "lowest": 0.5}), "held out": pytest.approx({"base": 0.9, "zero": 0.6})}
     if name == "ppo":
