@@ -15,6 +15,7 @@ Every training script keeps the same files in runs/NAME: config.json, metrics.js
 whole responses now and then), checkpoint/ (everything needed to go on) and model/ (the result).
 """
 
+import atexit
 import contextlib
 import datetime
 import json
@@ -78,6 +79,9 @@ def started(cfg):
             raise ValueError(f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes, but this machine has {torch.cuda.device_count()} GPUs: "
                              f"use --nproc-per-node {torch.cuda.device_count()}")
         torch.cuda.set_device(here)
+    ended: list[bool] = []
+    if "RANK" in os.environ:
+        atexit.register(leave, ended)
     alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     # torchrun ends all when one dies; who lives may wait long for the longest rollout, or for a large checkpoint
     dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timeout=datetime.timedelta(hours=2), **alone)
@@ -87,8 +91,11 @@ def started(cfg):
                 silence.enter_context(contextlib.redirect_stdout(nowhere))
                 silence.enter_context(contextlib.redirect_stderr(nowhere))
             yield
-            wait()  # all have finished: a gloo thread that still holds a tensor when the interpreter ends would abort the process
-        dist.destroy_process_group()
+            wait()  # nobody leaves before all have finished
+        if "RANK" in os.environ:
+            ended.append(True)
+        else:
+            dist.destroy_process_group()
     except Exception:
         try:
             later = dist.distributed_c10d._get_default_store().add("ended", 1) > 1
@@ -97,6 +104,14 @@ def started(cfg):
         if later:
             sys.exit(2)
         raise
+
+
+def leave(ended: list[bool]) -> None:
+    """If all has gone well, end here: taking gloo's threads down aborts the process now and then, after all work is done."""
+    if ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def memory(cfg) -> float:
