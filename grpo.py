@@ -355,6 +355,13 @@ def response_logprobs(model: GPT, prompts: Cache, which: Tensor, responses: Resp
     return torch.zeros(mask.shape, dtype=picked.dtype, device=mask.device).masked_scatter(mask, picked), mask
 
 
+def minibatches(questions: list[int], cfg: GRPOConfig, rng: random.Random) -> list[list[int]]:
+    """The questions, shuffled in place, in cfg.minibatches parts (fewer, if there are fewer questions)."""
+    rng.shuffle(questions)
+    size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
+    return [questions[start : start + size] for start in range(0, len(questions), size)]
+
+
 def share(mini: list[int], responses: Responses, cfg: GRPOConfig) -> tuple[list[int], list[bool], list[tuple[Tensor, Tensor]]]:
     """What this process trains on of a minibatch of questions; without torchrun all of it.
 
@@ -395,10 +402,7 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, batch: Rollout, advanta
     for group in optimizer.param_groups:
         group["lr"] = lr
     G, device = cfg.group_size, model.device
-    questions = advantages.reshape(len(advantages) // G, -1).abs().sum(1).nonzero()[:, 0].tolist()
-    rng.shuffle(questions)
-    size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
-    minis = [questions[start : start + size] for start in range(0, len(questions), size)]
+    minis = minibatches(advantages.reshape(len(advantages) // G, -1).abs().sum(1).nonzero()[:, 0].tolist(), cfg, rng)
     responses = Responses.of(batch)
     trainer = trainer_logprobs(model, batch, responses, minis, cfg) if cfg.importance_cap else None
     advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1], or [B, R] with a critic

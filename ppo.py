@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import parallel
-from grpo import GRPOConfig, Responses, read_prompts, share
+from grpo import GRPOConfig, Responses, minibatches, read_prompts, share
 from model import GPT, Cache
 from preference import RewardModel
 from profiling import phase
@@ -83,10 +83,7 @@ class Critic(RewardModel):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         responses, G, losses, norms, skipped = Responses.of(batch), cfg.group_size, 0.0, 0.0, 0
-        questions = list(range(len(returns) // G))
-        rng.shuffle(questions)
-        size = -(-len(questions) // cfg.minibatches)  # rounded up
-        minis = [questions[start : start + size] for start in range(0, len(questions), size)]
+        minis = minibatches(list(range(len(returns) // G)), cfg, rng)
         for mini in minis:
             tokens = sum(responses.lengths[q * G + j] for q in mini for j in range(G))
             asked, counted, micro = share(mini, responses, cfg)

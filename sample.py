@@ -151,9 +151,11 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: in
         out.routes = chosen.new_zeros(B, P + steps, *chosen.shape[2:])
         out.routes[:, :P] = chosen[group]
 
-    def start(rows: Tensor, fewest: int) -> Running | None:
-        begun = Running(rows, torch.zeros_like(rows), logits[group[rows]], cache.select(group[rows]))
-        return decode(model, out, begun, fewest, uniform, temperature, top_p, top_k, stops, on_token)
+    def begin(rows: Tensor) -> Running:
+        return Running(rows, torch.zeros_like(rows), logits[group[rows]], cache.select(group[rows]))
+
+    def go_on(batch: Running, fewest: int = 0) -> Running | None:
+        return decode(model, out, batch, fewest, uniform, temperature, top_p, top_k, stops, on_token)
 
     # A step is hundreds of short operations, over which many threads wait for each other: on CPUs two teams of threads with half of the
     # rows each are 1.2 times as fast, until few are left. What a layer remembers of its last call (routes) and counters belong to one.
@@ -161,14 +163,14 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: in
     if device.type == "cpu" and threads > 1 and B >= 256 and not (on_token or record_routes or profiling.counting()) and parallel.size() == 1:
         def team(rows: Tensor) -> Running | None:
             torch.set_num_threads(threads // 2)  # of this thread
-            return start(rows, 64)
+            return go_on(begin(rows), 64)
 
         with ThreadPoolExecutor(2) as both:
             left = [running for running in both.map(team, (torch.arange(0, B, 2), torch.arange(1, B, 2))) if running]
         if left:
-            decode(model, out, Running.join(left), 0, uniform, temperature, top_p, top_k, stops, on_token)
+            go_on(Running.join(left))
     else:
-        start(torch.arange(B, device=device), 0)
+        go_on(begin(torch.arange(B, device=device)))
     T = int(out.lengths.max())
     return Rollout(out.tokens[:, :T], out.prompt_lengths, out.lengths, out.logprobs[:, :T], out.finished, None if out.routes is None else out.routes[:, :T])
 

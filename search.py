@@ -586,8 +586,8 @@ def plot(rows: list[dict], ceiling: list[dict], path: str) -> None:
 def recipe(cfg, folder: str, methods: list[str], out: str, resume: bool) -> None:
     """The reward models if a method needs them, then every method, its row printed when it is done."""
     own = cfg.search
-    tokenizer = tokenizers.load(folder)
-    policy = Policy(GPT.from_pretrained(folder, parallel.dtype(cfg), parallel.device(cfg.device)), tokenizer, cfg)
+    model, tokenizer = GPT.from_pretrained(folder, parallel.dtype(cfg), parallel.device(cfg.device)), tokenizers.load(folder)
+    policy = Policy(model, tokenizer, cfg)
     if policy.close is None and (closed := [m for m in methods if m in CLOSED]):
         raise ValueError(f"the tokenizer of '{folder}' has no token </think>, which '{closed[0]}' needs: leave it out of --methods")
     os.makedirs(out, exist_ok=True)

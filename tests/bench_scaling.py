@@ -11,24 +11,21 @@ import argparse
 import json
 import math
 import os
-import random
 import statistics
 import subprocess
 import sys
-import time
 
 import torch
-from conftest import ROOT  # noqa: F401  the project's modules are found from here on
+from bench_speed import PROMPT, build, parts  # which finds the project's modules
 
 import config
 import experiments
 import grpo
 import parallel
-from model import GPT, ModelConfig
-from sample import generate
+from model import ModelConfig
 
 SWEEPS = {"response length": (32, 64, 128, 256), "group size": (4, 8, 16, 32), "problems": (4, 8, 16, 32), "experts": (4, 8, 16, 32), "processes": (1, 2)}
-ROUNDS, PROMPT = 3, 26
+ROUNDS = 3
 
 
 def measure(what: str, value: int) -> dict[str, float]:
@@ -37,19 +34,12 @@ def measure(what: str, value: int) -> dict[str, float]:
     cfg = config.make("tiny")
     cfg.grpo = grpo.GRPOConfig(group_size=asked["group size"], minibatches=1, max_new_tokens=asked["response length"])
     shape = ModelConfig(n_experts=asked["experts"])
-    torch.manual_seed(0)
-    model = GPT(shape).to(parallel.device("auto"))
-    model.cfg.eos_ids = (shape.vocab_size,)
+    model = build(shape)
     model = parallel.shard(model, model.blocks(), cfg)
     optimizer, times = grpo.make_optimizer(model, cfg.grpo), []
     for number in range(ROUNDS + 1):  # the first is slow
         prompts = torch.randint(3, 1500, (asked["problems"], PROMPT), generator=torch.Generator().manual_seed(number)).tolist()
-        t0 = time.perf_counter()
-        batch = generate(model, prompts, num_generations=cfg.grpo.group_size, max_new_tokens=cfg.grpo.max_new_tokens, seed=number)
-        rewards = torch.tensor([float(sum(ids) % 7) for ids in batch.responses()])  # waits for the device
-        t1 = time.perf_counter()
-        grpo.update(model.train(), optimizer, batch, grpo.group_advantages(rewards, cfg.grpo.group_size).to(model.device), cfg.grpo, 1e-4, random.Random(0))
-        times.append((t1 - t0, time.perf_counter() - t1))
+        times.append(parts(model, optimizer, prompts, cfg.grpo, number)[:2])
     return dict(zip(("rollout_s", "update_s"), map(statistics.median, zip(*times[1:]))))
 
 

@@ -51,14 +51,21 @@ def rollout(model: GPT) -> float:
     return BATCH * NEW / (time.perf_counter() - t0)
 
 
+def parts(model: GPT, optimizer: torch.optim.Optimizer, asked: list[list[int]], cfg: grpo.GRPOConfig, seed: int | None = None) -> tuple[float, float, dict]:
+    """One step, with a reward by the text: seconds of the rollout, of the update, and its metrics."""
+    t0 = time.perf_counter()
+    batch = generate(model, asked, num_generations=cfg.group_size, max_new_tokens=cfg.max_new_tokens, seed=seed)
+    rewards = torch.tensor([float(sum(ids) % 7) for ids in batch.responses()])  # waits for the device
+    t1 = time.perf_counter()
+    metrics = grpo.update(model.train(), optimizer, batch, grpo.group_advantages(rewards, cfg.group_size).to(model.device), cfg, 1e-4, random.Random(0))
+    return t1 - t0, time.perf_counter() - t1, metrics
+
+
 def step(model: GPT, optimizer: torch.optim.Optimizer) -> float:
-    """Seconds of one step: rollout, a reward by the text, update."""
-    asked, t0 = prompts(BATCH // GROUP), time.perf_counter()
-    batch = generate(model, asked, num_generations=GROUP, max_new_tokens=STEP_NEW)
-    rewards = torch.tensor([float(sum(ids) % 7) for ids in batch.responses()])
-    metrics = grpo.update(model.train(), optimizer, batch, grpo.group_advantages(rewards, GROUP).to(model.device), CONFIG, 1e-4, random.Random(0))
+    """Seconds of one step."""
+    rollout_s, update_s, metrics = parts(model, optimizer, prompts(BATCH // GROUP), CONFIG)
     assert metrics["trained_tokens"] == BATCH * STEP_NEW
-    return time.perf_counter() - t0
+    return rollout_s + update_s
 
 
 def peer(command: str, *flags: str) -> dict:
