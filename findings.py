@@ -322,8 +322,8 @@ def architecture(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     loss = {name: of(runs, f"{name}, base", "loss") for name in ("moe", "dense", "gqa", "unbalanced")}
     claims = [compare("experts reach a lower loss than a dense model of as many active parameters (nats)", "better at equal compute [DeepSeekMoE 2401.06066]", loss["dense"], loss["moe"], unit=1),
               compare("and end higher after RL", "", of(runs, "moe, RL"), of(runs, "dense, RL")),
-              compare("MLA reaches a lower loss than GQA with 2 of 4 heads (nats)", "MLA above GQA, smaller cache [DeepSeek-V2 2405.04434]", loss["gqa"], loss["moe"], unit=1),
-              compare("MLA's cache is smaller (bytes a token)", "MLA above GQA, smaller cache [DeepSeek-V2 2405.04434]", of(runs, "gqa, base", "cache_bytes"), of(runs, "moe, base", "cache_bytes"), unit=1),
+              compare("MLA reaches a lower loss than GQA with 2 of 4 heads (nats)", "MLA above multi-head, GQA below, and a smaller cache [DeepSeek-V2 2405.04434]", loss["gqa"], loss["moe"], unit=1),
+              compare("MLA's cache is smaller (bytes a token)", "MLA above multi-head, GQA below, and a smaller cache [DeepSeek-V2 2405.04434]", of(runs, "gqa, base", "cache_bytes"), of(runs, "moe, base", "cache_bytes"), unit=1),
               compare("without balancing the busiest expert is busier (shares of the mean)", "experts collapse without balancing [V3 2412.19437]",
                       of(runs, "unbalanced, base", "max_load"), of(runs, "moe, base", "max_load"), unit=1),
               compare("without balancing the loss is higher (nats)", "experts collapse without balancing [V3 2412.19437]", loss["unbalanced"], loss["moe"], unit=1)]
@@ -426,8 +426,8 @@ def search(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     budgets = {name: [key for key in runs[0] if key.startswith(f"{name}, ")] for name in curves[0]}
     a = {name: (of(runs, keys[0]), of(runs, keys[-1])) for name, keys in budgets.items()}  # the least and the most that was spent
     claims = [compare("voting: the most samples beat one answer", "AIME 86.7 with 64 against 71.0 [R1 v1]", a["voting"][1], a["zero-shot"][0]),
-              compare("best of N by the outcome model beats voting, at the most samples", "weighted selection is best [2110.14168]", a["outcome"][1], a["voting"][1]),
-              compare("best of N by the process model beats voting, at the most samples", "PRM a limited advantage [R1 v1 4.2]", a["process-least"][1], a["voting"][1]),
+              compare("best of N by the outcome model beats voting, at the most samples", "MATH 72.4 against 69.6, of 1,860 [2305.20050]", a["outcome"][1], a["voting"][1]),
+              compare("best of N by the process model beats voting, at the most samples", "MATH 78.2 against 69.6, of 1,860 [2305.20050]; a limited advantage [R1 v1 4.2]", a["process-least"][1], a["voting"][1]),
               compare("with more samples the process model chooses worse", "reward hacking [R1 v1 4.2]", a["process-least"][0], a["process-least"][1]),
               compare("the widest beam falls behind one answer", "PRM: unsuccessful [R1 v1 4.2]", a["zero-shot"][0], a["beam"][1]),
               compare("more simulations help tree search", "MCTS: unsuccessful [R1 v1 4.2]", a["tree"][1], a["tree"][0]),

@@ -9,6 +9,9 @@ mkdir -p runs/gpus
 # peak memory: chunked head, estimate against measurement
 python tests/check_memory.py --device cuda
 
+# models of a billion parameters: decoding against the memory's speed, training against the matrix products', transformers' generate
+python tests/bench_billion.py --transformers
+
 # kills at random moments, two processes
 if [ "$n" -ge 2 ]; then python tests/check_faults.py --kills 20; fi
 
