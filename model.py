@@ -211,11 +211,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     """The same for one new token a row, whose query heads that share keys are the M rows of q [B, G, M, d].
 
-    mask [B, 1, S, 1] is added: 0 where the token may look, else the least number (not -inf: padding may see nothing). Two batched products: they read the cache nearly at the speed
-    of memory, where the fused kernel on CPUs takes 2.5 times as long (512 rows, 4 heads with keys of their own, 128 slots).
+    mask [B, 1, 1, S] is added: 0 where the token may look, else the least number (not -inf: padding may see nothing). Two batched
+    products: they read the cache nearly at the speed of memory, where the fused kernel on CPUs takes 2.5 times as long (512 rows, 4 heads
+    with keys of their own, 128 slots).
     """
-    scores = (k @ (q * scale).transpose(-1, -2)).add_(mask)  # [B, G, S, M]: keys first is faster for few queries
-    return scores.transpose(-1, -2).softmax(-1, dtype=torch.float32).type_as(v) @ v  # [B, G, M, dv]
+    scores = ((q * scale) @ k.transpose(-1, -2)).add_(mask)  # [B, G, M, S]
+    return scores.softmax(-1, dtype=torch.float32).type_as(v) @ v  # [B, G, M, dv]
 
 
 class Cache:
@@ -592,7 +593,7 @@ class GPT(nn.Module):
         if cache is not None:
             cache.expect(valid)
             if T == 1:
-                mask = (~cache.valid).float().mul(torch.finfo(torch.float32).min)[:, None, :, None]  # [B, 1, S, 1]
+                mask = (~cache.valid).float().mul(torch.finfo(torch.float32).min)[:, None, None]  # [B, 1, 1, S]
             elif start:
                 mask = cache.valid[:, None, None, : start + T] & torch.ones(T, start + T, dtype=torch.bool, device=valid.device).tril(start)  # [B, 1, T, S]
         cfg = self.cfg
