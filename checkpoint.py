@@ -7,7 +7,6 @@ mixture of experts with grouped-query attention, say) is written as `pocket_r1`,
 Every value comes from config.json; what is missing there, or asks for something model.py does not do, is an error that names it.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -273,7 +272,7 @@ def main() -> None:
     import tokenizer as tokenizers
     from model import GPT, ModelConfig
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("checkpoint", help="checkpoint of a policy, such as runs/zero/checkpoint/zero-00000060")
     parser.add_argument("out", help="folder to write")
     parser.add_argument("--tokenizer", required=True, help="model folder to take the tokenizer from, such as the run's base")

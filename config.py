@@ -136,7 +136,18 @@ def user_errors():
         sys.exit(130)
 
 
-def parse(parser: argparse.ArgumentParser, quick: dict[str, object] | None = None,
+class Parser(argparse.ArgumentParser):
+    """A script's flags, explained by its docstring; a wrong one gets one sentence and exit status 2."""
+
+    def __init__(self, doc: str):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str):
+        print(f"{self.prog}: {message} (--help explains)", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(parser: Parser, quick: dict[str, object] | None = None,
           shapes: dict[str, dict] | None = None, argv: list[str] | None = None, algorithm: bool = False) -> tuple[Config, argparse.Namespace]:
     """Read the command line: the script's own flags, --config, --seed, and any --section.field value.
 

@@ -12,7 +12,6 @@ Everything is a function of (seed, index), so any text or problem can be made ag
 belongs to the test split if the hash of its content says so, whatever seed, language or wording it appears in.
 """
 
-import argparse
 import ast
 import json
 import random
@@ -663,7 +662,7 @@ def _parse(source: str, name: str, where: str) -> ast.Module:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("file", nargs="?", help="a JSONL file of problems to look at")
     parser.add_argument("--level", type=int, default=1, help="difficulty of the world, 1 to 3")
     parser.add_argument("--count", type=int, default=12, help="how many to print")

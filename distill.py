@@ -12,7 +12,6 @@ Deviations from the paper: students are pretrained here, smaller than the teache
 parameters (0.9 million active); the RL budget is distill.rl_steps steps, not 10,000.
 """
 
-import argparse
 import os
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -129,7 +128,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("--teacher", help="model folder (default runs/r1/r1/model, made by train_r1.py if it is not there)")
     parser.add_argument("--data", help="a saved data set instead of a teacher")
     parser.add_argument("--init", help="model folder that is the student, ours or Hugging Face's, instead of --students")

@@ -10,7 +10,6 @@ pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3
 [Miller 2024, 2411.00640]. Beside the table a JSON with the same figures is written.
 """
 
-import argparse
 import math
 import os
 from collections.abc import Callable
@@ -281,7 +280,7 @@ def rescore(path: str) -> list[tuple[str, Report]]:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("models", nargs="*", help="model folders, ours or Hugging Face's")
     parser.add_argument("--rescore", help="judge the responses of this file anew, instead of asking models")
     parser.add_argument("--task", action="append", help="a task of the world (repeat for several; default: those that a rule can check)")

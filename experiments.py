@@ -9,7 +9,6 @@ An experiment runs the recipes as their own commands, or short runs from the bas
 already there is not made again, so the same command goes on after an interruption.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -183,7 +182,7 @@ EXPERIMENTS = {f.__name__: f for f in (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("name", help="an experiment, 'list' or 'table'")
     parser.add_argument("--seeds", help="comma-separated (default 0,1,2; with --quick 0)")
     parser.add_argument("--quick", action="store_true", help="each run in its few-minute form")

@@ -230,6 +230,12 @@ def mean_curve(curves: list[list[float]]) -> list[float]:
     return [statistics.fmean(values) for values in zip(*curves)]
 
 
+def learning(names: Iterable[str], seeds: list[int], flags: list[str]) -> Panel:
+    """How short()'s variants learn: right answers among each step's, means over seeds."""
+    curves = {name: mean_curve([[r["rewards/accuracy/mean"] for r in metrics(run_folder(f"findings/{name}", seed, flags))] for seed in seeds]) for name in names}
+    return "right answers in training", "RL step", {name: (range(1, len(y) + 1), y) for name, y in curves.items()}
+
+
 # ---------------------------------------------------------------------------------------------- algorithms and their settings
 
 
@@ -240,8 +246,9 @@ def ppo(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     claims = [compare("PPO with lambda 1 is about as good as GRPO", "nearly equal on MATH [R1 v2]", of(runs, "ppo"), of(runs, "grpo"), CLOSE),
               compare("PPO with lambda 1 is better than with 0.95", "0.95 considerably worse [R1 v2]", of(runs, "ppo"), of(runs, "ppo-0.95")),
               compare("a step of PPO takes longer (seconds)", "a critic as large as the policy [DeepSeekMath 2402.03300]", of(runs, "ppo", "step_seconds"), of(runs, "grpo", "step_seconds"), unit=1),
-              compare("the critic takes memory (MiB)", "a critic as large as the policy [DeepSeekMath 2402.03300]", of(runs, "ppo", "critic_mib"), of(runs, "grpo", "critic_mib"), unit=1)]
-    return conclude("ppo", seeds, flags, runs, claims, keys=("accuracy", "length", "step_seconds", "critic_mib"))
+              compare("the critic takes memory (MiB of weights, gradients, moments)", "a critic as large as the policy [DeepSeekMath 2402.03300]", of(runs, "ppo", "critic_mib"), of(runs, "grpo", "critic_mib"), unit=1)]
+    means, sds = over_seeds(runs)
+    return conclude("ppo", seeds, flags, runs, claims, [learning(list(means)[1:], seeds, flags), *bars(means, sds, ("accuracy", "length", "step_seconds"))])
 
 
 RELATIVES = {  # whom their papers compare them with, by how much they may fall behind, and what is said
@@ -256,7 +263,8 @@ def algorithms(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     runs = short(seeds, flags, {name: {f"grpo.{k}": v for k, v in s.items()} for name, s in grpo.ALGORITHMS.items()})
     claims = [compare(f"{name} {'is about as good as' if margin else 'ends above'} {rival}", paper, of(runs, name), of(runs, rival), margin) for name, (rival, margin, paper) in RELATIVES.items()]
     claims.append(compare("dr_grpo's answers are shorter than grpo's (tokens)", RELATIVES["dr_grpo"][2], of(runs, "grpo", "length"), of(runs, "dr_grpo", "length"), unit=1))
-    return conclude("algorithms", seeds, flags, runs, claims)
+    means, sds = over_seeds(runs)
+    return conclude("algorithms", seeds, flags, runs, claims, [learning(grpo.ALGORITHMS, seeds, flags), *bars(means, sds, ("accuracy", "format", "length"))])
 
 
 def ablations(seeds: list[int], flags: list[str]) -> tuple[dict, str]:

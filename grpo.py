@@ -18,7 +18,6 @@ paper) lets long failures off lightly: each of their tokens counts less, and Cou
 over all tokens [DAPO] gives the task with the longest answers most of the gradient (results/log.md has the figures of all three).
 """
 
-import argparse
 import random
 import sys
 import time
@@ -592,7 +591,7 @@ def fingerprint(content) -> int:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("model", nargs="?", help="model folder to start from; it is not changed (--profile does without: a new model of --config's shape)")
     parser.add_argument("--steps", type=int, default=5, help="updates to make (default 5)")
     parser.add_argument("--data", help="JSONL file of problems, instead of the world's")

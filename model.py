@@ -13,7 +13,6 @@ is the same function; (3) the laptop model has no query compression (q_lora_rank
 Shapes: B rows, T new tokens, S tokens seen so far, D model width, H heads, E experts, K experts a token, V vocabulary.
 """
 
-import argparse
 import contextlib
 import math
 import os
@@ -805,7 +804,7 @@ def rollout_memory(cfg: ModelConfig, rows: int, length: int, precision: str = "f
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("--context", type=int, help="tokens of context for FLOPs and cache (default: the model's longest)")
     cfg, args = config.parse(parser, shapes=SHAPES)
     print(f"{cfg.name}: {cfg.model.n_layers} layers, width {cfg.model.dim}, attention {cfg.model.attention}, "

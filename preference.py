@@ -8,7 +8,6 @@ and in half of its pairs the better reply is the shorter, so that length earns n
 response, thinking included.
 """
 
-import argparse
 import os
 import random
 from collections.abc import Callable
@@ -195,7 +194,7 @@ class Judge:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("base", help="model folder to start from; it is not changed")
     parser.add_argument("--out", default="runs/preference", help="where the two run folders go (default runs/preference)")
     parser.add_argument("--resume", action="store_true", help="go on with the runs in --out")

@@ -7,7 +7,6 @@ later stages add language consistency [v2 eq 7]. Only the response is ever score
 nothing. Programs run in sandbox.py and nowhere else; nothing here evaluates text as code.
 """
 
-import argparse
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -224,7 +223,9 @@ def score_all(problems: list[Problem], responses: list[str], cfg: RewardConfig) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    import config
+
+    parser = config.Parser(__doc__)
     parser.add_argument("response")
     parser.add_argument("--answer", required=True, help="the right answer; for Countdown write numbers=target, such as 3,4,2=14")
     args = parser.parse_args()

@@ -229,7 +229,7 @@ def decode(model: GPT, out: Rollout, batch: Running, fewest: int, uniform: Tenso
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("model", help="model folder, such as runs/zero/model")
     parser.add_argument("prompt", nargs="?", help="one question; without it, a chat")
     parser.add_argument("--temperature", type=float, default=0.6, help="0 is greedy (default 0.6, as the paper's evaluations)")

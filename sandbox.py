@@ -21,7 +21,6 @@ without seccomp root may start many: RLIMIT_NPROC does not bind root. Values are
 arguments in place is not seen to, and a suite that asks for that, or passes functions or objects, is passed by nobody.
 """
 
-import argparse
 import ast
 import contextlib
 import functools
@@ -309,7 +308,7 @@ def as_calls(suite: Suite) -> tuple[str, list[tuple[str, object]]] | None:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("program", help="source text")
     parser.add_argument("call", nargs="+", help='such as "f(1, [2])": a function and plain arguments')
     args = parser.parse_args()

@@ -14,7 +14,6 @@ step is the chance that a response which begins so ends right; it is measured by
 on the same responses.
 """
 
-import argparse
 import contextlib
 import math
 import os
@@ -640,7 +639,7 @@ def shown(value: float | None) -> str:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("model", help="model folder, such as runs/zero/model; it is not changed")
     parser.add_argument("--methods", default=",".join(METHODS), help=f"comma-separated, of {', '.join(METHODS)} (default all)")
     parser.add_argument("--problems", type=int, help="held-out problems a task (default 64)")

@@ -9,7 +9,6 @@ too, learns only what people answer: the problems' numbers are dice, and learnin
 two thirds of its accuracy at 4M tokens (results/log.md).
 """
 
-import argparse
 import os
 import random
 import time
@@ -281,7 +280,7 @@ def to_examples(rows: list[dict], tokenizer: tokenizers.Tokenizer, context: int,
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("--out", help="run folder (default runs/base, with --init runs/sft)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--init", help="model folder to fine-tune, with --data")

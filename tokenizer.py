@@ -7,7 +7,6 @@ tiktoken encoding. All 256 bytes are tokens, so no text is unencodable. Special 
 or `encode(..., trusted=True)`: a user who types "</think>" gets the letters, not the token.
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -300,7 +299,7 @@ def _byte_letters() -> list[str]:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("tokenizer", help="model folder, or the name of a tiktoken encoding")
     parser.add_argument("text")
     args = parser.parse_args()

@@ -11,7 +11,6 @@ becomes a sentence; (2) RL keeps Zero's clip of 0.2 and temperature 1; (3) gener
 also writes the demonstrations and the preferences; (4) the readable form is short, as the problems are.
 """
 
-import argparse
 import json
 import os
 import re
@@ -268,7 +267,7 @@ def set_aside(out: str, start: str) -> None:
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("--zero", default="runs/zero", help="run folder of train_zero.py: the base and Zero (default runs/zero)")
     parser.add_argument("--init", help="model folder that is the base, ours or Hugging Face's (default: the base of --zero)")
     parser.add_argument("--out", default="runs/r1", help="run folder (default runs/r1)")

@@ -14,7 +14,6 @@ the paper's template without its sentence; each step takes problems of all tasks
 much as accuracy.
 """
 
-import argparse
 import json
 import os
 import random
@@ -108,7 +107,7 @@ def before_after(before: list[evaluation.Report], after: list[evaluation.Report]
 def main() -> None:
     import config
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(__doc__)
     parser.add_argument("--out", help="run folder (default runs/zero, with --data runs/zero-FILE)")
     parser.add_argument("--init", help="model folder to start from, ours or Hugging Face's (default: OUT/base, with --data runs/zero/base; pretrained if not there)")
     parser.add_argument("--data", help="JSONL file of problems to train on, instead of the world's")
