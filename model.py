@@ -480,8 +480,8 @@ class MoE(nn.Module):
     def routed(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Sort the (token, expert) pairs by expert, one grouped product over all experts, and put them back in order."""
         (N, D), K = x.shape, chosen.shape[1]
-        order = chosen.flatten().argsort(stable=True)  # [N*K] pair numbers, expert by expert
-        ends = torch.bincount(chosen.flatten(), minlength=self.cfg.n_experts).cumsum(0).to(torch.int32)  # [E]
+        experts, order = chosen.flatten().sort(stable=True)  # [N*K] pair numbers, expert by expert
+        ends = torch.searchsorted(experts, torch.arange(self.cfg.n_experts, device=x.device), right=True, out_int32=True)  # [E]; bincount makes the host wait
         pairs = (order // K)[:, None].expand(-1, D)  # gather: its backward on CPU takes 0.6x the time of indexing's
         h = F.grouped_mm(x.gather(0, pairs), self.gate_up, offs=ends)  # [N*K, 2 expert_dim]
         gate, up = h.chunk(2, -1)

@@ -10,6 +10,7 @@ process answers its share of the prompts, and all get the whole rollout.
 
 import argparse
 import codecs
+import itertools
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -189,6 +190,9 @@ class Running:
         return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rows", "drawn", "logits")), Cache.join([p.cache for p in parts]))
 
 
+ASK_EVERY = {"cpu": 1}  # tokens after which the loop asks how many rows are left, else 16: it waits for the device then, and nowhere else
+
+
 @torch.no_grad()
 def decode(model: GPT, out: Rollout, batch: Running, fewest: int, uniform: Tensor, temperature: float, top_p: float, top_k: int,
            stops: tuple[int, ...], on_token: Callable[[int, int], None] | None) -> Running | None:
@@ -196,7 +200,8 @@ def decode(model: GPT, out: Rollout, batch: Running, fewest: int, uniform: Tenso
     ends_with = torch.tensor((*model.cfg.eos_ids, *stops), device=out.tokens.device, dtype=torch.long)
     rows, drawn, logits, cache = batch.rows, batch.drawn, batch.logits, batch.cache
     running = torch.ones(len(rows), dtype=torch.bool, device=rows.device)  # of the rows still in the batch
-    while True:
+    every = 1 if on_token else ASK_EVERY.get(out.tokens.device.type, 16)
+    for step in itertools.count():
         if temperature == 0:
             logp = logits.float().log_softmax(-1)
             token = logp.argmax(-1)
@@ -204,16 +209,16 @@ def decode(model: GPT, out: Rollout, batch: Running, fewest: int, uniform: Tenso
             logp = sampling_logprobs(logits, temperature, top_k, top_p)
             token = draw(logp, uniform[drawn, rows])
         position = out.prompt_lengths[rows] + drawn  # [b]
-        live = rows[running]
-        out.tokens[live, position[running]] = token[running]
-        out.logprobs[live, position[running]] = logp.gather(1, token[:, None])[running, 0]
+        for own, new in ((out.tokens, token), (out.logprobs, logp.gather(1, token[:, None])[:, 0])):
+            own[rows, position] = torch.where(running, new, own[rows, position])
         if on_token:
-            for r, i in zip(live.tolist(), token[running].tolist()):
+            for r, i in zip(rows[running].tolist(), token[running].tolist()):
                 on_token(r, i)
         ended, drawn = running & torch.isin(token, ends_with), (drawn + 1).clamp(max=len(uniform) - 1)
-        out.finished[rows[ended]], out.lengths[rows[ended]] = True, position[ended] + 1
+        out.finished[rows] |= ended
+        out.lengths[rows] = torch.where(ended, position + 1, out.lengths[rows])
         running = running & ~ended & (position + 1 < out.prompt_lengths[rows] + len(uniform))
-        alive = int(running.sum())
+        alive = int(running.sum()) if step % every == 0 else len(rows)
         if alive == 0:
             return None
         if alive < max(0.8 * len(rows), fewest):  # leaving the batch copies the cache, so wait until it pays

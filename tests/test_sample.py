@@ -5,8 +5,10 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import grpo
+import sample
 from sample import draw, generate, sampling_logprobs
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
@@ -54,6 +56,35 @@ def test_layout_of_a_rollout(tiny_model):
         assert (5 in row[n:end]) == out.finished[i].item()
         assert 5 not in row[n : end - 1] and set(row[end:]) <= {tiny_model.cfg.pad_id}
         assert len(out.responses()[i]) == end - n - out.finished[i].item()
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators that make the host wait for a GPU: those whose result's value or shape it must know."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::bincount", "aten::masked_select", "aten::unique")
+        return func(*args, **(kwargs or {}))
+
+
+def test_decoding_seldom_waits_for_the_device(tiny_model, monkeypatch):
+    tiny_model.cfg.eos_ids = (5,)
+    with torch.no_grad():
+        tiny_model.embed_tokens.weight[5] *= 3
+
+    def drawn(most):
+        with Waits() as waits:
+            return generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=most, seed=0), waits.count
+
+    often, _ = drawn(40)
+    monkeypatch.setitem(sample.ASK_EVERY, "cpu", 16)
+    (seldom, many), (_, few) = drawn(40), drawn(8)
+    for name in ("tokens", "lengths", "logprobs", "finished"):
+        assert torch.allclose(getattr(often, name).float(), getattr(seldom, name).float(), atol=1e-5)
+    assert len(often.tokens) == 48 and many - few <= 2 * 4  # 32 tokens more: asked twice, and each time rows may leave
 
 
 def test_a_seed_fixes_the_responses(tiny_model):
