@@ -421,11 +421,11 @@ def voting(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def search(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Spending more at inference on Zero: prompts, votes, reward models, beams, trees, forced thinking (full 50 minutes, quick 3)"""
+    """Spending more at inference on Zero: prompts, votes, reward models, beams, trees, forced thinking (full 40 minutes, quick 3)"""
     runs, curves, judges = [], [], []
     for seed in seeds:
         out, model = run_folder("search", seed, flags), os.path.join(zero_folder(seed, flags), "model")
-        recipe("search.py", seed, out, "search.json", [model, *(flags or ["--problems", "32", "--search.train_problems", "240"])])
+        recipe("search.py", seed, out, "search.json", [model, *(flags or ["--problems", "32", "--preference.epochs", "4"])])
         content = read(out, "search.json")
         runs.append({f"{row['method']}, {row['budget']}": {"accuracy": row["accuracy"], "tokens": row["tokens"]} for row in content["table"]})
         judges.append(content["reward_models"])
