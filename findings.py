@@ -9,6 +9,7 @@ tables, and draws results/NAME.png. Minutes in the docstrings are estimates for 
 import json
 import math
 import os
+import random
 import re
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ import rewards as rw
 import sft
 import train_r1
 import train_zero
-from data import REASONING, Problem, World
+from data import REASONING, Problem, World, random_expression
 from model import GPT, cost_report
 
 BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64, "sft.tokens": 2_200_000}
@@ -34,7 +35,8 @@ ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.di
 CLOSE = 0.05  # "about as good as": less than this behind
 
 RULE = (f"Verdict: seen if the claimed difference, seed by seed, is on average larger than twice its standard error over the seeds, the opposite if it is as far on the other "
-        f"side, else not seen; so with one seed always. (Of three seeds pure chance passes in one case of eleven.) \"About as good\" is less than {100 * CLOSE:g} points behind.")
+        f"side, else not seen; so with one seed always. (Of three seeds pure chance passes in one case of eleven. All seeds are asked the same problems, whose choice adds an error "
+        f"of its own.) \"About as good\" is less than {100 * CLOSE:g} points behind.")
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -121,12 +123,14 @@ def make(seed: int, flags: list[str], settings: dict[str, object] | None = None)
 
 
 def examine(cfg, model: str, out: str) -> dict[str, float]:
-    """A model's figures on the held-out problems of cfg.grpo.tasks: means over the tasks, and each task's pass@1. Kept in `out`/eval.json."""
+    """A model's figures on the held-out problems of cfg.grpo.tasks: means over the tasks, each task's pass@1, and the mean length of all wrong
+    responses. Kept in `out`/eval.json."""
     os.makedirs(out, exist_ok=True)
     reports = train_r1.evaluate_stage(cfg, out, model, os.path.join(out, "eval.json"), cfg.grpo.tasks)
     names = {"accuracy": "pass1", "format": "format", "length": "mean_length", "language": "language_consistency", "reflection": "reflection_words"}
     means = {name: statistics.fmean(getattr(r, field) for r in reports.values()) for name, field in names.items()}
-    return means | {task: r.pass1 for task, r in reports.items()}
+    wrong = [s["length"] for r in reports.values() for s in r.samples if not s["correct"]]
+    return means | {"wrong_length": statistics.fmean(wrong) if wrong else 0.0} | {task: r.pass1 for task, r in reports.items()}
 
 
 def reinforce(cfg, base: str, out: str) -> dict[str, float]:
@@ -137,7 +141,9 @@ def reinforce(cfg, base: str, out: str) -> dict[str, float]:
         print(f"--- {out}", flush=True)
         train_zero.train(cfg, base, out, True)
     rows = metrics(out)
-    return examine(cfg, model, out) | {"step_seconds": statistics.fmean(r["step_time"] for r in rows), "critic_mib": 1024 * rows[-1].get("memory/critic_gib", 0.0)}
+    return examine(cfg, model, out) | {"step_seconds": statistics.fmean(r["step_time"] for r in rows), "tokens": rows[-1]["num_tokens"],
+                                       "clipped": statistics.fmean(r["clip_ratio/low_mean"] + r["clip_ratio/high_mean"] for r in rows),
+                                       "critic_mib": 1024 * rows[-1].get("memory/critic_gib", 0.0)}
 
 
 def short(seeds: list[int], flags: list[str], variants: dict[str, dict[str, object]]) -> list[dict]:
@@ -251,20 +257,22 @@ def ppo(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     return conclude("ppo", seeds, flags, runs, claims, [learning(list(means)[1:], seeds, flags), *bars(means, sds, ("accuracy", "length", "step_seconds"))])
 
 
+PAPERS_GRPO = "grpo-sequence"  # with the mean over sequences of DeepSeekMath and of the papers that compare themselves with it
 RELATIVES = {  # whom their papers compare them with, by how much they may fall behind, and what is said
-    "dr_grpo": ("grpo", CLOSE, "as good with shorter wrong answers [2503.20783]"), "dapo": ("grpo", 0.0, "AIME 50 against 30 [2503.14476]"),
-    "gspo": ("grpo", 0.0, "higher at equal compute [2507.18071]"), "cispo": ("dapo", 0.0, "twice as fast [2506.13585]"),
+    "dr_grpo": (PAPERS_GRPO, CLOSE, "as good with shorter wrong answers [2503.20783]"), "dapo": (PAPERS_GRPO, 0.0, "AIME 50 against 30 [2503.14476]"),
+    "gspo": (PAPERS_GRPO, 0.0, "higher at equal compute, at this clip range [2507.18071]"), "cispo": ("dapo", 0.0, "twice as fast [2506.13585]"),
     "rloo": ("ppo", 0.0, "better without a critic [2402.14740]"), "reinforce++": ("grpo", CLOSE, "as good, steadier [2501.03262]"),
-    "v3.2": ("grpo", CLOSE, "stable at scale [2512.02556]"), "grpo": ("ppo", CLOSE, "at least as good, cheaper [2402.03300]")}
+    "v3.2": ("grpo", CLOSE, "stable at scale [2512.02556]"), "grpo": ("ppo", CLOSE, "nearly equal on MATH [R1 v2]")}
 
 
 def algorithms(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Each relative of GRPO on the same budget of steps (full 50 minutes, quick 3)"""
-    runs = short(seeds, flags, {name: {f"grpo.{k}": v for k, v in s.items()} for name, s in grpo.ALGORITHMS.items()})
+    """Each relative of GRPO for as many steps; dynamic sampling draws more in them: see the tokens (full 60 minutes, quick 3)"""
+    variants = {PAPERS_GRPO: {"average": "sequence"}} | grpo.ALGORITHMS
+    runs = short(seeds, flags, {name: {f"grpo.{k}": v for k, v in settings.items()} for name, settings in variants.items()})
     claims = [compare(f"{name} {'is about as good as' if margin else 'ends above'} {rival}", paper, of(runs, name), of(runs, rival), margin) for name, (rival, margin, paper) in RELATIVES.items()]
-    claims.append(compare("dr_grpo's answers are shorter than grpo's (tokens)", RELATIVES["dr_grpo"][2], of(runs, "grpo", "length"), of(runs, "dr_grpo", "length"), unit=1))
+    claims.append(compare(f"dr_grpo's wrong answers are shorter than {PAPERS_GRPO}'s (tokens)", RELATIVES["dr_grpo"][2], of(runs, PAPERS_GRPO, "wrong_length"), of(runs, "dr_grpo", "wrong_length"), unit=1))
     means, sds = over_seeds(runs)
-    return conclude("algorithms", seeds, flags, runs, claims, [learning(grpo.ALGORITHMS, seeds, flags), *bars(means, sds, ("accuracy", "format", "length"))])
+    return conclude("algorithms", seeds, flags, runs, claims, [learning(variants, seeds, flags), *bars(means, sds, ("accuracy", "format", "length"))])
 
 
 def ablations(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
@@ -283,7 +291,7 @@ def ablations(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
               compare("a KL penalty of 0.1 costs accuracy", "R1: 0.001; DAPO and Dr. GRPO none [2503.14476, 2503.20783]", a["grpo"], a["kl-0.1"]),
               compare("a clip range of 0.02 costs accuracy", "low values cut many tokens' gradient [R1 v2]", a["grpo"], a["clip-0.02"]),
               compare("a clip range of 10 is about as good as 0.2", "R1: 10 [R1 v2]", a["clip-10.0"], a["grpo"], CLOSE),
-              compare("temperature 1 learns more than 0.6", "R1-Zero: 1", a["grpo"], a["temperature-0.6"]),
+              compare("sampling at temperature 1 learns more than at 0.6 (both asked at 1)", "R1-Zero: 1", a["grpo"], a["temperature-0.6"]),
               compare("16 updates a rollout, the last ones stale, learn more than one", "R1: 16 minibatches a rollout [R1 v2]", a["minibatches-16"], a["minibatches-1"])]
     return conclude("ablations", seeds, flags, runs, claims)
 
@@ -314,7 +322,9 @@ def size(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
                                        for name, (d, n) in shapes.items()})
     gains = {name: [a - b for a, b in zip(of(runs, f"size-{name}, RL"), of(runs, f"size-{name}, base"))] for name in shapes}
     paper = "small early models gained little from RL [R1 v2]; 0.5B guesses, from 1.5B on it searches [TinyZero]"
-    claims = [compare(f"RL alone helps width x layers {name}", paper, gain) for name, gain in gains.items()]
+    least, *larger = gains
+    claims = [compare(f"RL alone gains less than {100 * CLOSE:g} points with width x layers {least}", paper, [CLOSE] * len(seeds), gains[least])]
+    claims += [compare(f"RL alone helps width x layers {name}", paper, gains[name]) for name in larger]
     claims.append(compare("RL's gain is larger for 128x4 than for 32x2", paper, gains["128x4"], gains["32x2"]))
     means, _ = over_seeds(runs)
     x = [means[f"size-{name}, base"]["parameters"] / 1e6 for name in shapes]
@@ -324,7 +334,7 @@ def size(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 def architecture(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and what RL makes of it (full 40 minutes, quick 3)"""
-    runs = from_nothing(seeds, flags, {"moe": {}, "dense": {"model.n_experts": 0, "model.hidden_dim": 288},  # as wide as the experts that a token meets
+    runs = from_nothing(seeds, flags, {"moe": {}, "dense": {"model.n_experts": 0, "model.hidden_dim": 314},  # as many active parameters
                                        "gqa": {"model.attention": "gqa", "model.n_kv_heads": 2}, "unbalanced": {"model.bias_update_speed": 0.0, "model.balance_loss": 0.0}})
     loss = {name: of(runs, f"{name}, base", "loss") for name in ("moe", "dense", "gqa", "unbalanced")}
     claims = [compare("experts reach a lower loss than a dense model of as many active parameters (nats)", "better at equal compute [DeepSeekMoE 2401.06066]", loss["dense"], loss["moe"], unit=1),
@@ -385,21 +395,34 @@ def both(seed: int, flags: list[str]) -> dict[str, dict[str, evaluation.Report]]
             for name, model in (("base", ("base", "model")), ("Zero", ("model",)))}
 
 
+def blind(p: Problem) -> float:
+    """The chance that a guess is right which knows what answers look like: a number from 0 to 20, a name of the puzzle, an expression of the numbers."""
+    if p.task == "countdown":
+        rng, numbers = random.Random(p.prompt), p.tests["numbers"]
+        return statistics.fmean(random_expression(rng, numbers, 99)[1] == p.tests["target"] for _ in range(1000))
+    return {"arithmetic": 1 / 21, "logic": 1 / len(set(re.findall("[A-Z](?![a-z])", p.prompt)) or "?"), "code": 0.0}[p.task]
+
+
 def passk(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """pass@k of base against Zero up to k = 256, on tasks that Zero was trained on and others: new abilities or sharper ones? (full 20 minutes, quick 1)"""
-    trained = make(0, flags).grpo.tasks
-    runs = [{f"{name}, {task}": {str(k): v for k, v in r.pass_at.items()} for name, tasks in both(seed, flags).items() for task, r in tasks.items()} for seed in seeds]
-    tasks = list(dict.fromkeys(key.split(", ")[1] for key in runs[0]))
+    """pass@k of base against Zero up to k = 256 beside blind guessing, on tasks that Zero was trained on and others: new abilities or sharper ones? (full 20 minutes, quick 1)"""
+    found = [both(seed, flags) for seed in seeds]
+    runs = [{f"{name}, {task}": {str(k): v for k, v in r.pass_at.items()} for name, tasks in reports.items() for task, r in tasks.items()} for reports in found]
+    tasks, trained = list(found[0]["base"]), make(0, flags).grpo.tasks
     ks = sorted(map(int, runs[0][f"base, {tasks[0]}"]))
-    claims = []
-    for kind, some in (("trained", [t for t in tasks if t in trained]), ("other", [t for t in tasks if t not in trained])):
-        if some:
-            one, most = ({name: [statistics.fmean(r[f"{name}, {t}"][str(k)] for t in some) for r in runs] for name in ("base", "Zero")} for k in (1, ks[-1]))
-            claims += [compare(f"{kind} tasks: Zero is above the base at k = 1", "RL raises pass@1 [2504.13837]", one["Zero"], one["base"]),
-                       compare(f"{kind} tasks: at k = {ks[-1]} the base is about as good", "the base catches up [2504.13837]", most["base"], most["Zero"], CLOSE),
-                       compare(f"{kind} tasks: at k = {ks[-1]} the base is above Zero", "and overtakes [2504.13837]", most["base"], most["Zero"])]
+    cfg, claims = make(0, flags), []
+    for task in tasks:
+        chances = [blind(p) for p in evaluation.held_out(cfg.world, replace(cfg.eval, problems=found[0]["base"][task].problems), (task,))[task]]
+        guessed = {str(k): statistics.fmean(1 - (1 - c) ** k for c in chances) for k in ks}
+        for row in runs:
+            row[f"blind, {task}"] = guessed
+        most = max((k for k in ks if guessed[str(k)] < 0.5), default=1)  # beyond, most right answers need no ability
+        what = f"{task}{'' if task in trained else ' (not trained)'}"
+        claims.append(compare(f"{what}: Zero is above the base at k = 1", "RL raises pass@1 [2504.13837]", of(runs, f"Zero, {task}", "1"), of(runs, f"base, {task}", "1")))
+        if most > 1:
+            claims.append(compare(f"{what}: at k = {most}, the largest at which blind guessing finds under half, the base is above Zero", "at large k the base is above [2504.13837]",
+                                  of(runs, f"base, {task}", str(most)), of(runs, f"Zero, {task}", str(most))))
     means, _ = over_seeds(runs)
-    panels = [(f"pass@k, {t}", "log2 k", {name: ([math.log2(k) for k in ks], [means[f"{name}, {t}"][str(k)] for k in ks]) for name in ("base", "Zero")}) for t in tasks]
+    panels = [(f"pass@k, {t}", "log2 k", {name: ([math.log2(k) for k in ks], [means[f"{name}, {t}"][str(k)] for k in ks]) for name in ("base", "Zero", "blind")}) for t in tasks]
     return conclude("passk", seeds, flags, runs, claims, panels)
 
 
@@ -424,7 +447,7 @@ def search(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     """Spending more at inference on Zero: prompts, votes, reward models, beams, trees, forced thinking (full 40 minutes, quick 3)"""
     runs, curves, judges = [], [], []
     for seed in seeds:
-        out, model = run_folder("search", seed, flags), os.path.join(zero_folder(seed, flags), "model")
+        out, model = run_folder("findings/search", seed, flags), os.path.join(zero_folder(seed, flags), "model")
         recipe("search.py", seed, out, "search.json", [model, *(flags or ["--problems", "32", "--preference.epochs", "4"])])
         content = read(out, "search.json")
         runs.append({f"{row['method']}, {row['budget']}": {"accuracy": row["accuracy"], "tokens": row["tokens"]} for row in content["table"]})
@@ -432,16 +455,22 @@ def search(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
         curves.append({name: [(r["tokens"], r["accuracy"]) for r in content["table"] if r["method"] == name] for name in dict.fromkeys(r["method"] for r in content["table"])})
     budgets = {name: [key for key in runs[0] if key.startswith(f"{name}, ")] for name in curves[0]}
     a = {name: (of(runs, keys[0]), of(runs, keys[-1])) for name, keys in budgets.items()}  # the least and the most that was spent
-    claims = [compare("voting: the most samples beat one answer", "AIME 86.7 with 64 against 71.0 [R1 v1]", a["voting"][1], a["zero-shot"][0]),
-              compare("best of N by the outcome model beats voting, at the most samples", "MATH 72.4 against 69.6, of 1,860 [2305.20050]", a["outcome"][1], a["voting"][1]),
-              compare("best of N by the process model beats voting, at the most samples", "MATH 78.2 against 69.6, of 1,860 [2305.20050]; a limited advantage [R1 v1 4.2]", a["process-least"][1], a["voting"][1]),
+    spent = {name: [statistics.fmean(of(runs, keys[i], "tokens")) for i in (0, -1)] for name, keys in budgets.items()}
+    reranks, trees = "a PRM reranks and guides well, at a cost [R1 v1 4.2]", "MCTS can help with a good value model [R1 v1 4.2]"
+
+    def beats(name: str, which: int, rival: str, other: int, how: str, paper: str) -> dict[str, str]:
+        return compare(f"{how} ({spent[name][which]:.0f} tokens against {spent[rival][other]:.0f})", paper, a[name][which], a[rival][other])
+
+    claims = [beats("voting", 1, "zero-shot", 0, "voting: the most samples beat one answer", "AIME 86.7 with 64 against 71.0 [R1 v1]"),
+              beats("outcome", 1, "voting", 1, "best of N by the outcome model beats voting, at the most samples", "MATH 72.4 against 69.6, of 1,860 [2305.20050]"),
+              beats("process-least", 1, "voting", 1, "best of N by the process model beats voting, at the most samples", f"MATH 78.2 against 69.6, of 1,860 [2305.20050]; {reranks}"),
               compare("with more samples the process model chooses worse", "reward hacking [R1 v1 4.2]", a["process-least"][0], a["process-least"][1]),
-              compare("the widest beam falls behind one answer", "PRM: unsuccessful [R1 v1 4.2]", a["zero-shot"][0], a["beam"][1]),
-              compare("more simulations help tree search", "MCTS: unsuccessful [R1 v1 4.2]", a["tree"][1], a["tree"][0]),
-              compare("the largest tree beats voting with the most samples", "MCTS: unsuccessful [R1 v1 4.2]", a["tree"][1], a["voting"][1]),
+              beats("beam", 1, "zero-shot", 0, "the widest beam beats one answer", reranks),
+              beats("tree", 1, "tree", 0, "more simulations help tree search", trees),
+              beats("tree", 1, "voting", 1, "the largest tree beats voting with the most samples", trees),
               compare("worked examples in the prompt hurt", "few-shot prompts hurt [R1 v1 5]", a["zero-shot"][0], a["few-shot"][1]),
-              compare("'wait' improves the answer", "AIME 50 to 57 [s1 2501.19393]", a["wait"][0], a["zero-shot"][0]),
-              compare("a larger budget of thinking before the cut is better", "accuracy grows with thinking time [s1 2501.19393]", a["cut"][1], a["cut"][0])]
+              beats("wait", 0, "zero-shot", 0, "'wait' improves the answer", "AIME 50 to 57 [s1 2501.19393]"),
+              beats("cut", 1, "cut", 0, "a larger budget of thinking before the cut is better", "accuracy grows with thinking time [s1 2501.19393]")]
     means = {name: ([math.log2(statistics.fmean(c[name][i][0] for c in curves)) for i in range(len(keys))],
                     [statistics.fmean(c[name][i][1] for c in curves) for i in range(len(keys))]) for name, keys in budgets.items()}
     return conclude("search", seeds, flags, runs, claims, [("accuracy on four tasks", "log2 of the tokens spent on a problem", means)], reward_models=judges)
@@ -485,7 +514,7 @@ def journey(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
             folder, epochs = os.path.join(out, name), cfg.r1.epochs * (10 if name == "tenth" else 1)  # as many steps as with all
             model = train_r1.fine_tune(replace(cfg, r1=replace(cfg.r1, epochs=epochs)), base, rows, folder, True)
             runs[-1][name] = examine(cfg, model, folder) | {"examples": len(rows)}
-    claims = [compare("traces with caught mistakes teach more than clean ones", "8 points more on MATH with 327 examples [2410.18982]", of(runs, "journey"), of(runs, "shortcut")),
+    claims = [compare("traces with caught mistakes teach more than as many, shorter, clean ones", "8 points more on MATH with 327 examples [2410.18982]", of(runs, "journey"), of(runs, "shortcut")),
               compare("a small set of rejection-sampled answers beats the base", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "base")),
               compare("it is about as good as ten times as many", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "all"), CLOSE)]
     return conclude("journey", seeds, flags, runs, claims, keys=("accuracy", "format", "length", "reflection"))
@@ -497,17 +526,12 @@ def tries(text: str) -> int:
 
 
 def search_figures(r: evaluation.Report) -> dict[str, float]:
-    """How a model searches: tries a response; right answers among those with a second try; and, within one problem, by how many tries
-    the right responses are longer than the wrong ones (over the problems that have both)."""
-    drawn = [(s["problem"], tries(s["response"]), s["correct"]) for s in r.samples]
-    retried = [right for _, n, right in drawn if n > 1]
-    longer = []
-    for problem in range(r.problems):
-        by = {want: [n for p, n, right in drawn if p == problem and right == want] for want in (True, False)}
-        if by[True] and by[False]:
-            longer.append(statistics.fmean(by[True]) - statistics.fmean(by[False]))
-    return {"accuracy": r.pass1, "length": r.mean_length, "tries": statistics.fmean(n for _, n, _ in drawn), "retries": len(retried) / len(drawn),
-            "right_if_retried": statistics.fmean(retried) if retried else 0.0, "longer_if_right": statistics.fmean(longer) if longer else 0.0}
+    """How a model searches: tries a response; right answers among those with a second try; answers that are right within 3 and 10 tries."""
+    drawn = [(tries(s["response"]), s["correct"]) for s in r.samples]
+    retried = [right for n, right in drawn if n > 1]
+    within = {f"right_within_{most}": statistics.fmean(right and n <= most for n, right in drawn) for most in (3, 10)}
+    return {"accuracy": r.pass1, "length": r.mean_length, "tries": statistics.fmean(n for n, _ in drawn), "retries": len(retried) / len(drawn),
+            "right_if_retried": statistics.fmean(retried) if retried else 0.0} | within
 
 
 def hits(r: evaluation.Report, most: int = 10) -> list[float]:
@@ -538,7 +562,8 @@ def countdown(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     claims = [compare("RL raises accuracy", paper, of(runs, "RL"), of(runs, "base")),
               compare("it tries more often (tries a response)", paper, of(runs, "RL", "tries"), of(runs, "base", "tries"), unit=1),
               compare("of responses that try again, more end right", paper, of(runs, "RL", "right_if_retried"), of(runs, "base", "right_if_retried")),
-              compare("for the same problem, right responses are longer than wrong ones (tries)", "accuracy grows with thinking time [R1 v1]", of(runs, "RL", "longer_if_right"), unit=1)]
+              compare("thinking longer helps: right within ten tries against within three", "accuracy grows with thinking time [R1 v1]",
+                      of(runs, "RL", "right_within_10"), of(runs, "RL", "right_within_3"))]
     means, sds = over_seeds(runs)
     panels = bars(means, sds, ("accuracy", "tries", "right_if_retried"))
     panels.append(("share of n-th tries that hit", "n", {m: (range(1, 11), mean_curve([c[m] for c in curves])) for m in means}))
@@ -546,36 +571,35 @@ def countdown(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def hacking(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """The preference reward kept on too long: R1's last stage continued, judged by the reward model and by the world (full 30 minutes, quick 3)"""
-    runs: list[dict] = []
-    steps, parts = (2, 2) if flags else (40, 3)
+    """The preference reward kept on too long: R1's last stage for 80 steps more, with it and without, judged by the reward model and by the world (full 30 minutes, quick 3)"""
+    runs, curves = [], []
     for seed in seeds:
         r1 = run_folder("r1", seed, flags)
         recipe("train_r1.py", seed, r1, "stages.json", ["--zero", zero_folder(seed, flags), *flags])
-        cfg, out = make(seed, flags), run_folder("findings/hacking", seed, flags)
+        cfg, out, model = make(seed, flags), run_folder("findings/hacking", seed, flags), os.path.join(r1, "r1", "model")
+        os.makedirs(out, exist_ok=True)
         judge = preference.Judge({kind: os.path.join(r1, kind, "model") for kind in preference.KINDS}, parallel.device(cfg.device), parallel.dtype(cfg))
         n = round(cfg.r1.general * cfg.grpo.problems_per_step)
-        model, reports = os.path.join(r1, "r1", "model"), {}
-        os.makedirs(out, exist_ok=True)
-        for part in range(parts + 1):
-            if part:
-                folder = os.path.join(out, str(part * steps))
-                done = os.path.join(folder, "model")
-                if not os.path.exists(os.path.join(done, "config.json")):
-                    train_r1.reinforce(cfg, model, folder, True, "r1", steps, 700_000 + part * 10_000, lambda step, n=n: n, judge)
-                model = done
-            reports[f"+{part * steps}"] = train_r1.evaluate_stage(cfg, f"R1 +{part * steps}", model, os.path.join(out, f"eval-{part * steps}.json"))
+        models = {"R1": model}
+        for name, own in (("with", judge), ("without", None)):
+            folder = os.path.join(out, name)
+            models[name] = os.path.join(folder, "model")
+            if not os.path.exists(os.path.join(models[name], "config.json")):
+                train_r1.reinforce(cfg, model, folder, True, "r1", 2 if flags else 80, 700_000, lambda step, n=n: n, own)
+        reports = {name: train_r1.evaluate_stage(cfg, name, folder, os.path.join(out, f"{name}.json")) for name, folder in models.items()}
         requests: list[Problem] = evaluation.held_out(cfg.world, cfg.eval, ("general",))["general"]
         figures = evaluation.stage_figures(reports)
         for name, tasks in reports.items():
             scores = judge([requests[s["problem"]] for s in tasks["general"].samples], [s["response"] for s in tasks["general"].samples])
             figures[name] = {k: figures[name][k] for k in ("reasoning", "helpfulness", "declined_harmless")} | {"score": statistics.fmean(s["helpful"] for s in scores)}
         runs.append(figures)
-    first, *_, last = runs[0]
+        curves.append([row["rewards/helpful/mean"] for row in metrics(os.path.join(out, "with"))])
     paper = "the reward goes on up while Codeforces falls [R1 v2 figure 6]"
-    claims = [compare("the reward model's score goes on up", paper, of(runs, last, "score"), of(runs, first, "score")),
-              compare("helpfulness by the world's own rules falls", paper, of(runs, first, "helpfulness"), of(runs, last, "helpfulness")),
-              compare("reasoning falls", paper, of(runs, first, "reasoning"), of(runs, last, "reasoning"))]
-    means, _ = over_seeds(runs)
-    panels = [("R1 after more steps with the preference reward", "steps", {key: ([int(m) for m in means], [row[key] for row in means.values()]) for key in means[first]})]
-    return conclude("hacking", seeds, flags, runs, claims, panels)
+    claims = [compare("the reward model's score goes on up", paper, of(runs, "with", "score"), of(runs, "R1", "score")),
+              compare("helpfulness by the world's own rules falls", "long training on it invites reward hacking [R1 v2]", of(runs, "R1", "helpfulness"), of(runs, "with", "helpfulness")),
+              compare("reasoning falls", paper, of(runs, "R1", "reasoning"), of(runs, "with", "reasoning")),
+              compare("reasoning ends below that of as many steps without the preference reward", paper, of(runs, "without", "reasoning"), of(runs, "with", "reasoning"))]
+    means, sds = over_seeds(runs)
+    y = mean_curve(curves)
+    return conclude("hacking", seeds, flags, runs, claims, [("the reward model's score in training", "step", {"with": (range(1, len(y) + 1), y)}),
+                                                            *bars(means, sds, ("score", "helpfulness", "reasoning"))])

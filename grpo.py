@@ -91,7 +91,7 @@ ALGORITHMS: dict[str, dict[str, object]] = {
     "dr_grpo": {"advantage": "centred", "average": "constant", "kl_beta": 0.0},
     "dapo": {"clip_high": 0.28, "average": "token", "kl_beta": 0.0, "overlong": 0.2, "dynamic": 3},  # section 4.1: 4096 of 20480 tokens
     "gspo": {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "average": "sequence", "kl_beta": 0.0},  # section 5.1
-    "cispo": {"objective": "cispo", "clip_low": 1.0, "clip_high": 4.0, "average": "token", "kl_beta": 0.0},  # no lower bound; the upper is ours
+    "cispo": {"objective": "cispo", "clip_low": 1.0, "clip_high": 4.0, "average": "token", "kl_beta": 0.0, "overlong": 0.2, "dynamic": 3},  # no lower bound; the upper is ours
     "rloo": {"advantage": "rloo", "average": "constant"},  # a response is one action: its tokens' log p add up
     "reinforce++": {"advantage": "batch", "average": "token"},
     "v3.2": {"advantage": "centred", "average": "sequence", "kl": "unbiased", "kl_beta": 1e-3, "off_policy_mask": 0.5, "replay_routes": True},
