@@ -260,7 +260,7 @@ def ppo(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 PAPERS_GRPO = "grpo-sequence"  # with the mean over sequences of DeepSeekMath and of the papers that compare themselves with it
 RELATIVES = {  # whom their papers compare them with, by how much they may fall behind, and what is said
     "dr_grpo": (PAPERS_GRPO, CLOSE, "as good with shorter wrong answers [2503.20783]"), "dapo": (PAPERS_GRPO, 0.0, "AIME 50 against 30 [2503.14476]"),
-    "gspo": (PAPERS_GRPO, 0.0, "higher at equal compute, at this clip range [2507.18071]"), "cispo": ("dapo", 0.0, "twice as fast [2506.13585]"),
+    "gspo": (PAPERS_GRPO, 0.0, "higher at equal compute [2507.18071]"), "gspo-wide": (PAPERS_GRPO, 0.0, "higher at equal compute [2507.18071]"), "cispo": ("dapo", 0.0, "twice as fast [2506.13585]"),
     "rloo": ("ppo", 0.0, "better without a critic [2402.14740]"), "reinforce++": ("grpo", CLOSE, "as good, steadier [2501.03262]"),
     "v3.2": ("grpo", CLOSE, "stable at scale [2512.02556]"), "grpo": ("ppo", CLOSE, "nearly equal on MATH [R1 v2]")}
 
@@ -268,6 +268,7 @@ RELATIVES = {  # whom their papers compare them with, by how much they may fall 
 def algorithms(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     """Each relative of GRPO for as many steps; dynamic sampling draws more in them: see the tokens (full 60 minutes, quick 3)"""
     variants = {PAPERS_GRPO: {"average": "sequence"}} | grpo.ALGORITHMS
+    variants |= {"gspo-wide": grpo.ALGORITHMS["gspo"] | {"clip_low": 0.03, "clip_high": 0.04}}  # its own range is for long answers and small steps
     runs = short(seeds, flags, {name: {f"grpo.{k}": v for k, v in settings.items()} for name, settings in variants.items()})
     claims = [compare(f"{name} {'is about as good as' if margin else 'ends above'} {rival}", paper, of(runs, name), of(runs, rival), margin) for name, (rival, margin, paper) in RELATIVES.items()]
     claims.append(compare(f"dr_grpo's wrong answers are shorter than {PAPERS_GRPO}'s (tokens)", RELATIVES["dr_grpo"][2], of(runs, PAPERS_GRPO, "wrong_length"), of(runs, "dr_grpo", "wrong_length"), unit=1))

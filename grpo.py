@@ -15,7 +15,8 @@ Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath 
 do not compare within the group); (3) the reference model and its KL are off by default on the laptop (kl_beta = 0): a model this small
 has little to forget; (4) the loss is a mean over the tokens of each question's group, then over questions. A mean over sequences (the
 paper) lets long failures off lightly: each of their tokens counts less, and Countdown answers then grow until they are cut off. A mean
-over all tokens [DAPO] gives the task with the longest answers most of the gradient (results/log.md has the figures of all three).
+over all tokens [DAPO] gives the task with the longest answers most of the gradient (results/log.md has the figures of all three). A KL
+penalty is a mean over all tokens then.
 """
 
 import random
@@ -92,8 +93,9 @@ ALGORITHMS: dict[str, dict[str, object]] = {
     "dapo": {"clip_high": 0.28, "average": "token", "kl_beta": 0.0, "overlong": 0.2, "dynamic": 3},  # section 4.1: 4096 of 20480 tokens
     "gspo": {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "average": "sequence", "kl_beta": 0.0},  # section 5.1
     "cispo": {"objective": "cispo", "clip_low": 1.0, "clip_high": 4.0, "average": "token", "kl_beta": 0.0, "overlong": 0.2, "dynamic": 3},  # no lower bound; the upper is ours
-    "rloo": {"advantage": "rloo", "average": "constant"},  # a response is one action: its tokens' log p add up
-    "reinforce++": {"advantage": "batch", "average": "token"},
+    "rloo": {"advantage": "rloo", "average": "constant"},  # a response is one action: its tokens' log p add up; without the KL in the reward
+    "reinforce++": {"advantage": "batch", "average": "token"},  # without the KL in the reward
+    # delta and beta are ours; without the sampler's top-p mask
     "v3.2": {"advantage": "centred", "average": "sequence", "kl": "unbiased", "kl_beta": 1e-3, "off_policy_mask": 0.5, "replay_routes": True},
     "ppo": {"advantage": "gae"},  # differs from "grpo" in nothing else
 }
@@ -489,6 +491,7 @@ def refill(model: GPT, tokenizer: Tokenizer, batch: Rollout, totals: Tensor, cfg
            judge: Judge | None, draw: Callable[[int], list[Problem]]) -> tuple[Rollout, Tensor, dict[str, float]]:
     """Dynamic sampling: a group without spread makes room for that of a further problem, cfg.dynamic times at most [DAPO, section 3.2].
 
+    The paper leaves out groups that are all right or all wrong; these are groups whose whole reward, the format's too, is the same.
     Returns (rollout, its total rewards, metrics). Further problems are those that step `number` would have had in runs that follow
     this one, draw(number + cfg.steps) and so on; each takes the place of the one that has its place in the step, and so its task.
     """

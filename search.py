@@ -4,7 +4,8 @@
     python search.py runs/zero/model --methods voting,beam --problems 32
     python search.py runs/zero/model --quick                   # all of it in small
 
-DeepSeek-R1 calls process rewards and tree search unsuccessful attempts [2501.12948, section 4.2]; here one sees what they do. The measure
+DeepSeek-R1 found process rewards and tree search not worth their cost in training, though they can help at inference [2501.12948,
+section 4.2]; here one sees what they do. The measure
 is accuracy on held-out problems against tokens a problem: everything the model generated, what was thrown away and roll-outs included.
 Prompts, inserted words and what the reward models read are not counted.
 
@@ -102,12 +103,13 @@ class Policy:
         order = sorted(range(len(starts)), key=lambda i: sum(map(len, starts[i])))  # like lengths together
         per_call = max(1, self.own.rows // each)
         for chunk in (order[a : a + per_call] for a in range(0, len(order), per_call)):
+            room = [max(1, self.own.max_new_tokens - len(starts[i][1])) for i in chunk]  # a response is never longer in all
             rollout = generate(self.model, [prompt + response for prompt, response in (starts[i] for i in chunk)], num_generations=each,
-                               max_new_tokens=most or self.own.max_new_tokens, temperature=self.own.temperature, top_p=self.own.top_p,
+                               max_new_tokens=min(most or max(room), max(room)), temperature=self.own.temperature, top_p=self.own.top_p,
                                seed=self.seeds.getrandbits(32), stops=stops)
             rows = zip(rollout.tokens.tolist(), rollout.prompt_lengths.tolist(), rollout.lengths.tolist())
             for j, (row, a, b) in enumerate(rows):
-                out[chunk[j // each]].append(row[a:b])
+                out[chunk[j // each]].append(row[a:b][: room[j // each]])
             if self.bar is not None:
                 self.bar.update(int((rollout.lengths - rollout.prompt_lengths).sum()))
         return out

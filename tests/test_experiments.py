@@ -20,6 +20,7 @@ import rewards as rw
 import search
 import sft
 import train_r1
+from data import Problem
 
 
 def fake_run(folder, pass1):
@@ -191,10 +192,18 @@ def test_how_a_model_searches():
     samples = [sample(0, 1, True), sample(0, 3, False), sample(1, 2, True), sample(1, 2, False), sample(1, 4, True), sample(2, 0, False)]
     r = evaluation.Report(task="countdown", problems=3, k=2, pass1=0.5, pass1_se=0, cons=0, passk=0, format=0, language_consistency=0, mean_length=7.0, clipped=0,
                           reflection_words=0, samples=samples)
-    # longer_if_right: problem 0: 1 - 3; problem 1: 3 - 2; problem 2 has no right one
-    assert findings.search_figures(r) == {"accuracy": 0.5, "length": 7.0, "tries": 2.0, "retries": 4 / 6, "right_if_retried": 0.5, "longer_if_right": -0.5}
+    assert findings.search_figures(r) == {"accuracy": 0.5, "length": 7.0, "tries": 2.0, "retries": 4 / 6, "right_if_retried": 0.5, "right_within_3": 2 / 6, "right_within_10": 0.5}
     assert findings.hits(r, 4) == [1 / 5, 1 / 4, 0.0, 1.0] and math.isnan(findings.hits(r, 5)[4])
     assert findings.tries("<think>1+1=2要3小了,1+2=3要3对了</think><answer>1+2</answer>") == 2
+
+
+def test_blind_guessing():
+    def problem(task, prompt, **tests):
+        return Problem(prompt, "", task, tests=tests)
+
+    assert findings.blind(problem("arithmetic", "")) == 1 / 21 and findings.blind(problem("code", "")) == 0
+    assert findings.blind(problem("logic", "F比B高。C比B矮。谁最矮?")) == findings.blind(problem("logic", "B is taller than A. A is taller than C. Who is tallest?")) == 1 / 3
+    assert findings.blind(problem("countdown", "", numbers=[2, 2], target=4)) == pytest.approx(1 / 2, abs=0.05)  # of +, -, *, / two
 
 
 # ---------------------------------------------------------------------------------------------- every experiment
@@ -227,7 +236,7 @@ def workplace(tmp_path, monkeypatch, world_tokenizer):
     with open("runs/zero-0-quick/metrics.jsonl", "w") as f:
         f.writelines(json.dumps({"step": i, "step_time": 1.0, "code/accuracy": 0.1 + 0.02 * i, "code/mean_length": 20.0 + i % 2, "reflection_words": 0.3 - 0.01 * i,
                                  "language_consistency": 1 - 0.05 * i}) + "\n" for i in range(1, 11))
-    write("runs/search-0-quick/search.json", {"reward_models": {}, "table": [{"method": m, "budget": b, "accuracy": 0.4 + 0.1 * b, "tokens": 10.0 * b}
+    write("runs/findings/search-0-quick/search.json", {"reward_models": {}, "table": [{"method": m, "budget": b, "accuracy": 0.4 + 0.1 * b, "tokens": 10.0 * b}
                                                                              for m in search.METHODS for b in (1, 2)]})
     write("runs/zero-0-quick/eval.json", {"reports": [{"model": m, "language_consistency": v} for m, v in (("base", 0.9), ("zero", 0.7), ("zero", 0.5))]})
 
