@@ -185,6 +185,11 @@ def parse(parser: Parser, quick: dict[str, object] | None = None,
     return cfg, args
 
 
+def folder(name: str, cfg: Config, args: argparse.Namespace) -> str:
+    """Where a script's run goes if --out does not say: runs/NAME for the laptop's, runs/NAME-small, runs/NAME-quick for those with other models."""
+    return "-".join([f"runs/{name}", *([cfg.name] if cfg.name != "tiny" else []), *(["quick"] if args.quick else [])])
+
+
 def _settings(argv: list[str], known: list[str], own: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Split a command line into its settings and the rest. ValueError for a flag that is neither a setting nor the script's."""
     settings, rest, argv = [], [], list(argv)

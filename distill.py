@@ -129,28 +129,29 @@ def main() -> None:
     import config
 
     parser = config.Parser(__doc__)
-    parser.add_argument("--teacher", help="model folder (default runs/r1/r1/model, made by train_r1.py if it is not there)")
+    parser.add_argument("--teacher", help="model folder (default runs/r1/r1/model, with --config or --quick runs/r1-THAT/r1/model; made by train_r1.py if it is not there)")
     parser.add_argument("--data", help="a saved data set instead of a teacher")
     parser.add_argument("--init", help="model folder that is the student, ours or Hugging Face's, instead of --students")
     parser.add_argument("--students", default=",".join(STUDENTS), help=f"comma-separated, of {', '.join(STUDENTS)} (default all); the first is also trained by RL")
-    parser.add_argument("--out", default="runs/distill", help="run folder (default runs/distill)")
+    parser.add_argument("--out", help="run folder (default runs/distill; with --config or --quick: runs/distill-THAT)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
+    out, zero, r1 = args.out or config.folder("distill", cfg, args), config.folder("zero", cfg, args), config.folder("r1", cfg, args)
     with config.user_errors(), parallel.started(cfg):
         names = [os.path.basename(os.path.normpath(args.init))] if args.init else args.students.split(",")
         if not args.init and (unknown := set(names) - set(STUDENTS)):
             raise ValueError(f"there is no student '{unknown.pop()}'; the students are {', '.join(STUDENTS)}")
-        if any(os.path.exists(os.path.join(args.out, name)) for name in names) and not args.resume:
-            raise ValueError(f"'{args.out}' already holds these students: add --resume to go on with them, or name another with --out")
+        if any(os.path.exists(os.path.join(out, name)) for name in names) and not args.resume:
+            raise ValueError(f"'{out}' already holds these students: add --resume to go on with them, or name another with --out")
         parallel.wait()  # all have looked before one writes
-        teacher = args.teacher or "runs/r1/r1/model"
+        teacher = args.teacher or os.path.join(r1, "r1", "model")
         try:
             if not args.data and not args.teacher and not os.path.exists(os.path.join(teacher, "config.json")):
-                print("there is no finished R1 in 'runs/r1' yet: making it first", flush=True)
-                train_r1.recipe(cfg, "runs/zero", "runs/r1", os.path.exists("runs/r1"))
-            recipe(cfg, teacher, args.data, names, args.out, args.resume, args.init)
+                print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
+                train_r1.recipe(cfg, zero, r1, os.path.exists(r1))
+            recipe(cfg, teacher, args.data, names, out, args.resume, args.init)
         except KeyboardInterrupt:
-            print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)
+            print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)
 
 

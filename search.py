@@ -645,9 +645,10 @@ def main() -> None:
     parser.add_argument("model", help="model folder, such as runs/zero/model; it is not changed")
     parser.add_argument("--methods", default=",".join(METHODS), help=f"comma-separated, of {', '.join(METHODS)} (default all)")
     parser.add_argument("--problems", type=int, help="held-out problems a task (default 64)")
-    parser.add_argument("--out", default="runs/search", help="where reward models and figures go (default runs/search); reward models that are there are used")
+    parser.add_argument("--out", help="where reward models and figures go (default runs/search, with --quick runs/search-quick); reward models that are there are used")
     parser.add_argument("--resume", action="store_true", help="go on with the reward models' training in --out")
     cfg, args = config.parse(parser, quick=QUICK)
+    out = args.out or config.folder("search", cfg, args)
     if args.problems is not None:
         cfg.search.problems = args.problems
     with config.user_errors(), parallel.started(cfg):
@@ -656,9 +657,9 @@ def main() -> None:
         if unknown := [m for m in methods if m not in METHODS]:
             raise ValueError(f"there is no method '{unknown[0]}'; the methods are {', '.join(METHODS)}")
         try:
-            recipe(cfg, args.model, methods, args.out, args.resume)
+            recipe(cfg, args.model, methods, out, args.resume)
         except KeyboardInterrupt:
-            print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)
+            print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)
 
 

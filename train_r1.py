@@ -222,7 +222,7 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) 
     models = {"base": init or os.path.join(zero_out, "base", "model"), "zero": os.path.join(zero_out, "model")}
     if not os.path.exists(os.path.join(models["zero"], "config.json")):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)
-        train_zero.recipe(cfg, init, zero_out, os.path.exists(zero_out), None)
+        train_zero.recipe(cfg, init, os.path.join(zero_out, "base"), zero_out, os.path.exists(zero_out), None)
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval", "distill")}
     settings |= {"init": GPT.from_pretrained(models["base"]).fingerprint(), "zero": GPT.from_pretrained(models["zero"]).fingerprint()}
     parallel.claim(out, settings)
@@ -268,23 +268,24 @@ def main() -> None:
     import config
 
     parser = config.Parser(__doc__)
-    parser.add_argument("--zero", default="runs/zero", help="run folder of train_zero.py: the base and Zero (default runs/zero)")
+    parser.add_argument("--zero", help="run folder of train_zero.py: the base and Zero (default runs/zero; with --config or --quick: runs/zero-THAT)")
     parser.add_argument("--init", help="model folder that is the base, ours or Hugging Face's (default: the base of --zero)")
-    parser.add_argument("--out", default="runs/r1", help="run folder (default runs/r1)")
+    parser.add_argument("--out", help="run folder (default runs/r1; with --config or --quick: runs/r1-THAT)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set this stage and the later ones aside and make them again")
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
+    out, zero = args.out or config.folder("r1", cfg, args), args.zero or config.folder("zero", cfg, args)
     with config.user_errors(), parallel.started(cfg):
         try:
             if args.start:
-                set_aside(args.out, args.start)
-            elif not args.resume and any(os.path.exists(os.path.join(args.out, s)) for s in STAGES):
-                raise ValueError(f"'{args.out}' already holds a run: add --resume to go on with it, --from STAGE to make stages again, or name another with --out")
+                set_aside(out, args.start)
+            elif not args.resume and any(os.path.exists(os.path.join(out, s)) for s in STAGES):
+                raise ValueError(f"'{out}' already holds a run: add --resume to go on with it, --from STAGE to make stages again, or name another with --out")
             parallel.wait()  # all have looked before one writes
-            recipe(cfg, args.zero, args.out, args.resume, args.init)
+            recipe(cfg, zero, out, args.resume, args.init)
         except KeyboardInterrupt:
-            print(f"stopped; the work so far is in '{args.out}': go on with the same command and --resume", file=sys.stderr)
+            print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)
 
 

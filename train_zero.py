@@ -108,27 +108,29 @@ def main() -> None:
     import config
 
     parser = config.Parser(__doc__)
-    parser.add_argument("--out", help="run folder (default runs/zero, with --data runs/zero-FILE)")
-    parser.add_argument("--init", help="model folder to start from, ours or Hugging Face's (default: OUT/base, with --data runs/zero/base; pretrained if not there)")
+    parser.add_argument("--out", help="run folder (default runs/zero; with --config, --quick, --data, --algorithm: runs/zero-THAT)")
+    parser.add_argument("--init", help="model folder to start from, ours or Hugging Face's (default: OUT/base, with --data or --algorithm runs/zero/base; pretrained if not there)")
     parser.add_argument("--data", help="JSONL file of problems to train on, instead of the world's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK, algorithm=True)
-    out = args.out or "runs/zero" + (f"-{os.path.splitext(os.path.basename(args.data))[0]}" if args.data else "")
+    home = config.folder("zero", cfg, args)
+    data = [os.path.splitext(os.path.basename(args.data))[0]] if args.data else []
+    out = args.out or "-".join([home, *data, *([args.algorithm] if args.algorithm != "grpo" else [])])
+    first = os.path.join(out if args.out and not args.data else home, "base")
     with config.user_errors(), parallel.started(cfg):
         try:
-            recipe(cfg, args.init, out, args.resume, load_jsonl(args.data) if args.data else None)
+            recipe(cfg, args.init, first, out, args.resume, load_jsonl(args.data) if args.data else None)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)
             sys.exit(130)
 
 
-def recipe(cfg, base: str | None, out: str, resume: bool, dataset: list[Problem] | None) -> None:
-    """Base, RL, evaluation of both, curves, and a summary on stdout."""
+def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset: list[Problem] | None) -> None:
+    """Base, RL, evaluation of both, curves, and a summary on stdout. Without a base one is pretrained in `folder`, if there is none."""
     started, device = time.time(), parallel.device(cfg.device)
     if cfg.name != "tiny" or base:
         grpo.check_room(cfg, GPT.empty(base).cfg if base else cfg.model, 0 if base else cfg.sft.tokens, cfg.grpo.steps)
     if base is None:
-        folder = os.path.join("runs/zero" if dataset else out, "base")
         base = os.path.join(folder, "model")
         if not os.path.exists(os.path.join(base, "config.json")):
             print("there is no finished base model yet: pretraining one first", flush=True)

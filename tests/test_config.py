@@ -64,3 +64,11 @@ def test_every_key_is_known_and_nonsense_is_refused():
         config.set_key(broken, key, value)
         with pytest.raises(ValueError, match=key.split(".")[1]):
             config.check(broken)
+
+
+def test_runs_with_other_models_have_folders_of_their_own():
+    def folder(*argv):
+        parser = config.Parser("")
+        return config.folder("zero", *config.parse(parser, quick={"grpo.steps": 1}, argv=list(argv)))
+
+    assert [folder(), folder("--quick"), folder("--config", "small"), folder("--config", "big", "--quick")] == ["runs/zero", "runs/zero-quick", "runs/zero-small", "runs/zero-big-quick"]
