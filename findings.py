@@ -34,9 +34,9 @@ QUICK = train_r1.QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.gr
 ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.direct": 0.4}  # what a model can learn from few texts
 CLOSE = 0.05  # "about as good as": less than this behind
 
-RULE = (f"Verdict: seen if the claimed difference, seed by seed, is on average larger than twice its standard error over the seeds, the opposite if it is as far on the other "
-        f"side, else not seen; so with one seed always. (Of three seeds pure chance passes in one case of eleven. All seeds are asked the same problems, whose choice adds an error "
-        f"of its own.) \"About as good\" is less than {100 * CLOSE:g} points behind.")
+RULE = (f"Verdict: seen if the claimed difference, seed by seed, is on average larger than twice its standard error over the seeds; the opposite if it is as far on the other "
+        f"side; otherwise, and always with a single seed, not seen. (Of three seeds pure chance passes in one case of eleven. All seeds are asked the same problems, whose choice "
+        f"adds an error of its own.) \"About as good\" is less than {100 * CLOSE:g} points behind.")
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -360,7 +360,9 @@ def growth(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     runs = [{key: {"slope_of_10_steps": 10 * statistics.linear_regression(*zip(*points)).slope, "first": statistics.fmean(y for _, y in points[:5]),
                    "last": statistics.fmean(y for _, y in points[-5:])} for key, points in s.items()} for s in series]
     papers = {"accuracy": "AIME 15.6 to 77.9 [R1 v2]", "mean_length": "from hundreds to ten thousand tokens [R1 v1]", "reflection_words": "five to seven times as many [R1 v2]"}
-    claims = [compare(f"{key} grows (in 10 steps{', points' if key.endswith('accuracy') else ''})", papers[key.split("/")[-1]], of(runs, key, "slope_of_10_steps"),
+    told = {"accuracy": "accuracy on {} grows (points in 10 steps)", "mean_length": "responses on {} grow (tokens in 10 steps)",
+            "reflection_words": "words of reflection grow more frequent (a response, in 10 steps)"}
+    claims = [compare(told[key.split("/")[-1]].format(key.split("/")[0]), papers[key.split("/")[-1]], of(runs, key, "slope_of_10_steps"),
                       unit=100 if key.endswith("accuracy") else 1) for key in keys]
     panels = [(figure, "RL step", {key: ([x for x, _ in series[0][key]], mean_curve([[y for _, y in s[key]] for s in series])) for key in keys if key.endswith(figure)}) for figure in papers]
     panels = [(title, along, {label: (x[: len(y)], y) for label, (x, y) in lines.items()}) for title, along, lines in panels]
