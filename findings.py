@@ -600,6 +600,8 @@ def hacking(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     paper = "the reward goes on up while Codeforces falls [R1 v2 figure 6]"
     claims = [compare("the reward model's score goes on up", paper, of(runs, "with", "score"), of(runs, "R1", "score")),
               compare("helpfulness by the world's own rules falls", "long training on it invites reward hacking [R1 v2]", of(runs, "R1", "helpfulness"), of(runs, "with", "helpfulness")),
+              compare("helpfulness ends below that of as many steps without the preference reward", "long training on it invites reward hacking [R1 v2]",
+                      of(runs, "without", "helpfulness"), of(runs, "with", "helpfulness")),
               compare("reasoning falls", paper, of(runs, "R1", "reasoning"), of(runs, "with", "reasoning")),
               compare("reasoning ends below that of as many steps without the preference reward", paper, of(runs, "without", "reasoning"), of(runs, "with", "reasoning"))]
     means, sds = over_seeds(runs)
