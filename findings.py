@@ -199,6 +199,7 @@ def draw(path: str, panels: list[Panel]) -> None:
     fig, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4), squeeze=False)
     for ax, (title, along, series) in zip(axes[0], panels):
         if along:
+            ax.set_prop_cycle(color=plt.get_cmap("tab10" if len(series) <= 10 else "tab20").colors)
             for label, (x, y) in series.items():
                 ax.plot(x, y, marker="." if len(x) < 30 else "", label=label)
             ax.legend(fontsize=8)
