@@ -518,8 +518,9 @@ def journey(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
             folder, epochs = os.path.join(out, name), cfg.r1.epochs * (10 if name == "tenth" else 1)  # as many steps as with all
             model = train_r1.fine_tune(replace(cfg, r1=replace(cfg.r1, epochs=epochs)), base, rows, folder, True)
             runs[-1][name] = examine(cfg, model, folder) | {"examples": len(rows)}
-    claims = [compare("traces with caught mistakes teach more than as many, shorter, clean ones", "8 points more on MATH with 327 examples [2410.18982]", of(runs, "journey"), of(runs, "shortcut")),
-              compare("a small set of rejection-sampled answers beats the base", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "base")),
+    claims = [compare(f"{task}: traces with caught mistakes teach more than as many, shorter, clean ones", "8 points more on MATH with 327 examples [2410.18982]",
+                      of(runs, "journey", task), of(runs, "shortcut", task)) for task in cfg.grpo.tasks]
+    claims += [compare("a small set of rejection-sampled answers beats the base", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "base")),
               compare("it is about as good as ten times as many", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "all"), CLOSE)]
     return conclude("journey", seeds, flags, runs, claims, keys=("accuracy", "format", "length", "reflection"))
 
