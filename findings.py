@@ -521,7 +521,7 @@ def journey(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     claims = [compare(f"{task}: traces with caught mistakes teach more than as many, shorter, clean ones", "8 points more on MATH with 327 examples [2410.18982]",
                       of(runs, "journey", task), of(runs, "shortcut", task)) for task in cfg.grpo.tasks]
     claims += [compare("a small set of rejection-sampled answers beats the base", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "base")),
-              compare("it is about as good as ten times as many", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "all"), CLOSE)]
+               compare("it is about as good as ten times as many", "17k answers make o1-preview's level [Sky-T1]; R1: 800k", of(runs, "tenth"), of(runs, "all"), CLOSE)]
     return conclude("journey", seeds, flags, runs, claims, keys=("accuracy", "format", "length", "reflection"))
 
 
