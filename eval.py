@@ -306,7 +306,7 @@ def main() -> None:
             sets = held_out(cfg.world, cfg.eval, tuple(args.task or [t for t in cfg.world.tasks if t in REASONING]))
         rows = rescore(args.rescore) if args.rescore else []
         for folder in args.models:
-            model, tokenizer = GPT.from_pretrained(folder, device=parallel.device(cfg.device)), tokenizers.load(folder)
+            model, tokenizer = GPT.from_pretrained(folder, parallel.dtype(cfg), parallel.device(cfg.device)), tokenizers.load(folder)
             rows += [(folder, evaluate(model, tokenizer, problems, cfg.eval, cfg.seed, f"{folder}, {task}")) for task, problems in sets.items()]
         if any(r.task in PROGRAMS for _, r in rows):
             print(sandbox.protection())

@@ -251,7 +251,8 @@ def main() -> None:
             raise ValueError("--temperature and --top-k must not be negative, --top-p is in (0, 1], --max-new-tokens at least 1")
         if args.prompt is not None and not args.prompt.strip():
             raise ValueError("the prompt is empty: ask something")
-        model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)
+        device = parallel.device("auto")
+        model, tokenizer = GPT.from_pretrained(args.model, torch.bfloat16 if device.type == "cuda" else torch.float32, device), tokenizers.load(args.model)
         if args.prompt is not None:
             respond(model, tokenizer, args.prompt, args)
         while args.prompt is None:
