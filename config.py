@@ -162,6 +162,7 @@ def parse(parser: Parser, quick: dict[str, object] | None = None,
     if algorithm:
         told = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in chosen.items()) or 'the settings below'}" for name, chosen in ALGORITHMS.items())
         parser.add_argument("--algorithm", default="grpo", metavar="NAME", help=f"what it sets in grpo: {told}")
+    parser.set_defaults(quick=False)  # of scripts without it
     parser.epilog = "settings, with the values of `tiny`:\n" + "\n".join(f"  --{k} {_get(defaults, k)}" for k in keys(defaults))
     own = [s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")]
     with user_errors():

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 
 import config
+import data
 import eval as evaluation
 import grpo
 import parallel
@@ -26,7 +27,7 @@ import rewards as rw
 import sft
 import train_r1
 import train_zero
-from data import REASONING, Problem, World, random_expression
+from data import REASONING, Problem, World
 from model import GPT, cost_report
 
 BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64, "sft.tokens": 2_200_000}
@@ -216,11 +217,12 @@ def bars(means: dict, sds: dict, keys: Iterable[str]) -> list[Panel]:
     return [(key, "", {m: (row[key], sds[m][key]) for m, row in means.items() if key in row}) for key in keys]
 
 
-def conclude(name: str, seeds: list[int], flags: list[str], runs: list[dict], claims: list[dict], panels: list[Panel] | None = None,
-             keys: Iterable[str] = ("accuracy", "format", "length"), **more) -> tuple[dict, str]:
-    """Draw the figure (by default bars of the keys); the experiment's content and its tables."""
+def conclude(name: str, seeds: list[int], flags: list[str], runs: list[dict], claims: list[dict], panels: Iterable[Panel] = (),
+             keys: Iterable[str] | None = None, **more) -> tuple[dict, str]:
+    """Draw the figure: the panels, then bars of the keys (without either of accuracy, format and length); the experiment's content and its tables."""
     means, sds = over_seeds(runs)
-    draw(figure_path(name, flags), panels or bars(means, sds, keys))
+    barred = keys or (() if panels else ("accuracy", "format", "length"))
+    draw(figure_path(name, flags), [*panels, *bars(means, sds, barred)])
     columns = list(dict.fromkeys(key for row in means.values() for key in row))
     lines = [["model", *columns], ["---"] * (1 + len(columns))]
     lines += [[m, *(f"{row[c]:.3g} ± {sds[m][c]:.2g}" if c in row else "" for c in columns)] for m, row in means.items()]
@@ -254,8 +256,7 @@ def ppo(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
               compare("PPO with lambda 1 is better than with 0.95", "0.95 considerably worse [R1 v2]", of(runs, "ppo"), of(runs, "ppo-0.95")),
               compare("a step of PPO takes longer (seconds)", "a critic as large as the policy [DeepSeekMath 2402.03300]", of(runs, "ppo", "step_seconds"), of(runs, "grpo", "step_seconds"), unit=1),
               compare("the critic takes memory (MiB of weights, gradients, moments)", "a critic as large as the policy [DeepSeekMath 2402.03300]", of(runs, "ppo", "critic_mib"), of(runs, "grpo", "critic_mib"), unit=1)]
-    means, sds = over_seeds(runs)
-    return conclude("ppo", seeds, flags, runs, claims, [learning(list(means)[1:], seeds, flags), *bars(means, sds, ("accuracy", "length", "step_seconds"))])
+    return conclude("ppo", seeds, flags, runs, claims, [learning(list(runs[0])[1:], seeds, flags)], ("accuracy", "length", "step_seconds"))
 
 
 PAPERS_GRPO = "grpo-sequence"  # with the mean over sequences of DeepSeekMath and of the papers that compare themselves with it
@@ -273,8 +274,7 @@ def algorithms(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     runs = short(seeds, flags, {name: {f"grpo.{k}": v for k, v in settings.items()} for name, settings in variants.items()})
     claims = [compare(f"{name} {'is about as good as' if margin else 'ends above'} {rival}", paper, of(runs, name), of(runs, rival), margin) for name, (rival, margin, paper) in RELATIVES.items()]
     claims.append(compare(f"dr_grpo's wrong answers are shorter than {PAPERS_GRPO}'s (tokens)", RELATIVES["dr_grpo"][2], of(runs, PAPERS_GRPO, "wrong_length"), of(runs, "dr_grpo", "wrong_length"), unit=1))
-    means, sds = over_seeds(runs)
-    return conclude("algorithms", seeds, flags, runs, claims, [learning(variants, seeds, flags), *bars(means, sds, ("accuracy", "format", "length"))])
+    return conclude("algorithms", seeds, flags, runs, claims, [learning(variants, seeds, flags)], ("accuracy", "format", "length"))
 
 
 def ablations(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
@@ -399,12 +399,12 @@ def both(seed: int, flags: list[str]) -> dict[str, dict[str, evaluation.Report]]
             for name, model in (("base", ("base", "model")), ("Zero", ("model",)))}
 
 
-def blind(p: Problem) -> float:
-    """The chance that a guess is right which knows what answers look like: a number from 0 to 20, a name of the puzzle, an expression of the numbers."""
+def blind(p: Problem, level: int) -> float:
+    """The chance that a guess is right which knows what answers look like: a number up to the level's, a name of the puzzle, an expression of the numbers."""
     if p.task == "countdown":
         rng, numbers = random.Random(p.prompt), p.tests["numbers"]
-        return statistics.fmean(random_expression(rng, numbers, 99)[1] == p.tests["target"] for _ in range(1000))
-    return {"arithmetic": 1 / 21, "logic": 1 / len(set(re.findall("[A-Z](?![a-z])", p.prompt)) or "?"), "code": 0.0}[p.task]
+        return statistics.fmean(data.random_expression(rng, numbers, data.COUNTDOWN[level]["value"])[1] == p.tests["target"] for _ in range(1000))
+    return {"arithmetic": 1 / (data.ARITHMETIC[level]["most"] + 1), "logic": 1 / len(set(re.findall("[A-Z](?![a-z])", p.prompt)) or "?"), "code": 0.0}[p.task]
 
 
 def passk(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
@@ -415,7 +415,7 @@ def passk(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
     ks = sorted(map(int, runs[0][f"base, {tasks[0]}"]))
     cfg, claims = make(0, flags), []
     for task in tasks:
-        chances = [blind(p) for p in evaluation.held_out(cfg.world, replace(cfg.eval, problems=found[0]["base"][task].problems), (task,))[task]]
+        chances = [blind(p, cfg.world.level) for p in evaluation.held_out(cfg.world, replace(cfg.eval, problems=found[0]["base"][task].problems), (task,))[task]]
         guessed = {str(k): statistics.fmean(1 - (1 - c) ** k for c in chances) for k in ks}
         for row in runs:
             row[f"blind, {task}"] = guessed
@@ -569,10 +569,8 @@ def countdown(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
               compare("of responses that try again, more end right", paper, of(runs, "RL", "right_if_retried"), of(runs, "base", "right_if_retried")),
               compare("thinking longer helps: right within ten tries against within three", "accuracy grows with thinking time [R1 v1]",
                       of(runs, "RL", "right_within_10"), of(runs, "RL", "right_within_3"))]
-    means, sds = over_seeds(runs)
-    panels = bars(means, sds, ("accuracy", "tries", "right_if_retried"))
-    panels.append(("share of n-th tries that hit", "n", {m: (range(1, 11), mean_curve([c[m] for c in curves])) for m in means}))
-    return conclude("countdown", seeds, flags, runs, claims, panels, hit_rates=[{m: [None if math.isnan(v) else v for v in c] for m, c in curve.items()} for curve in curves])
+    panels = [("share of n-th tries that hit", "n", {m: (range(1, 11), mean_curve([c[m] for c in curves])) for m in runs[0]})]
+    return conclude("countdown", seeds, flags, runs, claims, panels, ("accuracy", "tries", "right_if_retried"), hit_rates=[{m: [None if math.isnan(v) else v for v in c] for m, c in curve.items()} for curve in curves])
 
 
 def hacking(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
@@ -606,7 +604,6 @@ def hacking(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
                       of(runs, "without", "helpfulness"), of(runs, "with", "helpfulness")),
               compare("reasoning falls", paper, of(runs, "R1", "reasoning"), of(runs, "with", "reasoning")),
               compare("reasoning ends below that of as many steps without the preference reward", paper, of(runs, "without", "reasoning"), of(runs, "with", "reasoning"))]
-    means, sds = over_seeds(runs)
     y = mean_curve(curves)
-    return conclude("hacking", seeds, flags, runs, claims, [("the reward model's score in training", "step", {"with": (range(1, len(y) + 1), y)}),
-                                                            *bars(means, sds, ("score", "helpfulness", "reasoning"))])
+    panels = [("the reward model's score in training", "step", {"with": (range(1, len(y) + 1), y)})]
+    return conclude("hacking", seeds, flags, runs, claims, panels, ("score", "helpfulness", "reasoning"))

@@ -15,8 +15,8 @@ Deviations from the paper: (1) the ratio and the KL are per token (DeepSeekMath 
 do not compare within the group); (3) the reference model and its KL are off by default on the laptop (kl_beta = 0): a model this small
 has little to forget; (4) the loss is a mean over the tokens of each question's group, then over questions. A mean over sequences (the
 paper) lets long failures off lightly: each of their tokens counts less, and Countdown answers then grow until they are cut off. A mean
-over all tokens [DAPO] gives the task with the longest answers most of the gradient (results/log.md has the figures of all three). A KL
-penalty is a mean over all tokens then.
+over all tokens [DAPO] gives the task with the longest answers most of the gradient (results/log.md has the figures of all three). The
+weights of this mean are put on the advantages, so that a KL penalty is a mean over all tokens.
 """
 
 import random

@@ -196,12 +196,13 @@ def main() -> None:
 
     parser = config.Parser(__doc__)
     parser.add_argument("base", help="model folder to start from; it is not changed")
-    parser.add_argument("--out", default="runs/preference", help="where the two run folders go (default runs/preference)")
+    parser.add_argument("--out", help="where the two run folders go (default runs/preference; with --config: runs/preference-THAT)")
     parser.add_argument("--resume", action="store_true", help="go on with the runs in --out")
     cfg, args = config.parse(parser)
+    out = args.out or config.folder("preference", cfg, args)
     with config.user_errors(), parallel.started(cfg):
         for kind in KINDS:
-            print(f"model: {train(cfg, args.base, os.path.join(args.out, kind), kind, args.resume)}")
+            print(f"model: {train(cfg, args.base, os.path.join(out, kind), kind, args.resume)}")
 
 
 if __name__ == "__main__":

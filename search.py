@@ -5,9 +5,8 @@
     python search.py runs/zero/model --quick                   # all of it in small
 
 DeepSeek-R1 found process rewards and tree search not worth their cost in training, though they can help at inference [2501.12948,
-section 4.2]; here one sees what they do. The measure
-is accuracy on held-out problems against tokens a problem: everything the model generated, what was thrown away and roll-outs included.
-Prompts, inserted words and what the reward models read are not counted.
+section 4.2]; here one sees what they do. The measure is accuracy on held-out problems against tokens a problem: everything the model
+generated, what was thrown away and roll-outs included. Prompts, inserted words and what the reward models read are not counted.
 
 A step ends at a comma or a line end, where the world's authors end theirs, at </think>, and where the response ends. The value of a
 step is the chance that a response which begins so ends right; it is measured by completing it several times (Monte Carlo)

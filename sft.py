@@ -281,7 +281,7 @@ def main() -> None:
     import config
 
     parser = config.Parser(__doc__)
-    parser.add_argument("--out", help="run folder (default runs/base, with --init runs/sft)")
+    parser.add_argument("--out", help="run folder (default runs/base, with --init runs/sft; with --config or --quick: runs/base-THAT)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--init", help="model folder to fine-tune, with --data")
     parser.add_argument("--data", help='JSONL file of {"prompt", "response"} to fine-tune on')
@@ -289,7 +289,7 @@ def main() -> None:
     with config.user_errors(), parallel.started(cfg):
         if bool(args.init) != bool(args.data):
             raise ValueError("fine-tuning needs both --init FOLDER and --data FILE.jsonl; pretraining neither")
-        out = args.out or ("runs/sft" if args.init else "runs/base")
+        out = args.out or config.folder("sft" if args.init else "base", cfg, args)
         if not args.init:
             folder = pretrain(cfg, out, args.resume)
         else:

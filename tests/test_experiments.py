@@ -198,12 +198,12 @@ def test_how_a_model_searches():
 
 
 def test_blind_guessing():
-    def problem(task, prompt, **tests):
-        return Problem(prompt, "", task, tests=tests)
+    def chance(task, prompt, **tests):
+        return findings.blind(Problem(prompt, "", task, tests=tests), 1)
 
-    assert findings.blind(problem("arithmetic", "")) == 1 / 21 and findings.blind(problem("code", "")) == 0
-    assert findings.blind(problem("logic", "F比B高。C比B矮。谁最矮?")) == findings.blind(problem("logic", "B is taller than A. A is taller than C. Who is tallest?")) == 1 / 3
-    assert findings.blind(problem("countdown", "", numbers=[2, 2], target=4)) == pytest.approx(1 / 2, abs=0.05)  # of +, -, *, / two
+    assert chance("arithmetic", "") == 1 / 21 and chance("code", "") == 0
+    assert chance("logic", "F比B高。C比B矮。谁最矮?") == chance("logic", "B is taller than A. A is taller than C. Who is tallest?") == 1 / 3
+    assert chance("countdown", "", numbers=[2, 2], target=4) == pytest.approx(1 / 2, abs=0.05)  # of +, -, *, / two
 
 
 # ---------------------------------------------------------------------------------------------- every experiment
