@@ -142,7 +142,7 @@ def reinforce(cfg, base: str, out: str) -> dict[str, float]:
         print(f"--- {out}", flush=True)
         train_zero.train(cfg, base, out, True)
     rows = metrics(out)
-    return examine(cfg, model, out) | {"step_seconds": statistics.fmean(r["step_time"] for r in rows), "tokens": rows[-1]["num_tokens"],
+    return examine(cfg, model, out) | {"step_seconds": statistics.median(r["step_time"] for r in rows), "tokens": rows[-1]["num_tokens"],
                                        "clipped": statistics.fmean(r["clip_ratio/low_mean"] + r["clip_ratio/high_mean"] for r in rows),
                                        "critic_mib": 1024 * rows[-1].get("memory/critic_gib", 0.0)}
 
