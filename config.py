@@ -217,7 +217,7 @@ def check(cfg: Config) -> None:
         raise ValueError(f"--precision is '{cfg.precision}'; use float32 or bfloat16")
     least = {"model.dim": 1, "model.n_layers": 1, "model.n_heads": 1, "model.hidden_dim": 1, "model.n_groups": 1, "model.max_seq_len": 2,
              "model.vocab_size": 256 + 9, "sft.tokens": 1, "sft.epochs": 1, "sft.tokens_per_step": 1, "sft.micro_tokens": 1, "sft.save_every": 1,
-             "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.minibatches": 1,
+             "grpo.steps": 1, "grpo.problems_per_step": 1, "grpo.group_size": 2, "grpo.max_new_tokens": 1, "grpo.rows": 0, "grpo.minibatches": 1,
              "grpo.micro_tokens": 1, "grpo.importance_cap": 0, "grpo.off_policy_mask": 0, "grpo.dynamic": 0, "grpo.critic_lr": 0, "grpo.save_every": 1, "grpo.temperature": 0.01, "eval.problems": 1, "eval.k": 1, "eval.max_new_tokens": 1,
              "eval.rows": 1, "eval.temperature": 0, "sft.decay": 0.001, "world.max_tries": 2, "world.arithmetic": 0.01, "world.minor": 0.01, "preference.examples": 2, "preference.epochs": 1,
              "preference.per_step": 1, "preference.held_out": 2, "r1.cold_prompts": 4, "r1.cold_samples": 1, "r1.dev2_steps": 1, "r1.reject_prompts": 4,

@@ -50,6 +50,7 @@ class GRPOConfig:
     problems_per_step: int = 32
     group_size: int = 16
     max_new_tokens: int = 400
+    rows: int = 0  # responses each process generates at once, for want of memory; 0: all
     temperature: float = 1.0
     minibatches: int = 4  # optimiser steps a rollout is split into; from the second on the ratios differ from 1
     micro_tokens: int = 4096  # response tokens of a forward pass, padding included (a minibatch's prompts are one pass)
@@ -226,6 +227,7 @@ def check_room(cfg, shape: ModelConfig, learnt: int, steps: int, asked: int = 0)
     """
     own, n = cfg.grpo, parallel.size()
     rows = -(-own.problems_per_step // n) * own.group_size
+    rows = min(rows, own.rows or rows)
     length = min(own.max_new_tokens + 256, shape.max_seq_len)  # a generous prompt
     parts = training_memory(shape, max(cfg.sft.micro_tokens, own.micro_tokens), cfg.precision, n, cfg.recompute)
     cache = rollout_memory(shape, rows, length, cfg.precision)
@@ -246,7 +248,7 @@ def check_room(cfg, shape: ModelConfig, learnt: int, steps: int, asked: int = 0)
     if fixed > have:
         mend = "use more GPUs (torchrun --nproc-per-node N), GPUs with more memory, or a smaller model (--model.*)"
     elif cache > sum(parts.values()):
-        mend = "lower --grpo.problems_per_step, --grpo.group_size or --grpo.max_new_tokens, or use more GPUs (torchrun --nproc-per-node N)"
+        mend = f"set --grpo.rows (responses generated at once) below {rows}, lower --grpo.max_new_tokens, or use more GPUs (torchrun --nproc-per-node N)"
     else:
         mend = "lower --grpo.micro_tokens and --sft.micro_tokens, or add --recompute true"
     raise ValueError(f"'{cfg.name}' needs about {need / gib:.1f} GiB of memory a process, and there are {have / gib:.1f}: {mend}")
@@ -258,7 +260,7 @@ def check_room(cfg, shape: ModelConfig, learnt: int, steps: int, asked: int = 0)
 def rollout(model: GPT, tokenizer: Tokenizer, problems: list[Problem], cfg: GRPOConfig, seed: int) -> Rollout:
     """group_size responses to each problem, the group's side by side."""
     return generate(model, [prompt_ids(p, tokenizer) for p in problems], num_generations=cfg.group_size,
-                    max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed, record_routes=cfg.replay_routes)
+                    max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature, seed=seed, record_routes=cfg.replay_routes, rows=cfg.rows or None)
 
 
 # (problem, response) of a whole rollout -> rewards by name that are added to the rules', one dict a response

@@ -268,13 +268,14 @@ class Cache:
 
     @staticmethod
     def join(caches: list["Cache"]) -> "Cache":
-        """The rows of several caches together; the empty slots of the shorter ones are not valid."""
-        out, room = Cache(caches[0].block), max(c.valid.shape[1] for c in caches)
-        out.length = max(c.length for c in caches)
-        out.valid = torch.cat([F.pad(c.valid, (0, room - c.valid.shape[1])) for c in caches])
+        """The rows of several caches together; a row's tokens move into its first slots, so that gaps between them take no more time."""
+        out, held = Cache(caches[0].block), max(int(c.valid.sum(1).max()) for c in caches)
+        out.length, room = held, -(-held // out.block) * out.block
+        orders = [c.valid.byte().argsort(dim=1, descending=True, stable=True)[:, :held] for c in caches]  # [B, <= held]
+        out.valid = torch.cat([F.pad(c.valid.gather(1, order), (0, room - order.shape[1])) for c, order in zip(caches, orders)])
         for layer in caches[0].layers:
-            out.layers[layer] = tuple(torch.cat([F.pad(x, (0, 0, 0, room - x.shape[2])) for x in same])
-                                      for same in zip(*(c.layers[layer] for c in caches)))
+            out.layers[layer] = tuple(torch.cat([F.pad(x.gather(2, order[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])), (0, 0, 0, room - order.shape[1]))
+                                                 for x, order in zip(same, orders)]) for same in zip(*(c.layers[layer] for c in caches)))
         return out
 
     def one_layer(self, layer: int, stores: tuple[Tensor, ...]) -> "Cache":

@@ -592,11 +592,11 @@ def check_settings(old: dict, new: dict, folder: str) -> None:
 
 
 def _differences(old: dict, new: dict, prefix: str = "") -> str:
-    """The first setting that differs, as 'key value, not value'; "" if none. Lengths of runs may differ."""
+    """The first setting that differs, as 'key value, not value'; "" if none. Lengths of runs may differ, and what a machine holds at once."""
     for key, value in new.items():
         if isinstance(value, dict) and isinstance(old.get(key), dict):
             if inner := _differences(old[key], value, prefix + key + "."):
                 return inner
-        elif old.get(key) != value and prefix + key != "grpo.steps":
+        elif old.get(key) != value and prefix + key not in ("grpo.steps", "grpo.rows"):
             return f"--{prefix}{key} {old.get(key)}, not {value}"
     return ""

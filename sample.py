@@ -4,8 +4,8 @@
     python sample.py runs/zero/model                 # chat: a question a line, Ctrl-D ends
 
 Every prompt is read once, however many responses are wanted; then all rows take one token at a time through the cache.
-Prompts of different lengths share a batch without left padding (see model.Cache), and finished rows leave it. Under torchrun each
-process answers its share of the prompts, and all get the whole rollout.
+Prompts of different lengths share a batch without left padding (see model.Cache), finished rows leave it, and if not all rows run at
+once, waiting ones take their places. Under torchrun each process answers its share of the prompts, and all get the whole rollout.
 """
 
 import argparse
@@ -94,85 +94,91 @@ def draw(logp: Tensor, uniform: Tensor) -> Tensor:
 @torch.no_grad()
 def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, max_new_tokens: int, temperature: float = 1.0,
              top_p: float = 1.0, top_k: int = 0, seed: int | None = None, stops: tuple[int, ...] = (),
-             on_token: Callable[[int, int], None] | None = None, record_routes: bool = False) -> Rollout:
+             on_token: Callable[[int, int], None] | None = None, on_end: Callable[[int], None] | None = None, record_routes: bool = False,
+             rows: int | None = None) -> Rollout:
     """Sample num_generations responses to each prompt (token ids); temperature 0 is greedy.
 
     Row i's random numbers do not depend on which other rows are still running, nor on which process answers them, so a seed fixes
-    every response. stops: token ids that end a row as the model's own end tokens do. on_token(row, token) is called for each token as
-    it is drawn. ValueError for an empty prompt or one that leaves no room in the model's context; max_new_tokens is cut to that room.
+    every response. rows: how many are answered at once (by each process); the others wait, and take the places of those that end
+    (continuous batching). stops: token ids that end a row as the model's own end tokens do. on_token(row, token) is called for each token
+    as it is drawn, on_end(count) when rows have ended. ValueError for an empty prompt or one that leaves no room in the model's context; a
+    response that fills the context ends there.
     """
     if not prompts or not all(prompts):
         raise ValueError("a prompt is empty: give at least one token")
     longest, context = max(map(len, prompts)), model.cfg.max_seq_len
     if longest >= context:
         raise ValueError(f"a prompt of {longest} tokens leaves no room in the model's context of {context}: shorten it")
-    steps = min(max_new_tokens, context - longest)
+    steps = min(max_new_tokens, context - min(map(len, prompts)))
     generator = torch.Generator(model.device)
     if seed is None:
         generator.seed()
     else:
         generator.manual_seed(seed)
-    own, rows = parallel.part(len(prompts)), len(prompts) * num_generations
+    own, total = parallel.part(len(prompts)), len(prompts) * num_generations
     # drawn for the rows of all processes, so that ours do not depend on how many there are
-    uniform = torch.rand(steps, rows, generator=generator, device=model.device)[:, own.start * num_generations : own.stop * num_generations]
+    uniform = torch.rand(steps, total, generator=generator, device=model.device)[:, own.start * num_generations : own.stop * num_generations]
     was_training = model.training
     model.eval()
     with parallel.gathered(model), phase("decode"):
-        mine = answer(model, prompts[own], num_generations, steps, temperature, top_p, top_k, uniform, stops, on_token, record_routes)
+        mine = answer(model, prompts[own], num_generations, temperature, top_p, top_k, uniform, stops, on_token, on_end, record_routes, rows)
     model.train(was_training)
     return gather(mine, model.cfg.pad_id) if parallel.size() > 1 else mine
 
 
-def answer(model: GPT, prompts: list[list[int]], num_generations: int, steps: int, temperature: float, top_p: float, top_k: int,
-           uniform: Tensor, stops: tuple[int, ...], on_token: Callable[[int, int], None] | None, record_routes: bool) -> Rollout:
-    """The part of generate() that no other process takes part in: up to `steps` new tokens for every row, with uniform [steps, B]."""
-    device, pad_id = model.device, model.cfg.pad_id
-    if not prompts:
-        none, layers = torch.zeros(0, dtype=torch.long, device=device), len([b for b in model.layers if hasattr(b.mlp, "chosen")])
-        routes = torch.zeros(0, 0, layers, model.cfg.n_experts_per_token, dtype=torch.int16, device=device)
-        return Rollout(none.view(0, 0), none, none, none.view(0, 0).float(), none.bool(), routes if record_routes and layers else None)
-
-    # prefill: each prompt once, padded on the right
-    P, n = max(map(len, prompts)), len(prompts)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)  # [n]
-    tokens = torch.tensor([p + [pad_id] * (P - len(p)) for p in prompts], device=device)  # [n, P]
-    slots = torch.arange(P, device=device)
-    cache = Cache(block=16)
-    with phase("prefill"):
-        hidden = model(tokens, cache, positions=torch.where(slots < lengths[:, None], slots, -1), return_hidden=True)
-        logits = model.lm_head(hidden[torch.arange(n, device=device), lengths - 1])  # [n, V] at each prompt's last token
-
-    # one row for each response
-    group = torch.arange(n, device=device).repeat_interleave(num_generations)  # [B]
-    B = len(group)
-    out = Rollout(torch.full((B, P + steps), pad_id, device=device), lengths[group], lengths[group] + steps, torch.zeros(B, P + steps, device=device),
-                  torch.zeros(B, dtype=torch.bool, device=device))
-    out.tokens[:, :P] = tokens[group]
-    if record_routes and (chosen := model.routes()) is not None:  # [n, P, layers, K]
-        out.routes = chosen.new_zeros(B, P + steps, *chosen.shape[2:])
-        out.routes[:, :P] = chosen[group]
+def answer(model: GPT, prompts: list[list[int]], num_generations: int, temperature: float, top_p: float, top_k: int, uniform: Tensor, stops: tuple[int, ...],
+           on_token: Callable[[int, int], None] | None, on_end: Callable[[int], None] | None, record_routes: bool, rows: int | None) -> Rollout:
+    """The part of generate() that no other process takes part in: as many new tokens for every row, at most, as uniform [steps, B] has."""
+    device, pad_id, context = model.device, model.cfg.pad_id, model.cfg.max_seq_len
+    lengths = torch.tensor([len(p) for p in prompts], dtype=torch.long, device=device)  # [n]
+    group = torch.arange(len(prompts), device=device).repeat_interleave(num_generations)  # [B]
+    B, P = len(group), max(map(len, prompts), default=0)
+    T = min(P + len(uniform), context)
+    asked = torch.tensor([p + [pad_id] * (P - len(p)) for p in prompts], dtype=torch.long, device=device).view(len(prompts), P)  # [n, P] padded on the right
+    out = Rollout(torch.full((B, T), pad_id, device=device), lengths[group], (lengths[group] + len(uniform)).clamp(max=context),
+                  torch.zeros(B, T, device=device), torch.zeros(B, dtype=torch.bool, device=device))
+    out.tokens[:, :P] = asked[group]
+    if record_routes and (layers := sum(hasattr(b.mlp, "chosen") for b in model.layers)):
+        out.routes = torch.zeros(B, T, layers, model.cfg.n_experts_per_token, dtype=torch.int16, device=device)
 
     def begin(rows: Tensor) -> Running:
-        return Running(rows, torch.zeros_like(rows), logits[group[rows]], cache.select(group[rows]))
+        """Read each prompt of the rows [b] once."""
+        ask, group_of = group[rows].unique(return_inverse=True)  # [n'], [b]
+        slots = torch.arange(int(lengths[ask].max()), device=device)
+        cache = Cache(block=16)
+        with phase("prefill"):
+            hidden = model(asked[ask, : len(slots)], cache, positions=torch.where(slots < lengths[ask, None], slots, -1), return_hidden=True)
+            logits = model.lm_head(hidden[torch.arange(len(ask), device=device), lengths[ask] - 1])  # [n', V] at each prompt's last token
+        if out.routes is not None:
+            out.routes[rows, : len(slots)] = model.routes()[group_of]
+        return Running(rows, torch.zeros_like(rows), logits[group_of], cache.select(group_of))
 
-    def go_on(batch: Running, fewest: int = 0) -> Running | None:
-        return decode(model, out, batch, fewest, uniform, temperature, top_p, top_k, stops, on_token)
+    def go_on(waiting: Tensor, most: int, fewest: int = 0) -> Running | None:
+        """Answer the rows [b], `most` at once, until fewer than `fewest` are left."""
+        running = None
+        while len(waiting):
+            free = most - len(running.rows) if running else most
+            new, waiting = begin(waiting[:free]), waiting[free:]
+            running = Running.join([running, new]) if running else new
+            running = decode(model, out, running, 0.8 * most if len(waiting) else fewest, uniform, temperature, top_p, top_k, stops, on_token, on_end)
+        return running
 
     # A step is hundreds of short operations, over which many threads wait for each other: on CPUs two teams of threads with half of the
     # rows each are 1.2 times as fast, until few are left. What a layer remembers of its last call (routes) and counters belong to one.
-    threads = torch.get_num_threads()
-    if device.type == "cpu" and threads > 1 and B >= 256 and not (on_token or record_routes or profiling.counting()) and parallel.size() == 1:
+    threads, most = torch.get_num_threads(), min(B, rows or B)
+    every = torch.arange(B, device=device)
+    if device.type == "cpu" and threads > 1 and most >= 256 and not (on_token or record_routes or profiling.counting()) and parallel.size() == 1:
         def team(rows: Tensor) -> Running | None:
             torch.set_num_threads(threads // 2)  # of this thread
-            return go_on(begin(rows), 64)
+            return go_on(rows, most // 2, 64)
 
         with ThreadPoolExecutor(2) as both:
-            left = [running for running in both.map(team, (torch.arange(0, B, 2), torch.arange(1, B, 2))) if running]
+            left = [running for running in both.map(team, (every[::2], every[1::2])) if running]
         if left:
-            go_on(Running.join(left))
-    else:
-        go_on(begin(torch.arange(B, device=device)))
-    T = int(out.lengths.max())
+            decode(model, out, Running.join(left), 0, uniform, temperature, top_p, top_k, stops, on_token, on_end)
+    elif B:
+        go_on(every, most)
+    T = int(out.lengths.max()) if B else 0
     return Rollout(out.tokens[:, :T], out.prompt_lengths, out.lengths, out.logprobs[:, :T], out.finished, None if out.routes is None else out.routes[:, :T])
 
 
@@ -194,13 +200,13 @@ ASK_EVERY = {"cpu": 1}  # tokens after which the loop asks how many rows are lef
 
 
 @torch.no_grad()
-def decode(model: GPT, out: Rollout, batch: Running, fewest: int, uniform: Tensor, temperature: float, top_p: float, top_k: int,
-           stops: tuple[int, ...], on_token: Callable[[int, int], None] | None) -> Running | None:
+def decode(model: GPT, out: Rollout, batch: Running, fewest: float, uniform: Tensor, temperature: float, top_p: float, top_k: int,
+           stops: tuple[int, ...], on_token: Callable[[int, int], None] | None, on_end: Callable[[int], None] | None) -> Running | None:
     """Write responses into `out`, token by token, until fewer than `fewest` have not ended: those are returned. uniform [steps, B]."""
     ends_with = torch.tensor((*model.cfg.eos_ids, *stops), device=out.tokens.device, dtype=torch.long)
     rows, drawn, logits, cache = batch.rows, batch.drawn, batch.logits, batch.cache
     running = torch.ones(len(rows), dtype=torch.bool, device=rows.device)  # of the rows still in the batch
-    every = 1 if on_token else ASK_EVERY.get(out.tokens.device.type, 16)
+    every, alive = 1 if on_token else ASK_EVERY.get(out.tokens.device.type, 16), len(rows)
     for step in itertools.count():
         if temperature == 0:
             logp = logits.float().log_softmax(-1)
@@ -208,7 +214,7 @@ def decode(model: GPT, out: Rollout, batch: Running, fewest: int, uniform: Tenso
         else:
             logp = sampling_logprobs(logits, temperature, top_k, top_p)
             token = draw(logp, uniform[drawn, rows])
-        position = out.prompt_lengths[rows] + drawn  # [b]
+        position = (out.prompt_lengths[rows] + drawn).clamp(max=out.tokens.shape[1] - 1)  # [b]; those that have ended stay within the tensors
         for own, new in ((out.tokens, token), (out.logprobs, logp.gather(1, token[:, None])[:, 0])):
             own[rows, position] = torch.where(running, new, own[rows, position])
         if on_token:
@@ -217,8 +223,11 @@ def decode(model: GPT, out: Rollout, batch: Running, fewest: int, uniform: Tenso
         ended, drawn = running & torch.isin(token, ends_with), (drawn + 1).clamp(max=len(uniform) - 1)
         out.finished[rows] |= ended
         out.lengths[rows] = torch.where(ended, position + 1, out.lengths[rows])
-        running = running & ~ended & (position + 1 < out.prompt_lengths[rows] + len(uniform))
-        alive = int(running.sum()) if step % every == 0 else len(rows)
+        running = running & ~ended & (position + 1 < out.lengths[rows])
+        if step % every == 0:
+            before, alive = alive, int(running.sum())
+            if on_end:
+                on_end(before - alive)
         if alive == 0:
             return None
         if alive < max(0.8 * len(rows), fewest):  # leaving the batch copies the cache, so wait until it pays

@@ -1,9 +1,11 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from conftest import run
+from tqdm import tqdm
 
 import eval as E
 from data import Problem, World, WorldConfig
@@ -72,6 +74,18 @@ def report(task, pass1, qualities=()):
     r = E.summarise([Problem("", "1", task)], samples or [sample(0, "1", True)], max(1, len(qualities)))
     r.pass1 = pass1
     return r
+
+
+def test_places_taken_in_turn_change_no_response(tiny_model, world_tokenizer, monkeypatch):
+    tiny_model.cfg.eos_ids = tuple(range(0, tiny_model.cfg.vocab_size, 12))
+    problems, bars = World(0, WorldConfig()).problems("arithmetic", 8, "test"), []
+    own = E.EvalConfig(k=4, max_new_tokens=20, rows=32)
+    at_once = E.evaluate(tiny_model, world_tokenizer, problems, own)
+    monkeypatch.setitem(E.TURNS, "cpu", 16)
+    monkeypatch.setattr(E, "tqdm", lambda **k: bars.append(tqdm(**k)) or bars[-1])
+    in_turn = E.evaluate(tiny_model, world_tokenizer, problems, replace(own, rows=5))
+    assert at_once.samples == in_turn.samples and len({s["length"] for s in in_turn.samples}) > 5
+    assert (bars[0].n, bars[0].total) == (32, 32)
 
 
 def test_win_rate_and_general_figures_by_hand():

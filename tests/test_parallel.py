@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ import grpo
 import parallel
 import preference
 import sft
+from data import World, WorldConfig
 from model import GPT
 
 NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense", "grpo-more-moe", "grpo-ppo-moe", "grpo-dapo-dense")
@@ -192,6 +194,20 @@ def test_what_cannot_fit_is_refused_with_need_have_and_mend(tmp_path, monkeypatc
     status, _, err = script(monkeypatch, capsys, "train_zero", "--config", "big", "--precision", "float32", "--model.dim", "64", "--model.n_layers", "2", "--model.vocab_size",
                             "512", "--out", str(tmp_path / "r"))
     assert status == 2 and "lower --grpo." in err
+
+
+def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(tiny_model, world_tokenizer, capsys):
+    cfg = config.make()
+    for rows in (0, 128, 10**6):
+        cfg.grpo.rows = rows
+        grpo.check_room(cfg, cfg.model, 0, 1)
+    needs = [float(n) for n in re.findall(r"rollouts ([0-9.]+)", capsys.readouterr().out)]
+    assert needs[0] == needs[2] > 3 * needs[1]  # 512 responses, or 128 of them
+    own, problems = replace(cfg.grpo, group_size=4, max_new_tokens=12), World(0, WorldConfig()).problems("arithmetic", 6)
+    tiny_model.cfg.eos_ids = tuple(range(0, tiny_model.cfg.vocab_size, 12))
+    whole, parts = (grpo.rollout(tiny_model, world_tokenizer, problems, replace(own, rows=rows), 0) for rows in (0, 5))
+    assert torch.equal(whole.tokens, parts.tokens) and torch.equal(whole.lengths, parts.lengths)
+    assert not parallel._differences({"grpo": {"rows": 0}}, {"grpo": {"rows": 5}})  # a run may go on with other ones
 
 
 def test_the_hours_are_those_of_the_work_that_is_asked_for(monkeypatch, capsys):

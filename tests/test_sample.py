@@ -5,10 +5,12 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import grpo
 import sample
+from model import GPT, Cache, ModelConfig
 from sample import draw, generate, sampling_logprobs
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
@@ -164,13 +166,53 @@ def test_bad_prompts(tiny_model):
 
 
 def test_rows_decode_on_a_model_without_experts():
-    from model import GPT, ModelConfig
-
     model = GPT(ModelConfig(vocab_size=40, dim=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=24, n_experts=0,
                             attention="gqa", rope_interleaved=False)).eval()
     out = generate(model, PROMPTS, max_new_tokens=8, temperature=0)
     for i, prompt in enumerate(PROMPTS):
         assert out.tokens[i, : out.lengths[i]].tolist() == greedy_by_recomputation(model, prompt, 8)
+
+
+@pytest.mark.parametrize("model", ["experts, latents", "dense, grouped queries"])
+def test_rows_that_wait_for_a_place_say_the_same(tiny_model, model):
+    """Continuous batching: 48 responses, ten at once; they end at different times, so that places are taken in the middle of others' responses."""
+    if model.startswith("dense"):
+        tiny_model = GPT(ModelConfig(vocab_size=40, dim=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=24, n_experts=0, attention="gqa")).eval()
+    tiny_model.cfg.eos_ids, ends = tuple(range(0, tiny_model.cfg.vocab_size, 12)), []
+    whole = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=40, seed=3, record_routes=True)
+    few = generate(tiny_model, PROMPTS, num_generations=16, max_new_tokens=40, seed=3, record_routes=True, rows=10, on_end=ends.append)
+    assert len(set(whole.lengths.tolist())) > 12 and sum(ends) == 48 and len([n for n in ends if n]) > 10
+    assert torch.equal(whole.tokens, few.tokens) and torch.equal(whole.lengths, few.lengths) and torch.equal(whole.finished, few.finished)
+    torch.testing.assert_close(whole.logprobs, few.logprobs)
+    known = torch.arange(whole.tokens.shape[1]) < whole.lengths[:, None] - 1  # the last token is never read
+    assert (whole.routes is None) == model.startswith("dense") and (whole.routes is None or torch.equal(whole.routes[known], few.routes[known]))
+
+
+def test_joined_caches_have_no_gaps(tiny_model):
+    """Two rows that began with 4 and 2 tokens, padded to 5, and have come 3 tokens further, beside a new one: one more token, together and apart."""
+    rows = [torch.randint(3, 40, (n,)) for n in (7, 5, 20)]
+    caches = Cache(block=4), Cache(block=4)
+    with torch.no_grad():
+        tiny_model.eval()
+        begun = torch.stack([F.pad(rows[0][:4], (0, 1)), F.pad(rows[1][:2], (0, 3))])
+        tiny_model(begun, caches[0], positions=torch.tensor([[0, 1, 2, 3, -1], [0, 1, -1, -1, -1]]))
+        for i in range(3):
+            tiny_model(torch.stack([rows[0][4 + i], rows[1][2 + i]])[:, None], caches[0], positions=torch.tensor([[4 + i], [2 + i]]))
+        tiny_model(rows[2][None], caches[1])
+        both = Cache.join(list(caches))
+        assert caches[0].length == 8 and both.length == 20 and both.valid.shape == (3, 20)
+        assert [v.nonzero()[:, 0].tolist() for v in both.valid] == [list(range(n)) for n in (7, 5, 20)]
+        together = tiny_model(torch.tensor([[7], [8], [9]]), both, positions=torch.tensor([[7], [5], [20]]))[:, 0]
+        apart = [tiny_model(torch.cat([row, new])[None])[0, -1] for row, new in zip(rows, torch.tensor([[7], [8], [9]]))]
+    torch.testing.assert_close(together, torch.stack(apart), atol=1e-5, rtol=1e-4)
+
+
+def test_every_prompt_has_its_own_room_in_the_context(tiny_model):
+    tiny_model.cfg.eos_ids = ()
+    out = generate(tiny_model, [[5] * 1020, [6] * 1000, [7]], max_new_tokens=30, seed=0)
+    assert (out.lengths - out.prompt_lengths).tolist() == [4, 24, 30] and not out.finished.any() and out.tokens.shape == (3, 1024)
+    alone = generate(tiny_model, [[5] * 1020], max_new_tokens=30, temperature=0)
+    assert torch.equal(generate(tiny_model, [[5] * 1020, [7]], max_new_tokens=30, temperature=0).tokens[0], alone.tokens[0])
 
 
 def test_two_teams_of_threads_say_the_same(tiny_model):
@@ -181,10 +223,11 @@ def test_two_teams_of_threads_say_the_same(tiny_model):
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            seen.append(generate(tiny_model, asked, num_generations=40, max_new_tokens=40, seed=3))
+            seen += [generate(tiny_model, asked, num_generations=40, max_new_tokens=40, seed=3, rows=rows) for rows in (None, 256)]
     finally:
         torch.set_num_threads(before)
-    one, two = seen
-    assert torch.equal(one.tokens, two.tokens) and torch.equal(one.lengths, two.lengths) and torch.equal(one.finished, two.finished)
-    torch.testing.assert_close(one.logprobs, two.logprobs)
+    one = seen[0]
+    for other in seen[1:]:
+        assert torch.equal(one.tokens, other.tokens) and torch.equal(one.lengths, other.lengths) and torch.equal(one.finished, other.finished)
+        torch.testing.assert_close(one.logprobs, other.logprobs)
     assert len(set(one.lengths.tolist())) > 20
