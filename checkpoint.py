@@ -72,6 +72,8 @@ def read_config(folder: str, known: set[str]) -> dict:
         raw.pop("model_type")
         if unknown := set(raw) - known:
             raise ValueError(f"{path} has unknown fields {sorted(unknown)}: was it written by a newer version?")
+        if missing := known - set(raw):
+            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: restore it from a copy")
         return raw
     if family not in FAMILIES:
         raise ValueError(f"{path}: models of type '{family}' cannot be opened; the types are {', '.join(FAMILIES)}")

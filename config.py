@@ -228,6 +228,8 @@ def check(cfg: Config) -> None:
     for key, value in least.items():
         if _get(cfg, key) < value:
             raise ValueError(f"--{key} is {_get(cfg, key)}; it must be at least {value}")
+    if not 0 < cfg.eval.top_p <= 1:
+        raise ValueError(f"--eval.top_p is {cfg.eval.top_p}; it must be above 0, and at most 1")
     shares = ("direct", "direct_countdown", "direct_other", "careless", "wrong", "tags", "broken_tags", "slip", "uncaught", "mixed", "unfinished")
     for key in [*(f"world.{name}" for name in shares), "r1.general", "grpo.overlong", "grpo.gae_lambda"]:
         if not 0 <= _get(cfg, key) <= 1:

@@ -29,7 +29,7 @@ PROGRAMS = ("humaneval", "mbpp")  # benchmarks whose answers are programs that a
 
 @dataclass
 class WorldConfig:
-    """Proportions of the web text, all shares between 0 and 1."""
+    """What the web text is about, and in which proportions: `direct` to `careless` are shares between 0 and 1."""
 
     tasks: tuple[str, ...] = TASKS
     arithmetic: float = 1.5  # texts about arithmetic for every one about Countdown
@@ -596,8 +596,8 @@ def _read_row(line: str, where: str) -> Problem:
 
     if {"numbers", "target"} <= row.keys():
         numbers, target = row["numbers"], row["target"]
-        if not (isinstance(numbers, list) and numbers and all(type(n) is int for n in [*numbers, target])):
-            raise ValueError(f"{where}: 'numbers' should be a list of whole numbers and 'target' one: mend or remove the line")
+        if not (isinstance(numbers, list) and numbers and all(type(n) is int for n in [*numbers, target]) and min(numbers) >= 0):
+            raise ValueError(f"{where}: 'numbers' should be a list of whole numbers from 0 and 'target' a whole number: mend or remove the line")
         prompt = text("prompt") if "prompt" in row else (
             f"Using the numbers {numbers}, create an equation that equals {target}. Use each number once, with + - * / and parentheses.")
         return Problem(prompt, str(row.get("gold_expr", "")), "countdown", "en", {"numbers": numbers, "target": target})

@@ -95,7 +95,8 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         learnt = len(names) * ((0 if init else own.tokens) + cfg.r1.epochs * texts * cfg.eval.max_new_tokens)
         asked = 0 if data else (own.prompts + own.general) * own.samples
         grpo.check_room(cfg, GPT.empty(init).cfg if init else cfg.model, learnt, 2 * own.rl_steps, asked)  # the teacher's shape; students are smaller
-    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")} | {"eval": evaluation.sampling(cfg.eval)}
+    settings |= {"init": GPT.from_pretrained(init).fingerprint()} if init else {}
     if data is None:
         data = os.path.join(out, "teacher.jsonl")
         parallel.claim(out, settings | {"teacher": GPT.from_pretrained(teacher).fingerprint()})
@@ -104,7 +105,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         with parallel.stopwatch(out, "teacher"):
             teach(cfg, teacher, judges if all(map(os.path.exists, judges.values())) else {}, data)
     rows = sft.read_rows(data)
-    parallel.claim(out, settings | {"rows": grpo.fingerprint(rows)})
+    parallel.claim(out, settings | {"rows": parallel.fingerprint(rows)})
     figures, parameters = {}, {}
     for name in names:
         folder = os.path.join(out, name)

@@ -1,6 +1,6 @@
 """Evaluation: pass@1, pass@k, cons@k and what the responses look like.
 
-    python eval.py runs/zero/model runs/base/model --k 16             # the world's held-out problems, a table of models
+    python eval.py runs/zero/model runs/zero/base/model --k 16        # the world's held-out problems, a table of models
     python eval.py runs/zero/model --data FILE.jsonl --limit 50
     python eval.py MODEL --data humaneval.jsonl --k 2                 # programs are run in sandbox.py
     python eval.py --rescore eval.jsonl                               # the saved responses, judged again without the model
@@ -33,7 +33,7 @@ class EvalConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 400
-    rows: int = 512  # responses each process generates at once
+    rows: int = 512  # responses generated at once, by all processes together
 
 
 # Responses that take each of these places, one after the other: on GPUs, where few rows take as long as many, a place is not left empty.
@@ -113,7 +113,7 @@ def evaluate(model: GPT, tokenizer: tokenizers.Tokenizer, problems: list[Problem
         for start in range(0, len(order), per_call):
             chunk = order[start : start + per_call]
             rollout = generate(model, [prompts[i] for i in chunk], num_generations=cfg.k, max_new_tokens=cfg.max_new_tokens,
-                               temperature=cfg.temperature, top_p=cfg.top_p, seed=seed * 1_000_003 + start, rows=cfg.rows,
+                               temperature=cfg.temperature, top_p=cfg.top_p, seed=seed * 1_000_003 + start, rows=-(-cfg.rows // parallel.size()),
                                on_end=lambda count: bar.update(count * parallel.size()))
             lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
             for j, ids in enumerate(rollout.responses()):
@@ -122,8 +122,14 @@ def evaluate(model: GPT, tokenizer: tokenizers.Tokenizer, problems: list[Problem
     return summarise(problems, score_texts(problems, drawn), cfg.k)
 
 
+def sampling(cfg: EvalConfig) -> dict[str, float]:
+    """The settings that decide what a model says."""
+    return {k: getattr(cfg, k) for k in ("temperature", "top_p", "max_new_tokens")}
+
+
 def score_texts(problems: list[Problem], drawn: list[tuple[int, str, int, bool]]) -> list[dict]:
-    """Responses, given as (problem's index, text, tokens, whether it ended), with their verdicts and measures."""
+    """Responses, given as (problem's index, text, tokens, whether it ended), with their verdicts and measures; each process judges its share."""
+    drawn = drawn[parallel.part(len(drawn))]
     answers = [rw.answer_of(problems[i], text) for i, text, _, _ in drawn]
     samples = [{"problem": i, "response": text, "answer": answer, "correct": right, "format": rw.format_reward(text), "length": length,
                 "finished": finished, "language_consistency": rw.language_consistency(rw.thinking(text), problems[i].language),
@@ -132,7 +138,7 @@ def score_texts(problems: list[Problem], drawn: list[tuple[int, str, int, bool]]
     for s in samples:
         if (p := problems[s["problem"]]).task == "general":
             s |= {"helpfulness": rw.helpfulness(p, s["response"]), "declined": rw.declines(s["response"]), "harmful": p.tests["kind"] == "harmful"}
-    return samples
+    return parallel.gather(samples)
 
 
 def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
@@ -303,14 +309,22 @@ def main() -> None:
             raise ValueError("--k and --limit must be at least 1")
         if not os.path.isdir(os.path.dirname(args.out) or "."):
             raise ValueError(f"there is no folder for --out '{args.out}': create it first")
+        if args.out.endswith(".jsonl"):
+            raise ValueError(f"--out '{args.out}' is for the figures; the responses go beside them: name a file that ends in .json")
         if bool(args.models) == bool(args.rescore):
             raise ValueError("name one or more model folders, or a file with --rescore")
+        if args.rescore and (args.task or args.data or args.limit or args.k):
+            raise ValueError("--rescore takes problems and samples from its file: leave out --task, --data, --limit and --k")
+        if (args.data and args.task) or (args.limit and not args.data):
+            raise ValueError("--limit belongs to --data, and --task to the world's problems (--eval.problems N of each): leave one out")
         sets: dict[str, list[Problem]] = {}
         if args.data:
             for p in load_jsonl(args.data, args.limit):
                 sets.setdefault(p.task, []).append(p)
         elif args.models:
             sets = held_out(cfg.world, cfg.eval, tuple(args.task or [t for t in cfg.world.tasks if t in REASONING]))
+            if not sets:
+                raise ValueError("no rule can check the tasks of --world.tasks: name one with --task (general: helpfulness, harm declined)")
         rows = rescore(args.rescore) if args.rescore else []
         for folder in args.models:
             model, tokenizer = GPT.from_pretrained(folder, parallel.dtype(cfg), parallel.device(cfg.device)), tokenizers.load(folder)

@@ -1,9 +1,9 @@
 """Group relative policy optimisation: roll out, score, compare within the group, update.
 
-    python grpo.py runs/base/model --steps 5        # a few updates of a saved model, with the metrics of each
-    python grpo.py runs/base/model --algorithm dapo # ... of one of GRPO's relatives: the names are in ALGORITHMS below
-    python grpo.py runs/zero/model --profile        # where their time goes
-    python train_zero.py                            # the whole R1-Zero recipe on the laptop
+    python grpo.py runs/zero/base/model --steps 5        # a few updates of a saved model, with the metrics of each
+    python grpo.py runs/zero/base/model --algorithm dapo # ... of one of GRPO's relatives: the names are in ALGORITHMS below
+    python grpo.py runs/zero/model --profile             # where their time goes
+    python train_zero.py                                 # the whole R1-Zero recipe on the laptop
 
 For each question G responses are drawn; a response's advantage is how much better than its group it did, so no critic is
 needed [DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3]. --algorithm sets what its relatives change: Dr. GRPO
@@ -201,21 +201,6 @@ def question_weights(lengths: list[int], group_size: int) -> Tensor:
     return (tokens.mean() / tokens.clamp(min=1)).repeat_interleave(group_size)
 
 
-def token_logprobs(model: GPT, tokens: Tensor, temperature: float = 1.0, mask: Tensor | None = None,
-                   positions: Tensor | None = None) -> Tensor:
-    """log p [B, T] of each token given those before it, at the sampling temperature; 0 at the first, and where mask is 0.
-
-    tokens, mask [B, T]. Only masked positions pay for the vocabulary, and never all of them at once.
-    """
-    hidden = model(tokens, positions=positions, return_hidden=True)[:, :-1]  # [B, T-1, D]
-    wanted = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
-    wanted = wanted[:, 1:]
-    picked = chunked_logprobs(hidden[wanted], model.lm_head.weight, tokens[:, 1:][wanted], temperature)
-    out = torch.zeros(tokens.shape, dtype=picked.dtype, device=tokens.device)
-    out[:, 1:][wanted] = picked
-    return out
-
-
 # ---------------------------------------------------------------------------------------------- what a run takes
 
 
@@ -227,10 +212,11 @@ def check_room(cfg, shape: ModelConfig, learnt: int, steps: int, asked: int = 0)
     """
     own, n = cfg.grpo, parallel.size()
     rows = -(-own.problems_per_step // n) * own.group_size
-    rows = min(rows, own.rows or rows)
+    rows, copies = (own.rows, 2.2) if 0 < own.rows < rows else (rows, 1.8)
     length = min(own.max_new_tokens + 256, shape.max_seq_len)  # a generous prompt
     parts = training_memory(shape, max(cfg.sft.micro_tokens, own.micro_tokens), cfg.precision, n, cfg.recompute)
-    cache = rollout_memory(shape, rows, length, cfg.precision)
+    evaluation = rollout_memory(shape, -(-cfg.eval.rows // n), min(cfg.eval.max_new_tokens + 256, shape.max_seq_len), cfg.precision, 2.2)
+    cache = max(evaluation, rollout_memory(shape, rows, length, cfg.precision, copies))
     fixed = parts.pop("weights and optimizer") * (2 if own.advantage == "gae" else 1)  # the critic's are as large
     if own.kl_beta:  # the reference model: its shard, and its weights while it is asked
         fixed += cost_report(shape)["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)
@@ -248,7 +234,8 @@ def check_room(cfg, shape: ModelConfig, learnt: int, steps: int, asked: int = 0)
     if fixed > have:
         mend = "use more GPUs (torchrun --nproc-per-node N), GPUs with more memory, or a smaller model (--model.*)"
     elif cache > sum(parts.values()):
-        mend = f"set --grpo.rows (responses generated at once) below {rows}, lower --grpo.max_new_tokens, or use more GPUs (torchrun --nproc-per-node N)"
+        fewer = "lower --eval.rows" if cache == evaluation else f"set --grpo.rows (responses generated at once) below {rows}" if rows > 1 else "lower --grpo.max_new_tokens"
+        mend = fewer + ", or use more GPUs (torchrun --nproc-per-node N)"
     else:
         mend = "lower --grpo.micro_tokens and --sft.micro_tokens, or add --recompute true"
     raise ValueError(f"'{cfg.name}' needs about {need / gib:.1f} GiB of memory a process, and there are {have / gib:.1f}: {mend}")
@@ -359,7 +346,7 @@ def response_logprobs(model: GPT, prompts: Cache, which: Tensor, responses: Resp
 
 
 def minibatches(questions: list[int], cfg: GRPOConfig, rng: random.Random) -> list[list[int]]:
-    """The questions, shuffled in place, in cfg.minibatches parts (fewer, if there are fewer questions)."""
+    """The questions, shuffled in place, in cfg.minibatches parts of like size: fewer parts where rounding up fills them sooner (9 questions in 4: 3, 3, 3)."""
     rng.shuffle(questions)
     size = max(1, -(-len(questions) // cfg.minibatches))  # rounded up
     return [questions[start : start + size] for start in range(0, len(questions), size)]
@@ -541,7 +528,7 @@ def step(model: GPT, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, pro
     else:
         advantages = group_advantages(totals, cfg.group_size, cfg.advantage).to(model.device)
     t4 = time.perf_counter()
-    factor = min(1.0, (number + 1) / max(cfg.warmup, 1), 0.1 + 0.9 * (1 - number / cfg.steps) / max(cfg.decay, 1e-9))
+    factor = min(1.0, (number + 1) / max(cfg.warmup, 1), 0.1 + 0.9 * max(0.0, 1 - number / cfg.steps) / max(cfg.decay, 1e-9))
     metrics |= update(model, optimizer, batch, advantages, cfg, cfg.lr * factor, random.Random(f"{seed} {number}"), ref)
     t5 = time.perf_counter()
     if critic:
@@ -586,11 +573,6 @@ def train(cfg, base: str, out: str, resume: bool, stage: str, draw: Callable[[in
                                 length=f"{metrics['completions/mean_length']:.0f}")
                 run.after_step(number + 1, cfg.grpo.save_every, number + 1 == cfg.grpo.steps, models, optimizers, step=number + 1, tokens=tokens)
         return run.export(model, tokenizer)
-
-
-def fingerprint(content) -> int:
-    """A number that tells one content from another."""
-    return zlib.crc32(repr(content).encode())
 
 
 def main() -> None:

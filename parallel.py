@@ -585,6 +585,11 @@ def finished(folder: str, settings: dict) -> str | None:
     return model
 
 
+def fingerprint(content) -> int:
+    """A number that tells one content from another."""
+    return zlib.crc32(repr(content).encode())
+
+
 def check_settings(old: dict, new: dict, folder: str) -> None:
     """ValueError that names the first setting in which a run in `folder`, read back as `old`, differs from what is asked for now."""
     if changed := _differences(old, json.loads(json.dumps(new))):
@@ -597,6 +602,6 @@ def _differences(old: dict, new: dict, prefix: str = "") -> str:
         if isinstance(value, dict) and isinstance(old.get(key), dict):
             if inner := _differences(old[key], value, prefix + key + "."):
                 return inner
-        elif old.get(key) != value and prefix + key not in ("grpo.steps", "grpo.rows"):
+        elif old.get(key) != value and prefix + key not in ("grpo.steps", "grpo.rows", "grpo.micro_tokens", "recompute", "eval.rows"):
             return f"--{prefix}{key} {old.get(key)}, not {value}"
     return ""

@@ -1,6 +1,6 @@
 """The critic that GRPO does without: proximal policy optimisation, the baseline it is compared with [1707.06347].
 
-    python grpo.py runs/base/model --algorithm ppo
+    python grpo.py runs/zero/base/model --algorithm ppo
     python train_zero.py --algorithm ppo --grpo.gae_lambda 0.95
 
 The objective is grpo.policy_loss; only the advantages differ. A second network of the policy's size, begun as its copy, says before

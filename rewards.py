@@ -76,14 +76,14 @@ def countdown_correct(expression: str, numbers: list[int], target: int) -> bool:
         return False
     left = left.replace("×", "*").replace("÷", "/").replace("−", "-")
     tokens = re.findall(r"\d+|[-+*/()]|\S", left)
-    if len(tokens) > 8 * len(numbers) + 8:  # no honest expression is that long; also bounds the recursion
+    if len(tokens) > 8 * len(numbers) + 8:  # no honest expression is that long
         return False
     used = [t for t in tokens if t.isdigit()]
     if any(not t.isascii() or len(t) > 20 for t in tokens) or sorted(map(int, used)) != sorted(numbers):
         return False
     try:
         value, rest = _sum(tokens)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, RecursionError):
         return False
     return not rest and value == target
 
@@ -188,7 +188,7 @@ def _whole(problem: Problem, said: str) -> bool:
 
 # single letters (x) and what is called (max(...)) are mathematics, not English
 _WORDS = {"en": re.compile(r"(?<![A-Za-z])[A-Za-z]{2,}(?![A-Za-z(])"), "zh": re.compile(r"[\u4e00-\u9fff]")}
-# the paper's list [v2, appendix C], and what stands for it in Chinese
+# the paper's list [v2, appendix C] and "no", with which our world's people doubt; and what stands for them in Chinese
 _REFLECTION = re.compile(r"\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check|no)\b|等等|不对|但|错|检查|重试", re.IGNORECASE)
 
 

@@ -3,7 +3,7 @@
     python sample.py runs/zero/model "Tom has 3 apples, finds 4. How many now?"
     python sample.py runs/zero/model                 # chat: a question a line, Ctrl-D ends
 
-Every prompt is read once, however many responses are wanted; then all rows take one token at a time through the cache.
+Every prompt is read once for all of its responses that begin together; then all rows take one token at a time through the cache.
 Prompts of different lengths share a batch without left padding (see model.Cache), finished rows leave it, and if not all rows run at
 once, waiting ones take their places. Under torchrun each process answers its share of the prompts, and all get the whole rollout.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 import parallel
 import profiling
@@ -101,7 +102,7 @@ def generate(model: GPT, prompts: list[list[int]], *, num_generations: int = 1, 
     Row i's random numbers do not depend on which other rows are still running, nor on which process answers them, so a seed fixes
     every response. rows: how many are answered at once (by each process); the others wait, and take the places of those that end
     (continuous batching). stops: token ids that end a row as the model's own end tokens do. on_token(row, token) is called for each token
-    as it is drawn, on_end(count) when rows have ended. ValueError for an empty prompt or one that leaves no room in the model's context; a
+    as it is drawn, on_end(count) when so many more rows have ended. ValueError for an empty prompt or one that leaves no room in the model's context; a
     response that fills the context ends there.
     """
     if not prompts or not all(prompts):
@@ -164,10 +165,11 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, temperatu
         return running
 
     # A step is hundreds of short operations, over which many threads wait for each other: on CPUs two teams of threads with half of the
-    # rows each are 1.2 times as fast, until few are left. What a layer remembers of its last call (routes) and counters belong to one.
+    # rows each are 1.2 times as fast, until few are left. What a layer remembers of its last call (routes, shards) and counters belong to one.
     threads, most = torch.get_num_threads(), min(B, rows or B)
     every = torch.arange(B, device=device)
-    if device.type == "cpu" and threads > 1 and most >= 256 and not (on_token or record_routes or profiling.counting()) and parallel.size() == 1:
+    if device.type == "cpu" and threads > 1 and most >= 256 and not (on_token or record_routes or profiling.counting() or isinstance(model, FSDPModule)):
+        @torch.no_grad()  # which holds for a thread
         def team(rows: Tensor) -> Running | None:
             torch.set_num_threads(threads // 2)  # of this thread
             return go_on(rows, most // 2, 64)
@@ -226,7 +228,7 @@ def decode(model: GPT, out: Rollout, batch: Running, fewest: float, uniform: Ten
         running = running & ~ended & (position + 1 < out.lengths[rows])
         if step % every == 0:
             before, alive = alive, int(running.sum())
-            if on_end:
+            if on_end and before > alive:
                 on_end(before - alive)
         if alive == 0:
             return None

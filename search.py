@@ -206,9 +206,9 @@ def train(cfg, base: str, out: str, kind: str, rows: list[dict], stops: tuple[in
 def learn(cfg, base: str, policy: Policy, out: str, resume: bool) -> tuple[dict[str, Verifier], list[dict]]:
     """Both reward models, made in `out` or taken from there, and monte_carlo's rows of held-out problems."""
     own = cfg.search
-    settings = {"search": {k: getattr(own, k) for k in ("tasks", "step_tokens", "train_problems", "train_samples", "completions", "held_out")},
+    settings = {"search": {k: getattr(own, k) for k in ("tasks", "train_problems", "train_samples", "completions", "held_out")},
                 "preference": {k: getattr(cfg.preference, k) for k in ("epochs", "per_step", "lr")},
-                "eval": {k: getattr(cfg.eval, k) for k in ("temperature", "top_p", "max_new_tokens")},
+                "eval": evaluation.sampling(cfg.eval),
                 "world": asdict(cfg.world), "seed": cfg.seed, "policy": policy.model.fingerprint()}
     parallel.claim(out, settings)
 
@@ -591,6 +591,7 @@ def recipe(cfg, folder: str, methods: list[str], out: str, resume: bool) -> None
     if policy.close is None and (closed := [m for m in methods if m in CLOSED]):
         raise ValueError(f"the tokenizer of '{folder}' has no token </think>, which '{closed[0]}' needs: leave it out of --methods")
     os.makedirs(out, exist_ok=True)
+    parallel.claim(out, {"eval": evaluation.sampling(cfg.eval), "world": asdict(cfg.world), "seed": cfg.seed, "policy": model.fingerprint()})
     judges, held_out = learn(cfg, folder, policy, out, resume) if set(methods) & set(JUDGED) else ({}, [])
     sets = evaluation.held_out(cfg.world, replace(cfg.eval, problems=own.problems), own.tasks)
     problems = [p for many in sets.values() for p in many]
@@ -598,7 +599,12 @@ def recipe(cfg, folder: str, methods: list[str], out: str, resume: bool) -> None
     with policy.method("samples"):
         samples = policy.draw([(p, []) for p in prompts], max(own.samples))
     bench = Bench(problems, prompts, samples, policy, judges, cfg)
-    rows, responses = [], []
+    flat = iter(grade(tokenizer, [p for p, many in zip(problems, samples) for _ in many], [r for many in samples for r in many]))
+    right = [[next(flat) for _ in many] for many in samples]
+    ceiling = [{"samples": n, "accuracy": statistics.fmean(any(many[:n]) for many in right),
+                "tokens": statistics.fmean(sum(map(len, many[:n])) for many in samples)} for n in own.samples]
+    rows, responses, figures = [], [], os.path.join(out, "search.json")
+    content = {"model": folder, "seed": cfg.seed, "search": asdict(own), "eval": asdict(cfg.eval), "table": rows, "right_among_samples": ceiling}
     for name in methods:
         with policy.method(name):
             found = list(METHODS[name][1](bench))
@@ -607,19 +613,14 @@ def recipe(cfg, folder: str, methods: list[str], out: str, resume: bool) -> None
             rows.append(row)
             responses += lines
             tqdm.write(f"{name}, {row['budget']} {row['unit']}: {100 * row['accuracy']:.1f}% with {row['tokens']:.0f} tokens a problem")
-    flat = iter(grade(tokenizer, [p for p, many in zip(problems, samples) for _ in many], [r for many in samples for r in many]))
-    right = [[next(flat) for _ in many] for many in samples]
-    ceiling = [{"samples": n, "accuracy": statistics.fmean(any(many[:n]) for many in right),
-                "tokens": statistics.fmean(sum(map(len, many[:n])) for many in samples)} for n in own.samples]
+        parallel.write_json(figures, content)
+        parallel.write_lines(os.path.join(out, "responses.jsonl"), responses)
     verifiers = {}
     if judges:
         verifiers = quality(judges, held_out) | {"hacking": {
             name: hacking([[over(values) for values in many] for many in bench.scores(kind)], right)
             for name, kind, over in (("outcome", "outcome", last), ("process-least", "process", min), ("process-last", "process", last))}}
-    figures = os.path.join(out, "search.json")
-    parallel.write_json(figures, {"model": folder, "seed": cfg.seed, "search": asdict(own), "eval": asdict(cfg.eval), "table": rows,
-                                  "right_among_samples": ceiling, "reward_models": verifiers})
-    parallel.write_lines(os.path.join(out, "responses.jsonl"), responses)
+    parallel.write_json(figures, content | {"reward_models": verifiers})
     if parallel.first():
         plot(rows, ceiling, os.path.join(out, "search.png"))
     print("\n" + table(rows))

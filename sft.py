@@ -240,6 +240,17 @@ def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, ru
               cfg.save_every, run, "fine-tuning")
 
 
+def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: bool) -> str:
+    """The same as a run in the folder `out`, of the model in `base` on rows {"prompt", "response"} from `where`; returns the folder of the result."""
+    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
+    examples = to_examples(rows, tokenizer, model.cfg.max_seq_len, where)
+    settings = {"sft": asdict(cfg.sft), "seed": cfg.seed, "rows": parallel.fingerprint(rows), "base": model.fingerprint()}
+    with parallel.Run(out, settings, resume, "sft") as run:
+        model = parallel.shard(model, model.blocks(), cfg)
+        fine_tune(model, examples, cfg.sft, cfg.seed, run)
+        return run.export(model, tokenizer)
+
+
 def run_steps(model: torch.nn.Module, optimizers: list, steps: list, one: Callable[[object, float], dict[str, float]], save_every: int,
               run: parallel.Run, name: str) -> None:
     """metrics = one(step, progress) for each of the steps, with log and checkpoints; goes on where the run's checkpoint ends."""
@@ -250,7 +261,7 @@ def run_steps(model: torch.nn.Module, optimizers: list, steps: list, one: Callab
     with tqdm(total=len(steps), initial=done, unit="step", desc=name) as bar:
         for i in range(done, len(steps)):
             t0 = time.perf_counter()
-            metrics = one(steps[i], i / len(steps))
+            metrics = one(steps[i], (i + 0.5) / len(steps))  # at neither end, where the learning rate may be 0
             run.log(step=i + 1, step_time=time.perf_counter() - t0, **metrics)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}")
@@ -290,15 +301,7 @@ def main() -> None:
         if bool(args.init) != bool(args.data):
             raise ValueError("fine-tuning needs both --init FOLDER and --data FILE.jsonl; pretraining neither")
         out = args.out or config.folder("sft" if args.init else "base", cfg, args)
-        if not args.init:
-            folder = pretrain(cfg, out, args.resume)
-        else:
-            model, tokenizer = GPT.from_pretrained(args.init), tokenizers.load(args.init)
-            examples = to_examples(read_rows(args.data), tokenizer, model.cfg.max_seq_len, args.data)
-            with parallel.Run(out, {"sft": asdict(cfg.sft), "seed": cfg.seed, "init": args.init, "data": args.data}, args.resume, "sft") as run:
-                model = parallel.shard(model, model.blocks(), cfg)
-                fine_tune(model, examples, cfg.sft, cfg.seed, run)
-                folder = run.export(model, tokenizer)
+        folder = fine_tuned(cfg, args.init, read_rows(args.data), args.data, out, args.resume) if args.init else pretrain(cfg, out, args.resume)
         print(f"model: {folder}\nmetrics: {os.path.join(out, 'metrics.jsonl')}\ntry it: python sample.py {folder}")
 
 

@@ -3,7 +3,7 @@
     python tokenizer.py runs/zero/model "Tom has 3 apples"     # show the tokens of a text
 
 A tokenizer is one of three things: trained here on a corpus, read from a model folder's tokenizer.json, or a named
-tiktoken encoding. All 256 bytes are tokens, so no text is unencodable. Special tokens are only ever added by `special`
+tiktoken encoding. All 256 bytes are tokens (bytes for which a folder has none are left out), so no text is unencodable. Special tokens are only ever added by `special`
 or `encode(..., trusted=True)`: a user who types "</think>" gets the letters, not the token.
 """
 
@@ -93,7 +93,7 @@ class Tokenizer:
         return b"".join(self.decode_bytes(i) for i in ids if i not in self.hidden).decode("utf-8", "replace")
 
     def decode_bytes(self, token: int) -> bytes:
-        """The bytes of one token, for streaming: a character may be split over several. None for an id without a token."""
+        """The bytes of one token, for streaming: a character may be split over several. Empty for an id without a token."""
         return self._bytes.get(token, b"")
 
     def prompt(self, text: str) -> list[int]:

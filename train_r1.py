@@ -125,7 +125,7 @@ def harvest(folder: str, problems: list[Problem], samples: int, most: int, cfg, 
     if not rows:
         raise ValueError(f"not one response of {folder} was clean enough to learn from: train it longer first")
     parallel.write_lines(path, rows)
-    return rows
+    return sft.read_rows(path)  # the first process's, on all
 
 
 def reasoning_problems(world: World, count: int, start: int) -> list[Problem]:
@@ -138,13 +138,8 @@ def reasoning_problems(world: World, count: int, start: int) -> list[Problem]:
 
 def fine_tune(cfg, base: str, rows: list[dict], out: str, resume: bool) -> str:
     """Supervised fine-tuning of the model in `base` on rows {"prompt", "response"}; returns the folder of the result."""
-    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
     own = replace(cfg.sft, epochs=cfg.r1.epochs, tokens_per_step=cfg.r1.tokens_per_step, muon_lr=cfg.sft.muon_lr * cfg.r1.lr, adam_lr=cfg.sft.adam_lr * cfg.r1.lr)
-    examples = sft.to_examples(rows, tokenizer, model.cfg.max_seq_len, f"the texts for {out}")
-    with parallel.Run(out, {"sft": asdict(own), "seed": cfg.seed, "rows": grpo.fingerprint(rows), "base": model.fingerprint()}, resume, "sft") as run:
-        model = parallel.shard(model, model.blocks(), cfg)
-        sft.fine_tune(model, examples, own, cfg.seed, run)
-        return run.export(model, tokenizer)
+    return sft.fine_tuned(replace(cfg, sft=own), base, rows, f"the texts for {out}", out, resume)
 
 
 def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
@@ -187,7 +182,7 @@ def reinforce(cfg, start: str, out: str, resume: bool, stage: str, steps: int, f
 
     def draw(step: int) -> list[Problem]:
         asked = general(step % steps)  # dynamic sampling draws beyond the last
-        tasks = [REASONING[i % len(REASONING)] for i in range(n - asked)] + ["general"] * asked
+        tasks = [REASONING[(step * n + i) % len(REASONING)] for i in range(n - asked)] + ["general"] * asked
         return [world.problem(task, first + step * n + i) for i, task in enumerate(tasks)]
 
     return grpo.train(own, start, out, resume, stage, draw, judge)
@@ -223,7 +218,7 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) 
     if not os.path.exists(os.path.join(models["zero"], "config.json")):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)
         train_zero.recipe(cfg, init, os.path.join(zero_out, "base"), zero_out, os.path.exists(zero_out), None)
-    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval", "distill")}
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval", "distill")} | {"eval": evaluation.sampling(cfg.eval)}
     settings |= {"init": GPT.from_pretrained(models["base"]).fingerprint(), "zero": GPT.from_pretrained(models["zero"]).fingerprint()}
     parallel.claim(out, settings)
     for stage, make in zip(STAGES, (dev1, dev2, dev3, r1)):
@@ -257,7 +252,7 @@ def set_aside(out: str, start: str) -> None:
         if not os.path.exists(os.path.join(out, stage, "model", "config.json")):
             raise ValueError(f"--from {start} needs the finished stage '{stage}' in '{out}': start from an earlier one")
     parallel.wait()  # all have looked before one writes
-    for name in (*later, *preference.KINDS, "stages.json", "settings.json") if parallel.first() else ():
+    for name in (*later, *(os.path.join("eval", f"{stage}.json") for stage in later), *preference.KINDS, "stages.json", "stages.png", "settings.json") if parallel.first() else ():
         if os.path.exists(path := os.path.join(out, name)):
             shutil.move(path, f"{path}-{time.strftime('%Y%m%d-%H%M%S')}")
     os.makedirs(out, exist_ok=True)
@@ -268,15 +263,18 @@ def main() -> None:
     import config
 
     parser = config.Parser(__doc__)
-    parser.add_argument("--zero", help="run folder of train_zero.py: the base and Zero (default runs/zero; with --config or --quick: runs/zero-THAT)")
-    parser.add_argument("--init", help="model folder that is the base, ours or Hugging Face's (default: the base of --zero)")
+    parser.add_argument("--zero", help="run folder of train_zero.py: the base and Zero (default runs/zero, with --config runs/zero-THAT, with --quick OUT/zero; made if not there)")
+    parser.add_argument("--init", help="with --zero: model folder that is the base, ours or Hugging Face's (default: the base of --zero)")
     parser.add_argument("--out", help="run folder (default runs/r1; with --config or --quick: runs/r1-THAT)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set this stage and the later ones aside and make them again")
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
-    out, zero = args.out or config.folder("r1", cfg, args), args.zero or config.folder("zero", cfg, args)
+    out = args.out or config.folder("r1", cfg, args)
+    zero = args.zero or (os.path.join(out, "zero") if args.quick else config.folder("zero", cfg, args))  # train_zero.py's quick base knows one task alone
     with config.user_errors(), parallel.started(cfg):
+        if args.init and not args.zero:
+            raise ValueError("--init is a base of your own: name the folder of its Zero too (--zero FOLDER; made from the base if it is not there)")
         try:
             if args.start:
                 set_aside(out, args.start)
@@ -285,7 +283,7 @@ def main() -> None:
             parallel.wait()  # all have looked before one writes
             recipe(cfg, zero, out, args.resume, args.init)
         except KeyboardInterrupt:
-            print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)
+            print(f"stopped; the work so far is in '{out}': go on with the same command and --resume{' in place of --from' if args.start else ''}", file=sys.stderr)
             sys.exit(130)
 
 

@@ -59,7 +59,7 @@ def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None 
             raise ValueError(f"no problem fits the model's context of {context} tokens: use shorter ones, or a model with a longer context")
         dataset = fits
     world = World(cfg.seed, cfg.world)
-    return grpo.train(cfg, base, out, resume, "zero", lambda step: problems_of(step, cfg, world, dataset), data=grpo.fingerprint(dataset))
+    return grpo.train(cfg, base, out, resume, "zero", lambda step: problems_of(step, cfg, world, dataset), data=parallel.fingerprint(dataset))
 
 
 def plot_curves(metrics_path: str, path: str) -> None:
@@ -116,7 +116,7 @@ def main() -> None:
     home = config.folder("zero", cfg, args)
     data = [os.path.splitext(os.path.basename(args.data))[0]] if args.data else []
     out = args.out or "-".join([home, *data, *([args.algorithm] if args.algorithm != "grpo" else [])])
-    first = os.path.join(out if args.out and not args.data else home, "base")
+    first = os.path.join(out if args.out and not args.data and args.algorithm == "grpo" else home, "base")
     with config.user_errors(), parallel.started(cfg):
         try:
             recipe(cfg, args.init, first, out, args.resume, load_jsonl(args.data) if args.data else None)
@@ -141,7 +141,8 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset: 
     print(f"reinforcement learning on {base}; into {out}", flush=True)
     zero = train(cfg, base, out, resume, dataset)
     tokenizer = tokenizers.load(base)
-    sets = {dataset[0].task: dataset[: cfg.eval.problems]} if dataset else evaluation.held_out(cfg.world, cfg.eval, cfg.grpo.tasks)
+    sets = {task: [p for p in dataset if p.task == task][: cfg.eval.problems] for task in dict.fromkeys(p.task for p in dataset)} if dataset else (
+        evaluation.held_out(cfg.world, cfg.eval, cfg.grpo.tasks))
     reports = {name: [evaluation.evaluate(GPT.from_pretrained(folder, parallel.dtype(cfg), device), tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
                       for task, problems in sets.items()] for name, folder in (("base", base), ("zero", zero))}
     rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]

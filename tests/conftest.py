@@ -40,6 +40,13 @@ def tiny_model(world_tokenizer):
     return model
 
 
+def token_logprobs(model, tokens, temperature=1.0, mask=None, positions=None):
+    """log p [B, T] of each token given those before it, written out; 0 at the first, and where mask is 0."""
+    logp = (model(tokens, positions=positions)[:, :-1] / temperature).log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
+    out = torch.nn.functional.pad(logp, (1, 0))
+    return out if mask is None else out.masked_fill(~mask.bool(), 0.0)
+
+
 def run(monkeypatch, capsys, script, *argv):
     """(status, stdout, stderr) of a script's main()."""
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *argv])

@@ -101,6 +101,16 @@ def test_configs_that_cannot_be_opened_are_named(config, message, tmp_path):
         GPT.from_pretrained(folder)
 
 
+def test_a_config_of_ours_is_whole(tmp_path):
+    GPT(ModelConfig(vocab_size=20, dim=8, n_layers=2, n_heads=2, expert_dim=8, attention="gqa", n_kv_heads=2, head_dim=4)).save_pretrained(str(tmp_path))
+    path = tmp_path / "config.json"
+    raw = json.loads(path.read_text())
+    assert raw["model_type"] == "pocket_r1"
+    path.write_text(json.dumps({k: v for k, v in raw.items() if k != "rope_theta"}))
+    with pytest.raises(ValueError, match="lacks rope_theta"):
+        GPT.from_pretrained(str(tmp_path))
+
+
 def test_tensors_that_do_not_fit_are_named(tmp_path):
     def broken(message, change):
         folder, tensors = copy("qwen2", tmp_path)

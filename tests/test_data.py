@@ -275,7 +275,7 @@ def test_what_a_model_is_asked(world_tokenizer):
     ("{", "line 2: not JSON"), ("[1]", "line 2: a list"), ({"text": "x"}, r"line 2: fields \['text'\]"), ({"question": "q", "answer": "7"}, "#### number"),
     ({"question": 1, "answer": "#### 1"}, "'question' should be"), ({"problem": " ", "answer": "1"}, "'problem' should be"),
     ({"question": "q", "answer": "#### "}, "#### number"), ({"prompt": "p", "answer": "a", "task": "math", "language": "fr"}, "'language' should be"),
-    ({"prompt": "p", "answer": "a", "task": "countdown"}, "'numbers' and 'target'"), ({"numbers": [1, "2"], "target": 3}, "'numbers' should be"), ({"numbers": [], "target": 3}, "'numbers' should be"), ("[" * 100000, "line 2")])
+    ({"prompt": "p", "answer": "a", "task": "countdown"}, "'numbers' and 'target'"), ({"numbers": [1, "2"], "target": 3}, "'numbers' should be"), ({"numbers": [], "target": 3}, "'numbers' should be"), ({"numbers": [-3, 5], "target": 2}, "'numbers' should be"), ("[" * 100000, "line 2")])
 def test_a_bad_line_is_named(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         load_jsonl(write(tmp_path, {"problem": "x?", "answer": "1"}, row))

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 from conftest import run
@@ -54,13 +55,21 @@ def test_the_recipe_with_a_saved_data_set(tmp_path, monkeypatch, capsys):
         f.write(json.dumps({"prompt": "Tom has 4", "response": "<think>a</think><answer>4</answer>"}) + "\n")
     status, _, err = run(monkeypatch, capsys, "distill", "--resume", *flags, "--data", "other.jsonl")
     assert status == 2 and "rows" in err
+    os.makedirs("a"), os.makedirs("b")  # two students of one name
+    for folder, student in (("a", "llama-s"), ("b", "qwen-s")):
+        shutil.copytree(f"d/{student}/base/model", f"{folder}/model")
+    own = ["--data", "rows.jsonl", "--out", "own", *FLAGS]
+    assert run(monkeypatch, capsys, "distill", "--init", "a/model", *own)[0] == 0
+    status, _, err = run(monkeypatch, capsys, "distill", "--init", "b/model", "--resume", *own)
+    assert status == 2 and "init" in err and err.count("\n") == 1
     assert os.path.getmtime("d/llama-s/distilled/model/model.safetensors") == before
 
 
 @pytest.mark.parametrize(("argv", "message"), [(["--students", "gemma"], "gemma"), (["--data", "none.jsonl"], "none.jsonl"),
-                                               (["--data", "bad.jsonl"], "line 1"), (["--teacher", "nowhere"], "nowhere")])
+                                               (["--data", "bad.jsonl"], "line 1"), (["--data", "rows.jsonl", "--init", "nowhere"], "no model at 'nowhere'"), (["--teacher", "nowhere"], "nowhere")])
 def test_mistakes(argv, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"prompt": 3}\n')
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
     status, _, err = run(monkeypatch, capsys, "distill", "--out", "d", *argv, *FLAGS)
     assert status == 2 and message in err and err.count("\n") == 1

@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,15 @@ def test_places_taken_in_turn_change_no_response(tiny_model, world_tokenizer, mo
     in_turn = E.evaluate(tiny_model, world_tokenizer, problems, replace(own, rows=5))
     assert at_once.samples == in_turn.samples and len({s["length"] for s in in_turn.samples}) > 5
     assert (bars[0].n, bars[0].total) == (32, 32)
+
+
+@pytest.mark.parametrize("argv,message", [
+    (("--rescore", "r.jsonl", "--out", "r.jsonl"), "ends in .json"), (("--rescore", "r.jsonl", "--k", "2"), "--rescore takes problems"), (("m", "--limit", "3"), "--limit belongs to"),
+    (("m", "--data", "d.jsonl", "--task", "code"), "--task to the world's"), (("m", "--world.tasks", "general"), "no rule can check"), (("m", "--eval.top_p", "0"), "--eval.top_p is 0")])
+def test_flags_that_would_do_nothing_or_harm_are_refused(argv, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(monkeypatch, capsys, "eval", *argv)
+    assert status == 2 and message in err and err.count("\n") == 1 and not os.listdir(tmp_path)
 
 
 def test_win_rate_and_general_figures_by_hand():

@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from conftest import token_logprobs
 
 import grpo
 from data import Problem, World, WorldConfig
@@ -120,18 +121,6 @@ def test_micro_batches_add_up(average):
     torch.testing.assert_close(sum(parts), whole)
 
 
-def test_token_logprobs_against_softmax(tiny_model):
-    tokens = torch.randint(0, 100, (3, 8))
-    mask = torch.rand(3, 8) > 0.5
-    p = (tiny_model(tokens) / 0.7).softmax(-1)
-    got, picked = grpo.token_logprobs(tiny_model, tokens, 0.7), grpo.token_logprobs(tiny_model, tokens, 0.7, mask)
-    for b in range(3):
-        assert got[b, 0] == 0
-        for t in range(1, 8):
-            assert got[b, t].item() == pytest.approx(p[b, t - 1, tokens[b, t]].log().item(), abs=1e-5)
-            assert picked[b, t].item() == pytest.approx(got[b, t].item() if mask[b, t] else 0.0, abs=1e-5)
-
-
 def fake_rollout(model, questions=3, group=4, T=14):
     """Groups that share a prompt of 1 to 5 tokens; responses of any length."""
     B = questions * group
@@ -142,7 +131,7 @@ def fake_rollout(model, questions=3, group=4, T=14):
         tokens[q * group : (q + 1) * group, : prompt_lengths[q * group]] = torch.randint(0, 100, (prompt_lengths[q * group],))
     slots = torch.arange(T)
     mask = (slots >= prompt_lengths[:, None]) & (slots < lengths[:, None])
-    logprobs = grpo.token_logprobs(model, tokens, 1.0, mask).detach()
+    logprobs = token_logprobs(model, tokens, 1.0, mask).detach()
     return Rollout(tokens, prompt_lengths, lengths, logprobs, torch.ones(B, dtype=torch.bool)), mask
 
 
@@ -200,7 +189,7 @@ def test_truncated_importance_sampling(tiny_model):
     advantages = torch.randn(12)
     cfg = GRPOConfig(group_size=4, minibatches=1, micro_tokens=30, max_grad_norm=1e9, average="token", importance_cap=1.5)
     seen, metrics = gradient_of_update(tiny_model, batch, advantages, cfg)
-    logprobs = grpo.token_logprobs(tiny_model, batch.tokens, 1.0, mask)
+    logprobs = token_logprobs(tiny_model, batch.tokens, 1.0, mask)
     weights = off.exp().clamp(max=1.5)
     assert 0.1 < (weights[mask] == 1.5).float().mean() < 0.9
     tiny_model.zero_grad()
@@ -478,8 +467,8 @@ def test_update_follows_each_algorithm(tiny_model, name):
     if cfg.average == "question":  # each question's mean over tokens, both counting the same
         of_question = [sum(lengths[keep[q : q + 4]].tolist()) for q in (0, 4)]
         scaled = scaled * torch.tensor([sum(of_question) / 2 / of_question[i // 4] for i in range(8)])[:, None]
-    logprobs = grpo.token_logprobs(tiny_model, batch.tokens[keep], 1.0, mask[keep])
-    loss, _ = policy_loss(logprobs, batch.logprobs[keep], scaled, mask[keep], cfg, grpo.token_logprobs(ref, batch.tokens[keep], 1.0, mask[keep]))
+    logprobs = token_logprobs(tiny_model, batch.tokens[keep], 1.0, mask[keep])
+    loss, _ = policy_loss(logprobs, batch.logprobs[keep], scaled, mask[keep], cfg, token_logprobs(ref, batch.tokens[keep], 1.0, mask[keep]))
     tiny_model.zero_grad()
     loss.backward()
     assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-5) and metrics["trained_tokens"] == lengths[keep].sum()

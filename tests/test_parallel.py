@@ -198,6 +198,7 @@ def test_what_cannot_fit_is_refused_with_need_have_and_mend(tmp_path, monkeypatc
 
 def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(tiny_model, world_tokenizer, capsys):
     cfg = config.make()
+    cfg.eval.rows = 1
     for rows in (0, 128, 10**6):
         cfg.grpo.rows = rows
         grpo.check_room(cfg, cfg.model, 0, 1)
@@ -208,6 +209,25 @@ def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(tiny_m
     whole, parts = (grpo.rollout(tiny_model, world_tokenizer, problems, replace(own, rows=rows), 0) for rows in (0, 5))
     assert torch.equal(whole.tokens, parts.tokens) and torch.equal(whole.lengths, parts.lengths)
     assert not parallel._differences({"grpo": {"rows": 0}}, {"grpo": {"rows": 5}})  # a run may go on with other ones
+
+
+MANY = """
+import torch; torch.set_num_threads(2)
+import config, parallel
+from model import GPT, ModelConfig
+from sample import generate
+cfg = config.make()
+cfg.device, cfg.precision = "cpu", "bfloat16"
+with parallel.started(cfg):
+    model = GPT(ModelConfig(vocab_size=64, dim=16, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8, hidden_dim=24, n_experts=0, attention="gqa"))
+    model = parallel.shard(model, model.blocks(), cfg)
+    print(len(generate(model, [[5, 6, 7], [8]] * 16, num_generations=16, max_new_tokens=12, seed=0).tokens))
+"""
+
+
+def test_many_rows_of_a_sharded_model_without_torchrun():
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split()[-1:] == ["512"], done.stderr
 
 
 def test_the_hours_are_those_of_the_work_that_is_asked_for(monkeypatch, capsys):

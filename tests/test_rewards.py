@@ -68,6 +68,7 @@ def test_countdown_is_exact_and_counts_repeats():
     assert countdown_correct("3-4/2", [3, 4, 2], 1) and not countdown_correct("2/4*3", [3, 4, 2], 1)
     assert countdown_correct("3+3", [3, 3], 6) and not countdown_correct("3+3", [3], 6) and not countdown_correct("3", [3, 3], 3)
     assert not countdown_correct("1/3*3", [1, 3, 2], 1)
+    assert not countdown_correct("(" * 370 + "+".join(["1"] * 60), [1] * 60, 60)  # deeper than Python goes
 
 
 @pytest.mark.parametrize("text,language,share", [

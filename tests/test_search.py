@@ -383,7 +383,18 @@ def test_end_to_end(folder, tmp_path, monkeypatch, capsys):
 
 def test_without_reward_models_nothing_is_trained(folder, tmp_path, monkeypatch, capsys):
     status, text, _ = run(monkeypatch, capsys, "search", folder, "--out", str(tmp_path / "o"), "--problems", "1", "--methods", "voting,cut", *FLAGS)
-    assert status == 0 and "| voting | 2 samples |" in text and sorted(os.listdir(tmp_path / "o")) == ["responses.jsonl", "search.json", "search.png"]
+    assert status == 0 and "| voting | 2 samples |" in text and sorted(os.listdir(tmp_path / "o")) == ["responses.jsonl", "search.json", "search.png", "settings.json"]
+    status, _, err = run(monkeypatch, capsys, "search", folder, "--out", str(tmp_path / "o"), "--problems", "1", "--methods", "cut", *FLAGS, "--seed", "5")
+    assert status == 2 and "--seed 0, not 5" in err  # other figures are not written over these
+
+
+def test_what_was_measured_before_a_stop_is_there(folder, tmp_path, monkeypatch, capsys):
+    def stop(bench):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(S.METHODS, "cut", (*S.METHODS["cut"][:1], stop, *S.METHODS["cut"][2:]))
+    assert run(monkeypatch, capsys, "search", folder, "--out", str(tmp_path / "o"), "--problems", "1", "--methods", "voting,cut", *FLAGS)[0] == 130
+    assert {row["method"] for row in json.loads((tmp_path / "o" / "search.json").read_text())["table"]} == {"voting"}
 
 
 @pytest.mark.parametrize(("argv", "message"), [(["nowhere"], "nowhere"), (["nowhere", "--methods", "voting,magic"], "there is no method 'magic'"),

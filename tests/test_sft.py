@@ -56,6 +56,13 @@ def test_learning_rate():
     assert [learning_rate(p, cfg) for p in (0, 0.05, 0.1, 0.4, 0.5, 0.75, 1.0)] == pytest.approx([0, 0.5, 1, 1, 1, 0.55, 0.1])
 
 
+def test_a_single_step_learns(tiny_model, world_tokenizer, tmp_path):
+    before = tiny_model.fingerprint()
+    with parallel.Run(str(tmp_path), {}, False, "sft") as run:
+        sft.fine_tune(tiny_model, [world_tokenizer.example("hi", "ho")], sft.SFTConfig(epochs=1), 0, run)
+    assert tiny_model.fingerprint() != before
+
+
 def test_micro_batches_keep_to_the_budget_and_lose_nothing():
     lengths = [random.Random(0).randint(1, 50) for _ in range(200)] + [500]
     groups = micro_batches(lengths, 120)

@@ -112,6 +112,15 @@ def test_problems_of_the_stages(monkeypatch):
     assert all([p.task for p in step] == list(REASONING) * 2 + ["general"] * 4 for step in drawn["r1"][2:])
     seen = {stage: {p.prompt for step in steps for p in step if p.task in ("arithmetic", "code")} for stage, steps in drawn.items()}
     assert len(seen["dev2"]) == 24 and not seen["dev2"] & seen["r1"]
+    cfg.grpo.problems_per_step = 3  # fewer than tasks: each has its turn all the same
+    train_r1.reinforce(cfg, "m", "o", False, "dev2", 4, 300_000)
+    assert [p.task for step in drawn["dev2"] for p in step] == list(REASONING) * 3
+
+
+def test_a_base_of_one_s_own_needs_the_folder_of_its_zero(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(monkeypatch, capsys, "train_r1", "--init", "base")
+    assert status == 2 and "(--zero FOLDER" in err and err.count("\n") == 1 and not os.listdir(tmp_path)
 
 
 def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,7 +184,9 @@ def test_mistakes_on_the_command_line(base, tmp_path, argv, message, monkeypatch
 
 
 def test_every_script_explains_itself(monkeypatch, capsys):
-    for script in ("model", "tokenizer", "data", "rewards", "sample", "sft", "grpo", "train_zero", "eval", "sandbox", "preference", "train_r1", "distill", "experiments"):
+    scripts = [name for name in os.listdir(ROOT) if name.endswith(".py") and "(__doc__" in Path(ROOT, name).read_text()]
+    assert len(scripts) >= 16
+    for script in (name.removesuffix(".py") for name in scripts):
         status, out, _ = run(monkeypatch, capsys, script, "--help")
         assert status == 0 and f"python {script}.py" in out, script
 
