@@ -294,7 +294,7 @@ def ablations(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
               compare("a clip range of 0.02 costs accuracy", "low values cut many tokens' gradient [R1 v2]", a["grpo"], a["clip-0.02"]),
               compare("a clip range of 10 is about as good as 0.2", "R1: 10 [R1 v2]", a["clip-10.0"], a["grpo"], CLOSE),
               compare("sampling at temperature 1 learns more than at 0.6 (both asked at 1)", "R1-Zero: 1", a["grpo"], a["temperature-0.6"]),
-              compare("16 updates a rollout, the last ones stale, learn more than one", "R1: 16 minibatches a rollout [R1 v2]", a["minibatches-16"], a["minibatches-1"])]
+              compare("up to 16 updates a rollout, the last ones stale, learn more than one", "R1: 16 minibatches a rollout [R1 v2]", a["minibatches-16"], a["minibatches-1"])]
     return conclude("ablations", seeds, flags, runs, claims)
 
 

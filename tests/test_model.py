@@ -147,6 +147,13 @@ def test_cache_holds_latent_and_rotary_key_only():
     assert cache.valid.tolist() == [[True] * 5 + [False] * 3] * 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_token_that_sees_nothing_is_a_number(dtype):
+    """Padding may have no key at all; its output is thrown away, but must not spoil a sum."""
+    model = M.GPT(M.ModelConfig(vocab_size=20, dim=16, n_layers=2, n_heads=2)).to(dtype).eval()
+    assert model(torch.tensor([[3]]), M.Cache(block=4), positions=torch.tensor([[-1]])).isfinite().all()
+
+
 def test_padding_changes_nothing():
     net = make(**MLA_SMALL)
     row = torch.randint(0, 50, (1, 6))
