@@ -340,7 +340,7 @@ def architecture(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
                                        "gqa": {"model.attention": "gqa", "model.n_kv_heads": 2}, "unbalanced": {"model.bias_update_speed": 0.0, "model.balance_loss": 0.0}})
     loss = {name: of(runs, f"{name}, base", "loss") for name in ("moe", "dense", "gqa", "unbalanced")}
     claims = [compare("experts reach a lower loss than a dense model of as many active parameters (nats)", "better at equal compute [DeepSeekMoE 2401.06066]", loss["dense"], loss["moe"], unit=1),
-              compare("and end higher after RL", "", of(runs, "moe, RL"), of(runs, "dense, RL")),
+              compare("after RL experts end higher than that dense model", "better at equal compute [DeepSeekMoE 2401.06066]", of(runs, "moe, RL"), of(runs, "dense, RL")),
               compare("MLA reaches a lower loss than GQA with 2 of 4 heads (nats)", "MLA above multi-head, GQA below, and a smaller cache [DeepSeek-V2 2405.04434]", loss["gqa"], loss["moe"], unit=1),
               compare("MLA's cache is smaller (bytes a token)", "MLA above multi-head, GQA below, and a smaller cache [DeepSeek-V2 2405.04434]", of(runs, "gqa, base", "cache_bytes"), of(runs, "moe, base", "cache_bytes"), unit=1),
               compare("without balancing the busiest expert is busier (shares of the mean)", "experts collapse without balancing [V3 2412.19437]",
