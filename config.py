@@ -191,6 +191,11 @@ def folder(name: str, cfg: Config, args: argparse.Namespace) -> str:
     return "-".join([f"runs/{name}", *([cfg.name] if cfg.name != "tiny" else []), *(["quick"] if args.quick else [])])
 
 
+def zero_folder(out: str, cfg: Config, args: argparse.Namespace) -> str:
+    """Where the Zero of train_r1.py's run in `out` is by default; --quick has one of its own, as train_zero.py's quick base knows one task alone."""
+    return os.path.join(out, "zero") if args.quick else folder("zero", cfg, args)
+
+
 def _settings(argv: list[str], known: list[str], own: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Split a command line into its settings and the rest. ValueError for a flag that is neither a setting nor the script's."""
     settings, rest, argv = [], [], list(argv)

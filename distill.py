@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--out", help="run folder (default runs/distill; with --config or --quick: runs/distill-THAT)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
-    out, zero, r1 = args.out or config.folder("distill", cfg, args), config.folder("zero", cfg, args), config.folder("r1", cfg, args)
+    out, r1 = args.out or config.folder("distill", cfg, args), config.folder("r1", cfg, args)
     with config.user_errors(), parallel.started(cfg):
         names = [os.path.basename(os.path.normpath(args.init))] if args.init else args.students.split(",")
         if not args.init and (unknown := set(names) - set(STUDENTS)):
@@ -149,7 +149,7 @@ def main() -> None:
         try:
             if not args.data and not args.teacher and not os.path.exists(os.path.join(teacher, "config.json")):
                 print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
-                train_r1.recipe(cfg, zero, r1, os.path.exists(r1))
+                train_r1.recipe(cfg, config.zero_folder(r1, cfg, args), r1, os.path.exists(r1))
             recipe(cfg, teacher, args.data, names, out, args.resume, args.init)
         except KeyboardInterrupt:
             print(f"stopped; the work so far is in '{out}': go on with the same command and --resume", file=sys.stderr)

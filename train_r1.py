@@ -271,7 +271,7 @@ def main() -> None:
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, quick=QUICK)
     out = args.out or config.folder("r1", cfg, args)
-    zero = args.zero or (os.path.join(out, "zero") if args.quick else config.folder("zero", cfg, args))  # train_zero.py's quick base knows one task alone
+    zero = args.zero or config.zero_folder(out, cfg, args)
     with config.user_errors(), parallel.started(cfg):
         if args.init and not args.zero:
             raise ValueError("--init is a base of your own: name the folder of its Zero too (--zero FOLDER; made from the base if it is not there)")

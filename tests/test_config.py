@@ -72,3 +72,5 @@ def test_runs_with_other_models_have_folders_of_their_own():
         return config.folder("zero", *config.parse(parser, quick={"grpo.steps": 1}, argv=list(argv)))
 
     assert [folder(), folder("--quick"), folder("--config", "small"), folder("--config", "big", "--quick")] == ["runs/zero", "runs/zero-quick", "runs/zero-small", "runs/zero-big-quick"]
+    parsed = [config.parse(config.Parser("a script"), quick={"grpo.steps": 1}, argv=argv) for argv in ([], ["--quick"])]
+    assert [config.zero_folder("runs/r1-quick", *p) for p in parsed] == ["runs/zero", "runs/r1-quick/zero"]
