@@ -317,11 +317,8 @@ def main() -> None:
             raise ValueError("--rescore takes problems and samples from its file: leave out --task, --data, --limit and --k")
         if (args.data and args.task) or (args.limit and not args.data):
             raise ValueError("--limit belongs to --data, and --task to the world's problems (--eval.problems N of each): leave one out")
-        sets: dict[str, list[Problem]] = {}
-        if args.data:
-            for p in load_jsonl(args.data, args.limit):
-                sets.setdefault(p.task, []).append(p)
-        elif args.models:
+        sets = by_task(load_jsonl(args.data, args.limit)) if args.data else {}
+        if args.models and not args.data:
             sets = held_out(cfg.world, cfg.eval, tuple(args.task or [t for t in cfg.world.tasks if t in REASONING]))
             if not sets:
                 raise ValueError("no rule can check the tasks of --world.tasks: name one with --task (general: helpfulness, harm declined)")
@@ -341,6 +338,11 @@ def main() -> None:
             responses = os.path.splitext(args.out)[0] + ".jsonl"
             save_samples(rows, list(sets.values()) * len(args.models), responses)
             print(f"responses: {responses}; judge them again: python eval.py --rescore {responses}")
+
+
+def by_task(problems: list[Problem]) -> dict[str, list[Problem]]:
+    """The problems of each task, in the order in which they first come."""
+    return {task: [p for p in problems if p.task == task] for task in dict.fromkeys(p.task for p in problems)}
 
 
 def held_out(world: WorldConfig, cfg: EvalConfig, tasks: tuple[str, ...]) -> dict[str, list[Problem]]:

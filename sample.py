@@ -154,6 +154,9 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, temperatu
             out.routes[rows, : len(slots)] = model.routes()[group_of]
         return Running(rows, torch.zeros_like(rows), logits[group_of], cache.select(group_of))
 
+    def advance(running: Running, fewest: float = 0) -> Running | None:
+        return decode(model, out, running, fewest, uniform, temperature, top_p, top_k, stops, on_token, on_end)
+
     def go_on(waiting: Tensor, most: int, fewest: int = 0) -> Running | None:
         """Answer the rows [b], `most` at once, until fewer than `fewest` are left."""
         running = None
@@ -161,7 +164,7 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, temperatu
             free = most - len(running.rows) if running else most
             new, waiting = begin(waiting[:free]), waiting[free:]
             running = Running.join([running, new]) if running else new
-            running = decode(model, out, running, 0.8 * most if len(waiting) else fewest, uniform, temperature, top_p, top_k, stops, on_token, on_end)
+            running = advance(running, 0.8 * most if len(waiting) else fewest)
         return running
 
     # A step is hundreds of short operations, over which many threads wait for each other: on CPUs two teams of threads with half of the
@@ -177,7 +180,7 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, temperatu
         with ThreadPoolExecutor(2) as both:
             left = [running for running in both.map(team, (every[::2], every[1::2])) if running]
         if left:
-            decode(model, out, Running.join(left), 0, uniform, temperature, top_p, top_k, stops, on_token, on_end)
+            advance(Running.join(left))
     elif B:
         go_on(every, most)
     T = int(out.lengths.max()) if B else 0

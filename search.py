@@ -203,13 +203,11 @@ def train(cfg, base: str, out: str, kind: str, rows: list[dict], stops: tuple[in
         return run.export(model, tokenizers.load(base))
 
 
-def learn(cfg, base: str, policy: Policy, out: str, resume: bool) -> tuple[dict[str, Verifier], list[dict]]:
-    """Both reward models, made in `out` or taken from there, and monte_carlo's rows of held-out problems."""
+def learn(cfg, base: str, policy: Policy, asked: dict, out: str, resume: bool) -> tuple[dict[str, Verifier], list[dict]]:
+    """Both reward models, made in `out` or taken from there, and monte_carlo's rows of held-out problems. asked: who was asked, and how."""
     own = cfg.search
-    settings = {"search": {k: getattr(own, k) for k in ("tasks", "train_problems", "train_samples", "completions", "held_out")},
-                "preference": {k: getattr(cfg.preference, k) for k in ("epochs", "per_step", "lr")},
-                "eval": evaluation.sampling(cfg.eval),
-                "world": asdict(cfg.world), "seed": cfg.seed, "policy": policy.model.fingerprint()}
+    settings = asked | {"search": {k: getattr(own, k) for k in ("tasks", "train_problems", "train_samples", "completions", "held_out")},
+                        "preference": {k: getattr(cfg.preference, k) for k in ("epochs", "per_step", "lr")}}
     parallel.claim(out, settings)
 
     def values(split: str, count: int, start: int) -> list[dict]:
@@ -591,8 +589,9 @@ def recipe(cfg, folder: str, methods: list[str], out: str, resume: bool) -> None
     if policy.close is None and (closed := [m for m in methods if m in CLOSED]):
         raise ValueError(f"the tokenizer of '{folder}' has no token </think>, which '{closed[0]}' needs: leave it out of --methods")
     os.makedirs(out, exist_ok=True)
-    parallel.claim(out, {"eval": evaluation.sampling(cfg.eval), "world": asdict(cfg.world), "seed": cfg.seed, "policy": model.fingerprint()})
-    judges, held_out = learn(cfg, folder, policy, out, resume) if set(methods) & set(JUDGED) else ({}, [])
+    asked = {"eval": evaluation.sampling(cfg.eval), "world": asdict(cfg.world), "seed": cfg.seed, "policy": model.fingerprint()}
+    parallel.claim(out, asked)
+    judges, held_out = learn(cfg, folder, policy, asked, out, resume) if set(methods) & set(JUDGED) else ({}, [])
     sets = evaluation.held_out(cfg.world, replace(cfg.eval, problems=own.problems), own.tasks)
     problems = [p for many in sets.values() for p in many]
     prompts = [prompt_ids(p, tokenizer) for p in problems]

@@ -3,8 +3,8 @@
     python tokenizer.py runs/zero/model "Tom has 3 apples"     # show the tokens of a text
 
 A tokenizer is one of three things: trained here on a corpus, read from a model folder's tokenizer.json, or a named
-tiktoken encoding. All 256 bytes are tokens (bytes for which a folder has none are left out), so no text is unencodable. Special tokens are only ever added by `special`
-or `encode(..., trusted=True)`: a user who types "</think>" gets the letters, not the token.
+tiktoken encoding. All 256 bytes are tokens (bytes for which a folder has none are left out), so no text is unencodable.
+Special tokens are only ever added by `special` or `encode(..., trusted=True)`: a user who types "</think>" gets the letters, not the token.
 """
 
 import datetime

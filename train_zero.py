@@ -141,8 +141,8 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset: 
     print(f"reinforcement learning on {base}; into {out}", flush=True)
     zero = train(cfg, base, out, resume, dataset)
     tokenizer = tokenizers.load(base)
-    sets = {task: [p for p in dataset if p.task == task][: cfg.eval.problems] for task in dict.fromkeys(p.task for p in dataset)} if dataset else (
-        evaluation.held_out(cfg.world, cfg.eval, cfg.grpo.tasks))
+    sets = ({task: own[: cfg.eval.problems] for task, own in evaluation.by_task(dataset).items()} if dataset
+            else evaluation.held_out(cfg.world, cfg.eval, cfg.grpo.tasks))
     reports = {name: [evaluation.evaluate(GPT.from_pretrained(folder, parallel.dtype(cfg), device), tokenizer, problems, cfg.eval, cfg.seed, f"evaluating {name}, {task}")
                       for task, problems in sets.items()] for name, folder in (("base", base), ("zero", zero))}
     rows = [(name, r) for pair in zip(*reports.values()) for name, r in zip(reports, pair)]
