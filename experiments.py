@@ -34,7 +34,7 @@ def save(name: str, content: dict, command: str) -> str:
 
 
 def zero(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """R1-Zero on the world: base and Zero on the same held-out problems (full 50 minutes, quick 4)"""
+    """R1-Zero on the world: base and Zero on the same held-out problems (full 45 minutes, quick 4)"""
     runs = []
     for seed in seeds:
         out = run_folder("zero", seed, flags)
@@ -62,7 +62,7 @@ def markdown(content: dict) -> str:
 
 
 def r1(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and requests (full 60 minutes beside `zero`, quick 6)"""
+    """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and requests (full 45 minutes beside `zero`, quick 6)"""
     runs = []
     for seed in seeds:
         out = run_folder("r1", seed, flags)
@@ -102,7 +102,7 @@ def language(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def distill(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Distillation against RL: a small dense student of R1, by RL alone, and by both; more shapes with the first seed (full 60 minutes beside `r1`, quick 4)"""
+    """Distillation against RL: a small dense student of R1, by RL alone, and by both; more shapes with the first seed (full 50 minutes beside `r1`, quick 4)"""
     runs, first = [], next(iter(distill_script.STUDENTS))
     for seed in seeds:
         out, teacher = run_folder("distill", seed, flags), run_folder("r1", seed, flags)

@@ -268,7 +268,7 @@ RELATIVES = {  # whom their papers compare them with, by how much they may fall 
 
 
 def algorithms(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Each relative of GRPO for as many steps; dynamic sampling draws more in them: see the tokens (full 60 minutes, quick 3)"""
+    """Each relative of GRPO for as many steps; dynamic sampling draws more in them: see the tokens (full 35 minutes, quick 3)"""
     variants = {PAPERS_GRPO: {"average": "sequence"}} | grpo.ALGORITHMS
     variants |= {"gspo-wide": grpo.ALGORITHMS["gspo"] | {"clip_low": 0.03, "clip_high": 0.04}}  # its own range is for long answers and small steps
     runs = short(seeds, flags, {name: {f"grpo.{k}": v for k, v in settings.items()} for name, settings in variants.items()})
@@ -302,7 +302,7 @@ def ablations(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def share(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Share of reasoned texts in the base's corpus, 0 to 50%: does RL find what the base never shows? (full 50 minutes, quick 3)"""
+    """Share of reasoned texts in the base's corpus, 0 to 50%: does RL find what the base never shows? (full 30 minutes, quick 3)"""
     shares = (0, 5, 10, 25, 50)
     runs = from_nothing(seeds, flags, {f"share-{s}": {"world.direct": 1 - s / 100} for s in shares})
     paper = "behaviours that the base lacks RL does not raise [2503.01307]"
@@ -335,7 +335,7 @@ def size(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
 
 
 def architecture(seeds: list[int], flags: list[str]) -> tuple[dict, str]:
-    """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and what RL makes of it (full 40 minutes, quick 3)"""
+    """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and what RL makes of it (full 25 minutes, quick 3)"""
     runs = from_nothing(seeds, flags, {"moe": {}, "dense": {"model.n_experts": 0, "model.hidden_dim": 314},  # as many active parameters
                                        "gqa": {"model.attention": "gqa", "model.n_kv_heads": 2}, "unbalanced": {"model.bias_update_speed": 0.0, "model.balance_loss": 0.0}})
     loss = {name: of(runs, f"{name}, base", "loss") for name in ("moe", "dense", "gqa", "unbalanced")}
