@@ -225,14 +225,16 @@ class Cache:
     every row writes its next token to the same slot. `valid` [B, slots] says which slots hold a real token. Keys carry
     their rotary position already, so the order of slots does not matter.
 
-    With a block the slots are reserved so many at a time and written in place (generation); the empty ones are not valid. Without,
-    the tensors grow by concatenation, and gradients flow back through them (training on responses that share a prompt).
+    With a block the slots are reserved so many at a time and written in place (generation); the empty ones are not valid. `most`: how
+    many there may be in the end. Without, the tensors grow by concatenation, and gradients flow back through them (training on
+    responses that share a prompt).
     """
 
-    def __init__(self, block: int | None = None):
-        self.block, self.length = block, 0
+    def __init__(self, block: int | None = None, most: int = 0):
+        self.block, self.most, self.length = block, most, 0
         self.layers: dict[int, tuple[Tensor, ...]] = {}
         self.valid: Tensor | None = None
+        self.spare: Tensor | None = None  # memory that the last tensor to grow has left
 
     def expect(self, valid: Tensor) -> None:
         """Make room for new tokens, of which valid [B, T] are real."""
@@ -242,9 +244,22 @@ class Cache:
         room = -(-end // self.block) * self.block if self.block else end
         if room > self.valid.shape[1]:
             self.valid = F.pad(self.valid, (0, room - self.valid.shape[1]))
-            if self.block:  # whole again, not a part of something longer: batched products of parts take twice the time
-                self.layers = {layer: tuple(F.pad(x, (0, 0, 0, room - x.shape[2])) for x in stores) for layer, stores in self.layers.items()}
+            if self.block:
+                self.layers = {layer: tuple(self.grow(x, room) for x in stores) for layer, stores in self.layers.items()}
         self.valid[:, self.length : end] = valid
+
+    def grow(self, x: Tensor, room: int) -> Tensor:
+        """x [B, heads, slots, width] with empty slots up to `room`.
+
+        Whole again, not a part of something longer: batched products of parts take up to twice the time. In the memory that the tensor
+        before it has left: the system gives new memory more slowly than it is filled (this makes dense rollouts of 160 tokens 1.16 times as fast).
+        """
+        (B, heads, slots, width), out, self.spare = x.shape, self.spare, x
+        if out is None or out.untyped_storage().nbytes() < B * heads * room * width * x.element_size():
+            out = x.new_empty(B, heads, max(room, self.most), width)
+        out.resize_(B, heads, room, width)  # keeps the memory that it does not need yet
+        out[:, :, :slots], out[:, :, slots:] = x, 0
+        return out
 
     def append(self, layer: int, *new: Tensor) -> tuple[Tensor, ...]:
         """Store new [B, heads, T, width] tensors; return each with all slots up to and including them, for T = 1 the empty ones too."""
@@ -261,7 +276,8 @@ class Cache:
 
     def select(self, rows: Tensor) -> "Cache":
         """A copy that holds the given rows [n] (repeats allowed)."""
-        out = Cache(self.block)
+        self.spare = None  # no more memory than a copy needs
+        out = Cache(self.block, self.most)
         out.length, out.valid = self.length, self.valid[rows]
         out.layers = {layer: tuple(x.index_select(0, rows) for x in stores) for layer, stores in self.layers.items()}
         return out
@@ -269,7 +285,7 @@ class Cache:
     @staticmethod
     def join(caches: list["Cache"]) -> "Cache":
         """The rows of several caches together; a row's tokens move into its first slots, so that gaps between them take no more time."""
-        out, held = Cache(caches[0].block), max(int(c.valid.sum(1).max()) for c in caches)
+        out, held = Cache(caches[0].block, max(c.most for c in caches)), max(int(c.valid.sum(1).max()) for c in caches)
         out.length, room = held, -(-held // out.block) * out.block
         orders = [c.valid.byte().argsort(dim=1, descending=True, stable=True)[:, :held] for c in caches]  # [B, <= held]
         out.valid = torch.cat([F.pad(c.valid.gather(1, order), (0, room - order.shape[1])) for c, order in zip(caches, orders)])

@@ -146,7 +146,7 @@ def answer(model: GPT, prompts: list[list[int]], num_generations: int, temperatu
         """Read each prompt of the rows [b] once."""
         ask, group_of = group[rows].unique(return_inverse=True)  # [n'], [b]
         slots = torch.arange(int(lengths[ask].max()), device=device)
-        cache = Cache(block=16)
+        cache = Cache(block=16, most=T)
         with phase("prefill"):
             hidden = model(asked[ask, : len(slots)], cache, positions=torch.where(slots < lengths[ask, None], slots, -1), return_hidden=True)
             logits = model.lm_head(hidden[torch.arange(len(ask), device=device), lengths[ask] - 1])  # [n', V] at each prompt's last token
