@@ -4,7 +4,8 @@
     python tests/bench_speed.py --peers "PYTHON peers.py"          # a program that prints JSON lines of transformers' and TRL's times
 
 Keep the machine idle meanwhile. A rollout is 160 new tokens for each of 512 prompts of 26; a step is 64 new tokens for each of 16
-responses to 32 prompts, and one optimiser step on them. Medians of five, figures into results/bench-cpu.json (bench-gpu.json on a GPU).
+responses to 32 prompts, and one optimiser step on them, in float32 and once more with --precision bfloat16 (weights kept in float32).
+Medians of five, figures into results/bench-cpu.json (bench-gpu.json on a GPU).
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 import torch
 from conftest import ROOT  # noqa: F401  the project's modules are found from here on
 
+import config
 import experiments
 import grpo
 import parallel
@@ -68,6 +70,17 @@ def step(model: GPT, optimizer: torch.optim.Optimizer) -> float:
     return rollout_s + update_s
 
 
+def half_steps(shape: ModelConfig) -> list[float]:
+    """Seconds of steps with --precision bfloat16."""
+    cfg = config.make("tiny")
+    cfg.precision = "bfloat16"
+    with parallel.started(cfg):
+        model = build(shape)
+        model = parallel.shard(model, model.blocks(), cfg)
+        optimizer = grpo.make_optimizer(model, CONFIG)
+        return [step(model, optimizer) for _ in range(ROUNDS + 1)][1:]
+
+
 def peer(command: str, *flags: str) -> dict:
     """The last JSON line that a program prints."""
     done = subprocess.run([*shlex.split(command), *flags], capture_output=True, text=True)
@@ -91,15 +104,17 @@ def main() -> None:
             if args.peers:
                 theirs["rollout_tokens_s"].append(peer(args.peers, "--arch", name, "--what", "generate", "--new", str(NEW))["tok_per_s"])
         ours["step_s"] = [step(model, optimizer) for _ in range(ROUNDS)]
+        ours["step_bfloat16_s"] = half_steps(shape)
         if args.peers:
             theirs["step_s"] = peer(args.peers, "--arch", name, "--what", "step", "--new", str(STEP_NEW), "--steps", str(ROUNDS + 1))["step_s"][1:]
         figures[name] = {"parameters": sum(p.numel() for p in model.parameters()), "ours": ours} | ({"peers": theirs} if args.peers else {})
         medians = {who: {k: statistics.median(v) for k, v in times.items()} for who, times in (("ours", ours), *([("peers", theirs)] if args.peers else []))}
-        line = f"{name}: rollout {medians['ours']['rollout_tokens_s']:,.0f} tokens/s, step {medians['ours']['step_s']:.2f} s"
+        line = f"{name}: rollout {medians['ours']['rollout_tokens_s']:,.0f} tokens/s, step {medians['ours']['step_s']:.2f} s, in bfloat16 {medians['ours']['step_bfloat16_s']:.2f} s"
         if args.peers:
-            ratios = {"rollout": medians["ours"]["rollout_tokens_s"] / medians["peers"]["rollout_tokens_s"], "step": medians["peers"]["step_s"] / medians["ours"]["step_s"]}
+            ratios = {"rollout": medians["ours"]["rollout_tokens_s"] / medians["peers"]["rollout_tokens_s"], "step": medians["peers"]["step_s"] / medians["ours"]["step_s"],
+                      "step_bfloat16": medians["peers"]["step_s"] / medians["ours"]["step_bfloat16_s"]}
             line += (f"; transformers {medians['peers']['rollout_tokens_s']:,.0f} tokens/s: {ratios['rollout']:.1f}x; "
-                     f"TRL {medians['peers']['step_s']:.2f} s: {ratios['step']:.1f}x")
+                     f"TRL {medians['peers']['step_s']:.2f} s: {ratios['step']:.1f}x, {ratios['step_bfloat16']:.1f}x")
             figures[name]["ratios"] = ratios
         figures[name]["medians"] = medians
         print(line, flush=True)

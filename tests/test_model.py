@@ -131,6 +131,21 @@ def test_cache_gives_the_same_logits(kind):
             cache, rows, lengths, whole = cache.select(order), [rows[i] for i in order], [lengths[i] for i in order], [whole[i] for i in order]
 
 
+def test_a_growing_cache_keeps_its_memory():
+    """Token by token it holds what was appended and zeros, and from the second growth on no new memory is asked for."""
+    cache, new, places = Cache(block=2, most=10), torch.randn(2, 3, 4, 10, 5), []
+    for t in range(10):
+        cache.expect(torch.ones(3, 1, dtype=torch.bool))
+        for layer in range(2):
+            (held,) = cache.append(layer, new[layer, :, :, t : t + 1])
+            torch.testing.assert_close(held, F.pad(new[layer, :, :, : t + 1], (0, 0, 0, (t + 1) % 2)), rtol=0, atol=0)
+            assert held.is_contiguous()
+        cache.length += 1
+        held = [x for (x,) in cache.layers.values()] + ([] if cache.spare is None else [cache.spare])
+        places.append({x.untyped_storage().data_ptr() for x in held})
+    assert len(places[6]) == 3 and places[6] == places[8] == places[9]
+
+
 def test_several_tokens_through_a_filled_cache():
     net = make(**MLA_SMALL)
     row, cache = torch.randint(0, 50, (2, 9)), Cache(block=4)
