@@ -293,6 +293,8 @@ class Cache:
         """The rows of several caches together; a row's tokens move into its first slots, so that gaps between them take no more time."""
         out, held = Cache(caches[0].block, max(c.most for c in caches)), max(int(c.valid.sum(1).max()) for c in caches)
         out.length, room = held, -(-held // out.block) * out.block
+        for c in caches:
+            c.spare = None
         orders = [c.valid.byte().argsort(dim=1, descending=True, stable=True)[:, :held] for c in caches]  # [B, <= held]
         out.valid = torch.cat([F.pad(c.valid.gather(1, order), (0, room - order.shape[1])) for c, order in zip(caches, orders)])
         for layer in caches[0].layers:
