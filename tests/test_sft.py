@@ -1,13 +1,19 @@
+"""Next-token training: the optimiser, the batches, the loss, and runs on texts."""
+
 import copy
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-import parallel
 import sft
-from sft import Muon, SFTConfig, collate, learning_rate, micro_batches, orthogonalise, steps_of
+from lib import run as runs
+from lib.optim import Muon, orthogonalise
+from lib.trainer import Trainer, micro_batches
+from model import GPT
+from sft import SFTConfig, collate, learning_rate, steps_of
 
 
 def test_orthogonalise_against_svd():
@@ -31,40 +37,52 @@ def test_muon_treats_a_stack_as_separate_matrices():
             s.grad = part.clone()
         a.step()
         b.step()
-    torch.testing.assert_close(stack.data, torch.stack([s.data for s in singles]), atol=1e-5, rtol=1e-4)
+    expected = torch.stack([s.data for s in singles])
+    torch.testing.assert_close(stack.data, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_muon_first_step_by_hand():
     p = torch.nn.Parameter(torch.ones(4, 2))
     p.grad = torch.randn(4, 2)
-    expected = 1 - 0.1 * (4 / 2) ** 0.5 * orthogonalise(p.grad)  # the first step's direction is the gradient's own
+    # the first step's direction is the gradient's
+    expected = 1 - 0.1 * (4 / 2) ** 0.5 * orthogonalise(p.grad)
     Muon([p], lr=0.1).step()
     torch.testing.assert_close(p.data, expected)
 
 
 def test_every_parameter_has_one_optimizer(tiny_model):
-    optimizers = sft.make_optimizers(tiny_model, SFTConfig())
-    owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
-    assert len(owned) == len({id(p) for p in owned}) == len(list(tiny_model.parameters()))
+    optimizers = sft.make_trainer(tiny_model, SFTConfig()).optimizers
+    found = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert len(found) == len({id(p) for p in found}) == len(list(tiny_model.parameters()))
     names = {id(p): n for n, p in tiny_model.named_parameters()}
     muon = {names[id(p)] for p in optimizers[0].param_groups[0]["params"]}
-    assert "layers.1.mlp.gate_up" in muon and not any("embed" in n or "norm" in n or n.endswith("gate.weight") for n in muon)
+    assert "layers.1.mlp.gate_up" in muon
+    assert not any("embed" in n or "norm" in n or n.endswith("gate.weight") for n in muon)
 
 
 def test_learning_rate():
     cfg = SFTConfig(warmup=0.1, decay=0.5, final_lr=0.1)
-    assert [learning_rate(p, cfg) for p in (0, 0.05, 0.1, 0.4, 0.5, 0.75, 1.0)] == pytest.approx([0, 0.5, 1, 1, 1, 0.55, 0.1])
+    factors = [learning_rate(p, cfg) for p in (0, 0.05, 0.1, 0.4, 0.5, 0.75, 1.0)]
+    assert factors == pytest.approx([0, 0.5, 1, 1, 1, 0.55, 0.1])
+
+
+def fine_tune(model, examples, cfg, folder, resume=False):
+    with runs.Run(str(folder), {}, resume, "sft") as run:
+        sft.fine_tune(model, examples, cfg, 0, run)
 
 
 def test_a_single_step_learns(tiny_model, world_tokenizer, tmp_path):
     before = tiny_model.fingerprint()
-    with parallel.Run(str(tmp_path), {}, False, "sft") as run:
-        sft.fine_tune(tiny_model, [world_tokenizer.example("hi", "ho")], sft.SFTConfig(epochs=1), 0, run)
+    fine_tune(tiny_model, [world_tokenizer.example("hi", "ho")], SFTConfig(epochs=1), tmp_path)
     assert tiny_model.fingerprint() != before
 
 
+# ------------------------------------------------------------------------------ batches
+
+
 def test_micro_batches_keep_to_the_budget_and_lose_nothing():
-    lengths = [random.Random(0).randint(1, 50) for _ in range(200)] + [500]
+    rng = random.Random(0)
+    lengths = [rng.randint(1, 50) for _ in range(200)] + [500]
     groups = micro_batches(lengths, 120)
     assert sorted(i for g in groups for i in g) == list(range(201))
     for g in groups:
@@ -74,16 +92,20 @@ def test_micro_batches_keep_to_the_budget_and_lose_nothing():
 def test_steps_hold_every_example_once():
     examples = [([i] * (1 + i % 30), 0) for i in range(300)]
     cfg = SFTConfig(tokens_per_step=400, micro_tokens=100)
-    steps = steps_of(examples, cfg, random.Random(0))
+    steps, again, other = (steps_of(examples, cfg, random.Random(seed)) for seed in (0, 0, 1))
     assert sorted(e[0][0] for s in steps for rows in s for e in rows) == list(range(300))
     assert all(400 <= sum(len(ids) for rows in s for ids, _ in rows) < 500 for s in steps[:-1])
-    assert steps == steps_of(examples, cfg, random.Random(0)) != steps_of(examples, cfg, random.Random(1))
+    assert steps == again != other
 
 
 def test_collate_by_hand():
     tokens, positions, mask = collate([([5, 6, 7, 8], 2), ([9, 4], 0)], 3, "cpu")
-    assert tokens.tolist() == [[5, 6, 7, 8], [9, 4, 3, 3]] and positions.tolist() == [[0, 1, 2, 3], [0, 1, -1, -1]]
+    assert tokens.tolist() == [[5, 6, 7, 8], [9, 4, 3, 3]]
+    assert positions.tolist() == [[0, 1, 2, 3], [0, 1, -1, -1]]
     assert mask.tolist() == [[False, True, True], [True, False, False]]  # of tokens 1, 2, 3
+
+
+# ------------------------------------------------------------------------------ the loss
 
 
 def explicit_loss(model, rows):
@@ -95,31 +117,31 @@ def explicit_loss(model, rows):
     return total / count
 
 
-def test_one_step_is_the_gradient_of_the_mean_over_learnt_tokens(tiny_model):
+def test_one_step_is_the_gradient_of_the_mean_over_learned_tokens(tiny_model):
     tiny_model.cfg.balance_loss = 0.0
     rows = [([5, 6, 7, 8, 9], 2), ([9, 4, 11], 0), ([3, 3, 8, 1], 3)]
+
+    def gradients():
+        named = tiny_model.named_parameters()
+        return {n: p.grad.clone() for n, p in named if p.grad is not None}
+
     loss = explicit_loss(tiny_model, rows)
     loss.backward()
-    want = {n: p.grad.clone() for n, p in tiny_model.named_parameters() if p.grad is not None}
+    want, seen = gradients(), {}
     tiny_model.zero_grad()
-    seen = {}
 
     class Spy(torch.optim.SGD):
         def step(self, closure=None):
-            seen.update({n: p.grad.clone() for n, p in tiny_model.named_parameters() if p.grad is not None})
+            seen.update(gradients())
 
-    spies = [Spy(tiny_model.parameters(), lr=0.1), Spy(tiny_model.parameters(), lr=0.1)]
-    metrics = sft.train_step(tiny_model.train(), spies, [rows[:1], rows[1:]], 1.0, SFTConfig(clip=1e9))
+    trainer = Trainer(tiny_model.train(), [Spy(tiny_model.parameters(), lr=0.1)], 1e9)
+    metrics = sft.train_step(trainer, [rows[:1], rows[1:]], 1.0, SFTConfig())
     assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-5) and metrics["num_tokens"] == 12
     for n in want:
         torch.testing.assert_close(seen[n], want[n], atol=1e-5, rtol=1e-3)
 
 
 def test_mtp_loss_against_plain_indexing(tiny_model):
-    from dataclasses import replace
-
-    from model import GPT
-
     model = GPT(replace(tiny_model.cfg, mtp=True))
     rows = [([5, 6, 7, 8, 9], 0), ([9, 4, 11], 0)]
     tokens, positions, mask = collate(rows, 0, "cpu")
@@ -133,27 +155,37 @@ def test_mtp_loss_against_plain_indexing(tiny_model):
     assert loss.item() == pytest.approx(plain + 0.3 * second.item(), rel=1e-4)
 
 
-def test_fine_tuning_learns_the_responses_and_resumes(tiny_model, world_tokenizer, tmp_path, monkeypatch):
+# ------------------------------------------------------------------------------ runs
+
+
+def test_fine_tuning_learns_and_resumes(tiny_model, world_tokenizer, tmp_path, monkeypatch):
     with torch.no_grad():
         for p in tiny_model.parameters():
             if p.dim() > 1:
                 p.mul_(0.2)
-    examples = [world_tokenizer.example(f"Tom has {i}", "<think>a</think><answer>5</answer>") for i in range(16)]
+    text = "<think>a</think><answer>5</answer>"
+    examples = [world_tokenizer.example(f"Tom has {i}", text) for i in range(16)]
     cfg = SFTConfig(epochs=200, tokens_per_step=100, save_every=70)
     start = copy.deepcopy(tiny_model)
-    with parallel.Run(str(tmp_path / "a"), {}, False, "sft") as run:
-        sft.fine_tune(tiny_model, examples, cfg, 0, run)
+    fine_tune(tiny_model, examples, cfg, tmp_path / "a")
     with open(tmp_path / "a" / "metrics.jsonl") as f:
         losses = [json.loads(line)["loss"] for line in f]
     assert len(losses) == 200 and losses[-1] < 0.1 * losses[0]
     model, real = copy.deepcopy(start), sft.train_step
-    with pytest.raises(KeyboardInterrupt), parallel.Run(str(tmp_path / "b"), {}, False, "sft") as run, monkeypatch.context() as m:
-        m.setattr(sft, "train_step", lambda *a: (setattr(run, "stopped", a[3] > 0.99), real(*a))[1])
-        sft.fine_tune(model, examples, cfg, 0, run)
-    with parallel.Run(str(tmp_path / "b"), {}, True, "sft") as run:
-        model = copy.deepcopy(start)
-        sft.fine_tune(model, examples, cfg, 0, run)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), tiny_model.state_dict().values()))
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        with runs.Run(str(tmp_path / "b"), {}, False, "sft") as run:
+
+            def train_step(trainer, batch, factor, cfg):
+                run.stopped = factor > 0.99
+                return real(trainer, batch, factor, cfg)
+
+            m.setattr(sft, "train_step", train_step)
+            sft.fine_tune(model, examples, cfg, 0, run)
+    model = copy.deepcopy(start)
+    fine_tune(model, examples, cfg, tmp_path / "b", resume=True)
+    for a, b in zip(model.state_dict().values(), tiny_model.state_dict().values()):
+        assert torch.equal(a, b)
 
 
 def test_examples_from_a_file(tmp_path, world_tokenizer):

@@ -8,8 +8,17 @@ import tiktoken
 import tokenizer as T
 from data import World, WorldConfig
 
-HARD = ["", " ", "\n\n", "Tom has 12 apples.", "小明有12个苹果,", "naïve café — ¿qué?", "🙂🇫🇷👩‍👩‍👧", "\u0000\u200b\ufeff", "العربية", "देवनागरी", "a" * 300,
-        "1234567", "x=(3+4)*2", "<think>", "<|end|>", "\ud7ff"]
+HARD = [
+    "",
+    " ",
+    "\n\n",
+    "Tom has 12 apples.",
+    "小明有12个苹果,",
+    "naïve café — ¿qué?",
+    "🙂🇫🇷👩‍👩‍👧",
+]
+HARD += ["\u0000\u200b\ufeff", "العربية", "देवनागरी", "a" * 300, "1234567", "x=(3+4)*2"]
+HARD += ["<think>", "<|end|>", "\ud7ff"]
 
 
 @pytest.mark.parametrize("text", HARD)
@@ -19,8 +28,12 @@ def test_any_text_comes_back(world_tokenizer, text):
 
 def test_random_unicode_comes_back(world_tokenizer):
     rng = random.Random(0)
+
+    def letter() -> str:
+        return chr(rng.choice([rng.randrange(32, 0xD800), rng.randrange(0xE000, 0x110000)]))
+
     for _ in range(300):
-        text = "".join(chr(rng.choice([rng.randrange(32, 0xD800), rng.randrange(0xE000, 0x110000)])) for _ in range(20))
+        text = "".join(letter() for _ in range(20))
         assert world_tokenizer.decode(world_tokenizer.encode(text)) == text
 
 
@@ -56,11 +69,15 @@ def test_a_letter_between_chinese_characters_is_a_token_of_its_own():
 def test_training_by_hand():
     """Counts: "ab" 3 times ("ab", "abb" twice), "bb" 2: first ab, then (ab, b)."""
     t = T.train(["ab", "abb,abb"], 256 + 2 + len(T.SPECIALS))
-    assert [b for b, i in t.ranks.items() if i >= 256] == [b"ab", b"abb"]
+    assert [b for b, i in t.vocabulary.ranks.items() if i >= 256] == [b"ab", b"abb"]
 
 
 def naive_merges(texts, count):
-    words = [tuple(bytes([b]) for b in w.encode()) for text in texts for w in regex.findall(T.PATTERN, text)]
+    words = [
+        tuple(bytes([b]) for b in w.encode())
+        for text in texts
+        for w in regex.findall(T.PATTERN, text)
+    ]
     out = []
     for _ in range(count):
         pairs = {}
@@ -88,11 +105,13 @@ def test_training_against_a_naive_trainer():
     world = World(0, WorldConfig())
     texts = [p.replace("<", "") for p, _ in (world.text(i) for i in range(60))]
     t = T.train(texts, 256 + 60 + len(T.SPECIALS))
-    assert sorted((i, b) for b, i in t.ranks.items() if i >= 256) == [(256 + i, b) for i, b in enumerate(naive_merges(texts, 60))]
+    merges = sorted((i, b) for b, i in t.vocabulary.ranks.items() if i >= 256)
+    assert merges == list(enumerate(naive_merges(texts, 60), 256))
 
 
 def test_training_is_deterministic_and_stops_when_pairs_run_out():
-    assert T.train(["hello hello"], 1000).ranks == T.train(["hello hello"], 1000).ranks
+    once, again = (T.train(["hello hello"], 1000).vocabulary.ranks for _ in range(2))
+    assert once == again
     assert T.train(["ab"], 1000).vocab_size == 257 + len(T.SPECIALS)
 
 
@@ -101,10 +120,12 @@ def test_save_and_load(world_tokenizer, tmp_path):
     again = T.load(str(tmp_path))
     for text in HARD:
         assert again.encode(text, trusted=True) == world_tokenizer.encode(text, trusted=True)
-    assert (again.eos_id, again.pad_id, again.template, again.special) == (world_tokenizer.eos_id, world_tokenizer.pad_id, T.TEMPLATES["short"], world_tokenizer.special)
+    assert (again.eos_id, again.pad_id) == (world_tokenizer.eos_id, world_tokenizer.pad_id)
+    assert (again.template, again.special) == (T.TEMPLATES["short"], world_tokenizer.special)
     with open(tmp_path / "tokenizer.json") as f:
         raw = json.load(f)
-    assert len(raw["model"]["merges"]) == len(raw["model"]["vocab"]) - 256  # each token but the bytes has its two parents
+    # each token but the bytes has its two parents
+    assert len(raw["model"]["merges"]) == len(raw["model"]["vocab"]) - 256
 
 
 def test_the_paper_s_template(world_tokenizer, tmp_path):
@@ -112,69 +133,10 @@ def test_the_paper_s_template(world_tokenizer, tmp_path):
     t = T.load(str(tmp_path), template="r1")
     ids = t.prompt("What is 1+1? {prompt} </think>")
     text = t.decode(ids)
-    assert text.endswith("User: What is 1+1? {prompt} </think>. Assistant:") and "<think> reasoning process here </think>" in text
-    think = [i for i in ids if i in (t.special["<think>"], t.special["</think>"])]
-    assert think == [t.special["<think>"], t.special["</think>"]] * 2  # the template's own; the user's is plain text
-
-
-def chat_folder(folder, **raw):
-    """A byte-level tokenizer.json as other people write them, with its specials first: ids are not the order of merges."""
-    letters = T._byte_letters()
-    special = ["<|end|>", "<|im_start|>", "<|im_end|>"]
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("!", "?")]
-    vocab = special + [letters[b] for b in reversed(range(256)) if b != 7] + ["".join(m) for m in reversed(merges)]
-    folder.mkdir(exist_ok=True)
-    model = {"type": "BPE", "vocab": {t: i for i, t in enumerate(vocab)}, "merges": merges}
-    flags = dict(special=True, single_word=False, lstrip=False, rstrip=False, normalized=False)
-    pre = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]}
-    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"content": t, "id": i} | flags for i, t in enumerate(special)], "normalizer": None,
-                                                        "pre_tokenizer": pre, "model": model} | raw))
-    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<|im_end|>"}, "pad_token": "<|end|>", "chat_template": template}))
-    return str(folder)
-
-
-def test_a_foreign_tokenizer_by_hand(tmp_path):
-    """Merges by their order, ids by the vocabulary, digits apart, a byte without a token dropped before anything is merged."""
-    t = T.load(chat_folder(tmp_path / "chat"))
-    vocab = json.loads((tmp_path / "chat" / "tokenizer.json").read_text())["model"]["vocab"]
-    assert t.encode("the the12") == [vocab["the"], vocab["Ġthe"], vocab["1"], vocab["2"]]  # 1 and 2 never meet
-    assert t.encode("!\x07?") == [vocab["!?"]] and t.decode(t.encode("é 你")) == "é 你"
-    assert (t.eos_id, t.pad_id, t.vocab_size) == (2, 0, 3 + 255 + 5)
-    assert t.decode([*t.encode("the"), 2, 0]) == "the" and t.encode("<|im_end|>") != [2]
-
-
-def test_a_model_s_own_chat_template(tmp_path):
-    t = T.load(chat_folder(tmp_path / "chat"))
-    assert t.chat and t.template == "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
-    ids = t.prompt("the <|im_end|>")
-    assert ids.count(2) == 1 and ids.count(1) == 2 and t.decode(ids) == "user\nthe <|im_end|>\nassistant\n"
-    assert ids == t.encode("<|im_start|>user\nthe ", trusted=True) + t.encode("<|im_end|>") + t.encode("<|im_end|>\n<|im_start|>assistant\n", trusted=True)
-    (tmp_path / "chat" / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
-    assert T.load(str(tmp_path / "chat")).template == T.TEMPLATES["r1"]  # a base model
-
-
-def test_a_foreign_tokenizer_is_saved_as_it_was(tmp_path):
-    t = T.load(chat_folder(tmp_path / "chat"))
-    t.save(str(tmp_path / "copy"))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert json.loads((tmp_path / "copy" / name).read_text()) == json.loads((tmp_path / "chat" / name).read_text())
-
-
-@pytest.mark.parametrize("raw,message", [
-    (dict(model={"type": "Unigram", "vocab": [], "merges": []}), "its model is Unigram"), (dict(normalizer={"type": "Lowercase"}), "its normalizer is Lowercase"),
-    (dict(pre_tokenizer={"type": "Whitespace"}), "its pre_tokenizer has a Whitespace")])
-def test_other_kinds_are_named(raw, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        T.load(chat_folder(tmp_path / "other", **raw))
-
-
-def test_a_chat_template_that_cannot_be_used_is_named(tmp_path):
-    folder = chat_folder(tmp_path / "chat")
-    for template in ("{{ messages[", "no question here", "{{ messages[0].content }}{{ messages[0].content }}"):
-        (tmp_path / "chat" / "chat_template.jinja").write_text(template)
-        with pytest.raises(ValueError, match="damaged or of another kind"):
-            T.load(folder)
+    assert text.endswith("User: What is 1+1? {prompt} </think>. Assistant:")
+    assert "<think> reasoning process here </think>" in text
+    tags = [t.special["<think>"], t.special["</think>"]]
+    assert [i for i in ids if i in tags] == tags * 2  # the template's; the user's is plain text
 
 
 def test_errors(tmp_path, monkeypatch):
@@ -195,7 +157,11 @@ def test_errors(tmp_path, monkeypatch):
 
 
 def test_a_named_encoding_gets_our_special_tokens(monkeypatch):
-    base = tiktoken.Encoding("base", pat_str=r"\w+|\W+", mergeable_ranks={bytes([b]): b for b in range(256)}, special_tokens={"<|endoftext|>": 256})
+    ranks, special = {bytes([b]): b for b in range(256)}, {"<|endoftext|>": 256}
+    base = tiktoken.Encoding(
+        "base", pat_str=r"\w+|\W+", mergeable_ranks=ranks, special_tokens=special
+    )
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: base)
     t = T.load("gpt2")
-    assert t.vocab_size == 257 + len(T.SPECIALS) and t.template == T.TEMPLATES["r1"] and t.encode("<think>", trusted=True) == [t.special["<think>"]]
+    assert t.vocab_size == 257 + len(T.SPECIALS) and t.template == T.TEMPLATES["r1"]
+    assert t.encode("<think>", trusted=True) == [t.special["<think>"]]

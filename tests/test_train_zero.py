@@ -14,21 +14,25 @@ import torch
 from conftest import ROOT, run
 
 import config
-import parallel
 import sft
+import tokenizer as tokenizers
 import train_zero
-from data import Problem
+from data import Problem, World
+from lib.run import Run, checkpoints
 from model import GPT
 
-SMALL = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "model.hidden_dim": 48, "model.expert_dim": 16, "model.n_experts": 4,
-         "sft.tokens": 30_000, "sft.tokens_per_step": 3000, "sft.save_every": 3, "grpo.problems_per_step": 4, "grpo.group_size": 4, "grpo.max_new_tokens": 16,
-         "grpo.save_every": 2, "grpo.steps": 6, "eval.problems": 4, "eval.k": 2, "eval.max_new_tokens": 16}
-FLAGS = [x for k, v in SMALL.items() for x in (f"--{k}", str(v))]
+SMALL = """model.dim 32 model.n_layers 2 model.n_heads 2 model.hidden_dim 48 model.expert_dim 16
+ model.n_experts 4 sft.tokens 30000 sft.tokens_per_step 3000 sft.save_every 3
+ grpo.problems_per_step 4 grpo.group_size 4 grpo.max_new_tokens 16 grpo.save_every 2 grpo.steps 6
+ eval.problems 4 eval.k 2 eval.max_new_tokens 16""".split()
+SMALL = dict(zip(SMALL[::2], SMALL[1::2]))
+FLAGS = [x for k, v in SMALL.items() for x in (f"--{k}", v)]
 
 
 def small(**more):
-    cfg = config.make()
-    for key, value in (SMALL | {k.replace("__", "."): v for k, v in more.items()}).items():
+    cfg = config.make(train_zero.Config)
+    more = {k.replace("__", "."): v for k, v in more.items()}
+    for key, value in (SMALL | more).items():
         config.set_key(cfg, key, value)
     config.check(cfg)
     return cfg
@@ -45,6 +49,11 @@ def same(a, b):
 def rows(path):
     with open(path) as f:
         return [json.loads(line) for line in f]
+
+
+def without_times(row):
+    timing = ("time", "timing", "throughput")
+    return {k: v for k, v in row.items() if not any(t in k for t in timing)}
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +90,32 @@ def test_zero_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch, 
     cfg = small(grpo__kl_beta=kl, grpo__ref_every=2)
     straight = train_zero.train(cfg, base, str(tmp_path / "a"), False)
     with monkeypatch.context() as m:
-        StopAfter(m, train_zero.grpo, "step", 3)
+        StopAfter(m, train_zero.grpo.Learner, "step", 3)
         with pytest.raises(KeyboardInterrupt):
             train_zero.train(cfg, base, str(tmp_path / "b"), False)
     again = train_zero.train(cfg, base, str(tmp_path / "b"), True)
     assert same(weights(straight), weights(again))
     a, b = (rows(tmp_path / x / "metrics.jsonl") for x in "ab")
-    timing = ("time", "timing", "throughput")
-    assert [{k: v for k, v in r.items() if not any(t in k for t in timing)} for r in a] == [
-        {k: v for k, v in r.items() if not any(t in k for t in timing)} for r in b]
+    assert [without_times(r) for r in a] == [without_times(r) for r in b]
 
 
 def test_killed_and_resumed_is_bit_identical(base, tmp_path):
-    """kill -9 in the middle of a run of the script itself: the steps since the last checkpoint are done again."""
+    """kill -9 in the middle of a run of the script itself: the steps since the last checkpoint are
+    done again."""
     straight = train_zero.train(small(), base, str(tmp_path / "a"), False)
-    command = [sys.executable, "train_zero.py", "--init", base, "--out", str(tmp_path / "b"), *FLAGS]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "train_zero.py",
+        "--init",
+        base,
+        "--out",
+        str(tmp_path / "b"),
+        *FLAGS,
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, **quiet)
     deadline = time.time() + 120
-    while not parallel.checkpoints(str(tmp_path / "b"), "zero"):
+    while not checkpoints(str(tmp_path / "b"), "zero"):
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.02)
     process.kill()
@@ -106,7 +123,8 @@ def test_killed_and_resumed_is_bit_identical(base, tmp_path):
     subprocess.run([*command, "--resume"], cwd=ROOT, check=True, capture_output=True, timeout=240)
     assert same(weights(straight), weights(tmp_path / "b" / "model"))
     assert [r["step"] for r in rows(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
-    assert {"config.json", "metrics.jsonl", "samples.jsonl", "checkpoint", "model", "curves.png", "eval.json"} <= set(os.listdir(tmp_path / "b"))
+    made = "config.json metrics.jsonl samples.jsonl checkpoint model curves.png eval.json".split()
+    assert set(made) <= set(os.listdir(tmp_path / "b"))
 
 
 def test_a_run_is_never_overwritten_or_mixed_up(base, tmp_path):
@@ -148,7 +166,8 @@ def test_other_data_or_another_base_is_another_run(base, tmp_path):
     with pytest.raises(ValueError, match="--init"):
         train_zero.train(small(grpo__steps=2), other, str(tmp_path / "a"), True, data)
     with pytest.raises(ValueError, match="context of 1024"):
-        train_zero.train(small(), base, str(tmp_path / "c"), False, [Problem("x " * 3000, "1", "math")])
+        long = Problem("x " * 3000, "1", "math")
+        train_zero.train(small(), base, str(tmp_path / "c"), False, [long])
 
 
 def test_samples_show_every_task(base, tmp_path):
@@ -158,47 +177,60 @@ def test_samples_show_every_task(base, tmp_path):
 
 def test_multi_token_prediction_rests_in_reinforcement_learning(tmp_path):
     cfg = small(model__mtp=True, grpo__steps=1)
-    train_zero.train(cfg, sft.pretrain(cfg, str(tmp_path / "base"), False), str(tmp_path / "zero"), False)
+    base = sft.pretrain(cfg, str(tmp_path / "base"), False)
+    train_zero.train(cfg, base, str(tmp_path / "zero"), False)
 
 
 def test_each_step_takes_its_own_problems():
-    from data import World
-
     cfg = small()
     world = World(0, cfg.world)
-    first, second = train_zero.problems_of(0, cfg, world, None), train_zero.problems_of(1, cfg, world, None)
-    assert [p.task for p in first] == ["arithmetic", "countdown"] * 2 and not {p.prompt for p in first} & {p.prompt for p in second}
+    first, second = (train_zero.problems_of(step, cfg, world, None) for step in (0, 1))
+    assert [p.task for p in first] == ["arithmetic", "countdown"] * 2
+    assert not {p.prompt for p in first} & {p.prompt for p in second}
     data = [Problem(str(i), "", "math") for i in range(6)]
     epoch = [p.prompt for s in range(3) for p in train_zero.problems_of(s, cfg, world, data)]
     assert sorted(epoch[:6]) == sorted(epoch[6:]) == list("012345") and epoch[:6] != epoch[6:]
 
 
-@pytest.mark.parametrize("argv,message", [
-    (("train_zero", "--init", "nowhere", "--out", "OUT"), "no model at 'nowhere'"), (("train_zero", "--data", "none.jsonl"), "cannot read 'none.jsonl'"),
-    (("eval", "nowhere"), "no model at 'nowhere'"), (("sample", "nowhere", "hi"), "no model at 'nowhere'"), (("sample", "BASE", " "), "prompt is empty"),
-    (("sample", "BASE", "Tom " * 3000), "leaves no room"), (("grpo", "nowhere"), "no model at"), (("sft", "--init", "BASE"), "needs both"),
-    (("eval", "BASE", "--task", "chess"), "chess"), (("train_zero", "--device", "tpu", "--out", "OUT"), "--device is 'tpu'")])
-def test_mistakes_on_the_command_line(base, tmp_path, argv, message, monkeypatch, capsys):
-    status, _, err = run(monkeypatch, capsys, *(base if a == "BASE" else str(tmp_path / "o") if a == "OUT" else a for a in argv))
+MISTAKES = [
+    ("train_zero --init nowhere --out OUT", "no model at 'nowhere'"),
+    ("train_zero --data none.jsonl", "cannot read 'none.jsonl'"),
+    ("eval nowhere", "no model at 'nowhere'"),
+    ("sample nowhere hi", "no model at 'nowhere'"),
+    ("sample BASE BLANK", "prompt is empty"),
+    ("sample BASE LONG", "leaves no room"),
+    ("grpo nowhere", "no model at"),
+    ("sft --init BASE", "needs both"),
+    ("eval BASE --task chess", "chess"),
+    ("train_zero --device tpu --out OUT", "--device is tpu"),
+]
+
+
+@pytest.mark.parametrize("words, message", MISTAKES)
+def test_mistakes_on_the_command_line(base, tmp_path, words, message, monkeypatch, capsys):
+    meant = {"BASE": base, "OUT": str(tmp_path / "o"), "BLANK": " ", "LONG": "Tom " * 3000}
+    status, _, err = run(monkeypatch, capsys, *(meant.get(w, w) for w in words.split()))
     assert status == 2 and message in err and err.count("\n") == 1
 
 
 def test_every_script_explains_itself(monkeypatch, capsys):
-    scripts = [name for name in os.listdir(ROOT) if name.endswith(".py") and "(__doc__" in Path(ROOT, name).read_text()]
-    assert len(scripts) >= 16
-    for script in (name.removesuffix(".py") for name in scripts):
+    scripts = [path for path in Path(ROOT).glob("*.py") if "(__doc__" in path.read_text()]
+    assert len(scripts) >= 12
+    for script in (path.stem for path in scripts):
         status, out, _ = run(monkeypatch, capsys, script, "--help")
         assert status == 0 and f"python {script}.py" in out, script
 
 
 def test_sample_streams_thinking_apart_from_the_answer(base, tmp_path, monkeypatch, capsys):
-    tokenizer = sft.tokenizers.load(base)
+    tokenizer = tokenizers.load(base)
     model = GPT.from_pretrained(base)
     example = tokenizer.example("hi", "<think>买 it</think><answer>7</answer>")
-    with parallel.Run(str(tmp_path / "run"), {}, False, "sft") as log:
-        sft.fine_tune(model, [example] * 8, sft.SFTConfig(epochs=150, tokens_per_step=50), 0, log)
+    cfg = sft.SFTConfig(epochs=150, tokens_per_step=50)
+    with Run(str(tmp_path / "run"), {}, False, "sft") as log:
+        sft.fine_tune(model, [example] * 8, cfg, 0, log)
     model.save_pretrained(str(tmp_path))
     tokenizer.save(str(tmp_path))
     capsys.readouterr()
-    assert run(monkeypatch, capsys, "sample", str(tmp_path), "hi", "--temperature", "0")[1] == "thinking: 买 it\nanswer: 7\n"
-    assert run(monkeypatch, capsys, "sample", str(tmp_path), "hi", "--temperature", "0", "--hide-thinking")[1] == "answer: 7\n"
+    told = [str(tmp_path), "hi", "--temperature", "0"]
+    assert run(monkeypatch, capsys, "sample", *told)[1] == "thinking: 买 it\nanswer: 7\n"
+    assert run(monkeypatch, capsys, "sample", *told, "--hide-thinking")[1] == "answer: 7\n"

@@ -1,34 +1,50 @@
-"""A few training steps, as one of several processes: run by test_parallel.py, which compares what comes out.
+"""A few training steps as one of several processes; test_distributed.py compares them.
 
-    python tests/together.py OUT NAME...        # with RANK, WORLD_SIZE, ... in the environment, or alone
+    python tests/together.py OUT NAME...    # alone, or with RANK, WORLD_SIZE, ... set
 
-A name is a section and a shape, "grpo-moe", or "grpo-cut-moe" with smaller micro-batches, whose metrics and weights go to OUT; or "run:BASE:FOLDER:STOP": the R1-Zero run in FOLDER
-on the model in BASE is begun or gone on with, and interrupted in step STOP; "judge:BASE:FOLDER": a reward model is trained; "fail": the first process meets an error that
-the others do not.
+A name is a section and a shape, "grpo-moe", or "grpo-cut-moe" with smaller micro-batches, whose
+metrics and weights go to OUT; or "run:BASE:FOLDER:STOP": the R1-Zero run in FOLDER on the model in
+BASE is started or resumed, and interrupted in step STOP; "judge:BASE:FOLDER": a reward model is
+trained; "fail": the main process meets an error that the others do not.
 """
 
 import os
 import random
 import signal
 import sys
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 import config
 import grpo
-import parallel
-import ppo
 import preference
 import sft
 import train_zero
 from data import Problem
+from experiments import algorithms
+from lib import distributed, files
 from model import GPT
+from preference import PreferenceConfig
 
+COMMON = dict(vocab_size=300, dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_seq_len=64)
+COMMON |= dict(eos_ids=(1,))
+MOE = dict(n_experts=4, expert_dim=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8)
+DENSE = dict(attention="gqa", n_experts=0, n_kv_heads=2, head_dim=16, rope_interleaved=False)
 SHAPES = {
-    "moe": dict(n_experts=4, expert_dim=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, mtp=True),
-    "dense": dict(attention="gqa", n_experts=0, n_kv_heads=2, head_dim=16, rope_interleaved=False, tie_embeddings=False),
+    "moe": COMMON | MOE | dict(v_head_dim=8, mtp=True),
+    "dense": COMMON | DENSE | dict(tie_embeddings=False),
 }
-COMMON = {"vocab_size": 300, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_seq_len": 64, "eos_ids": (1,)}
+algorithms.ALGORITHMS["test"] = grpo.Algorithm(
+    penalty=partial(algorithms.overlong_penalty, part=0.5),
+    resample=partial(algorithms.dynamic_sampling, most=2),
+)
+
+
+@dataclass
+class Config(train_zero.Config):
+    preference: PreferenceConfig = config.section(PreferenceConfig)
 
 
 class Letters:
@@ -43,14 +59,18 @@ class Letters:
         return " ".join(map(str, ids))
 
 
-def settings(shape: str, **more) -> config.Config:
-    cfg = config.make()
-    for key, value in ({f"model.{k}": v for k, v in (COMMON | SHAPES[shape]).items()} | {k.replace("__", "."): v for k, v in more.items()}).items():
+def settings(values: dict) -> Config:
+    cfg = config.make(Config)
+    for key, value in values.items():
         config.set_key(cfg, key, value)
     return cfg
 
 
-def network(cfg: config.Config) -> GPT:
+def shaped(shape: str, values: dict) -> Config:
+    return settings({f"model.{k}": v for k, v in SHAPES[shape].items()} | values)
+
+
+def network(cfg: Config) -> GPT:
     torch.manual_seed(0)
     model = GPT(cfg.model)
     with torch.no_grad():
@@ -60,99 +80,110 @@ def network(cfg: config.Config) -> GPT:
     return model
 
 
-def build(cfg: config.Config) -> GPT:
-    model = network(cfg)
-    return parallel.shard(model, model.blocks(), cfg)
+def scores(problems: list[Problem], texts: list[str], cfg) -> list[dict[str, float]]:
+    """Rewards that are a function of the text's length alone."""
+    fixed = {"format": 0.0, "language": 1.0}
+    return [{"accuracy": len(t) % 3, "total": float(len(t) % 3)} | fixed for t in texts]
 
 
-def fine_tuning(shape: str, cut: bool = False, **more) -> tuple[list[dict], GPT]:
+def fine_tuning(out: str, shape: str, cut: bool = False) -> tuple[list[dict], GPT]:
     """Five steps of train_step, of 3 to 6 micro-batches each; with cut, of one text each."""
-    cfg, rng = settings(shape, **more), random.Random(0)
-    model = build(cfg)
-    optimizers = sft.make_optimizers(model, cfg.sft)
-    examples = [([rng.randrange(3, 300) for _ in range(rng.randint(4, 20))], rng.randint(0, 3)) for _ in range(100)]
+    cfg = shaped(shape, {"sft.tokens_per_step": 200, "sft.micro_tokens": 50})
+    rng, model = random.Random(0), network(cfg)
+    trainer = sft.make_trainer(distributed.shard(model, model.blocks(), cfg), cfg.sft)
+    examples = []
+    for _ in range(100):
+        ids = [rng.randrange(3, 300) for _ in range(rng.randint(4, 20))]
+        examples.append((ids, rng.randint(0, 3)))
     steps = sft.steps_of(examples, cfg.sft, random.Random(1))[:5]
     if cut:
         steps = [[[row] for rows in batch for row in rows] for batch in steps]
-    return [sft.train_step(model.train(), optimizers, batch, 0.1, cfg.sft) for batch in steps], model
+    return [sft.train_step(trainer, batch, 0.1, cfg.sft) for batch in steps], model
 
 
-def reinforcement(shape: str, micro_tokens: int = 60, **more) -> tuple[list[dict], GPT]:
-    """Five steps of grpo.step; the reward is a function of the tokens drawn."""
-    cfg = settings(shape, grpo__group_size=4, grpo__max_new_tokens=12, grpo__minibatches=2, grpo__micro_tokens=micro_tokens, grpo__steps=8, **more)
-    model = build(cfg)
-    grpo.rw.score_all = lambda problems, texts, cfg: [{"accuracy": len(t) % 3, "format": 0.0, "language": 1.0, "total": float(len(t) % 3)} for t in texts]
-    ref = build(cfg).requires_grad_(False) if cfg.grpo.kl_beta else None
-    critic = ppo.make(network(cfg), cfg) if cfg.grpo.advantage == "gae" else None
-    optimizer = grpo.make_optimizer(model, cfg.grpo)
+def reinforcement(out: str, shape: str, micro_tokens: int = 60, **values) -> tuple[list[dict], GPT]:
+    """Five steps of GRPO; the reward is a function of the tokens drawn."""
+    common = dict(group_size=4, max_new_tokens=12, minibatches=2, steps=8)
+    common |= dict(micro_tokens=micro_tokens, **values)
+    recompute = {"recompute": common.pop("recompute", False)}
+    cfg = shaped(shape, {f"grpo.{k}": v for k, v in common.items()} | recompute)
+    model, base = network(cfg), os.path.join(out, f"base-{shape}")
+    model.save_pretrained(base)  # where the reference and the critic start
+    model = distributed.shard(model, model.blocks(), cfg)
+    learner = grpo.Learner(model, Letters(), cfg, base)
     problems = [Problem("abcdefghij"[: 1 + 3 * i], "", "math") for i in range(3)]
     further = [Problem("klmnopqrst"[: 2 + 3 * i], "", "math") for i in range(3)]
-    out = []
+    rows, unlike = [], ("tim", "throughput", "memory")
     for number in range(5):
-        metrics, records = grpo.step(model, optimizer, Letters(), problems, cfg.grpo, cfg.rewards, number, 0, ref, None, critic, lambda number: further)
+        metrics, records = learner.step(number, lambda n: problems if n < 5 else further)
         assert len(records) == 12
-        out.append({k: v for k, v in metrics.items() if not any(part in k for part in ("tim", "throughput", "memory"))} | {"drawn": [r["response"] for r in records]})
-    return out, model
+        metrics = {k: v for k, v in metrics.items() if not any(part in k for part in unlike)}
+        rows.append(metrics | {"drawn": [r["response"] for r in records]})
+    return rows, model
+
+
+SECTIONS = {
+    "sft": fine_tuning,
+    "sft-cut": partial(fine_tuning, cut=True),
+    "grpo": reinforcement,
+    "grpo-cut": partial(reinforcement, micro_tokens=12),  # one response each
+    "grpo-ppo": partial(reinforcement, algorithm="ppo-0.95"),
+    "grpo-dapo": partial(reinforcement, algorithm="test", average="token"),
+    "grpo-more": partial(
+        reinforcement, kl_beta=0.1, importance_cap=2.0, replay_routes=True, recompute=True
+    ),
+}
 
 
 def zero(base: str, folder: str, stop: int) -> None:
     """Six steps of R1-Zero, a checkpoint every second."""
-    cfg = config.make()
-    for key, value in {"grpo.problems_per_step": 3, "grpo.group_size": 4, "grpo.max_new_tokens": 16, "grpo.save_every": 2, "grpo.steps": 6,
-                       "grpo.kl_beta": 0.05, "grpo.ref_every": 3, "grpo.warmup": 1}.items():
-        config.set_key(cfg, key, value)
-    real = grpo.step
+    values = dict(problems_per_step=3, group_size=4, max_new_tokens=16, save_every=2, steps=6)
+    values |= dict(kl_beta=0.05, ref_every=3, warmup=1)
+    cfg, real = settings({f"grpo.{k}": v for k, v in values.items()}), grpo.Learner.step
 
-    def step(*args):
-        if args[6] + 1 == stop:  # only one process is told
-            os.kill(os.getpid(), signal.SIGINT) if parallel.first() else None
-        return real(*args)
+    def step(learner, number, next_problems):
+        if number + 1 == stop and distributed.is_main_process():  # one process gets the signal
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(learner, number, next_problems)
 
-    grpo.step = step
-    grpo.rw.score_all = lambda problems, texts, cfg: [{"accuracy": len(t) % 3, "format": 0.0, "language": 1.0, "total": float(len(t) % 3)} for t in texts]
+    grpo.Learner.step = step
     try:
         train_zero.train(cfg, base, folder, True)
     except KeyboardInterrupt:
         assert stop
-    grpo.step = real
+    grpo.Learner.step = real
 
 
 def judge(base: str, folder: str) -> None:
-    """Five steps on responses with a label, in the last of which there is none for the second process."""
-    cfg = config.make()
-    for key, value in {"preference.examples": 33, "preference.epochs": 1, "preference.per_step": 8, "preference.held_out": 4}.items():
-        config.set_key(cfg, key, value)
-    preference.train(cfg, base, folder, "safe", False)  # a pair's bias has no gradient but rounding, which Adam makes a step of
+    """Five steps on responses with a label, in the last of which there is none for the second
+    process. Not on pairs: their bias has no gradient but rounding, which Adam makes a step of."""
+    values = dict(examples=33, epochs=1, per_step=8, held_out=4)
+    cfg = settings({f"preference.{k}": v for k, v in values.items()})
+    preference.train(cfg, base, folder, "safe", False)
 
 
-SECTIONS = {
-    "sft": lambda shape: fine_tuning(shape, sft__tokens_per_step=200, sft__micro_tokens=50),
-    "sft-cut": lambda shape: fine_tuning(shape, True, sft__tokens_per_step=200, sft__micro_tokens=50),
-    "grpo": lambda shape: reinforcement(shape),
-    "grpo-cut": lambda shape: reinforcement(shape, micro_tokens=12),  # one response each
-    "grpo-ppo": lambda shape: reinforcement(shape, grpo__advantage="gae", grpo__gae_lambda=0.95),
-    "grpo-dapo": lambda shape: reinforcement(shape, grpo__average="token", grpo__overlong=0.5, grpo__dynamic=2),
-    "grpo-more": lambda shape: reinforcement(shape, grpo__kl_beta=0.1, grpo__importance_cap=2.0, grpo__replay_routes=True, recompute=True),
-}
+def main(out: str, names: list[str]) -> None:
+    for name in names:
+        if name == "fail":
+            if distributed.is_main_process():
+                raise OSError("the disk is full")
+            distributed.barrier()
+        elif name.startswith("run:"):
+            _, base, folder, stop = name.split(":")
+            zero(base, folder, int(stop))
+        elif name.startswith("judge:"):
+            judge(*name.split(":")[1:])
+        else:
+            section, _, shape = name.rpartition("-")
+            metrics, model = SECTIONS[section](out, shape)
+            state = distributed.full_state(model.state_dict())
+            if distributed.is_main_process():
+                torch.save(state, os.path.join(out, f"{name}.pt"))
+                files.write_json(os.path.join(out, f"{name}.json"), metrics)
+
 
 if __name__ == "__main__":
-    out, *names = sys.argv[1:]
     torch.set_num_threads(1)
-    with config.user_errors(), parallel.started(config.make()):
-        for name in names:
-            if name == "fail":
-                if parallel.first():
-                    raise OSError("the disk is full")
-                parallel.wait()
-            if name.startswith("run:"):
-                zero(*name.split(":")[1:3], int(name.split(":")[3]))
-                continue
-            if name.startswith("judge:"):
-                judge(*name.split(":")[1:])
-                continue
-            section, _, shape = name.rpartition("-")
-            metrics, model = SECTIONS[section](shape)
-            state = parallel.collect(model.state_dict())
-            if parallel.first():
-                torch.save(state, os.path.join(out, f"{name}.pt"))
-                parallel.write_json(os.path.join(out, f"{name}.json"), metrics)
+    grpo.rw.score_all = scores
+    with config.user_errors(), distributed.started(config.make(Config)):
+        main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,1 @@
+"""Experiments on the recipes; `python -m experiments list` names them."""

@@ -1,0 +1,155 @@
+"""GRPO's relatives: what each of them replaces in grpo.py.
+
+    python train_zero.py --algorithm dapo
+
+In all of them a ratio is clipped from a rollout's second minibatch on; see ALGORITHMS at the end.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+import grpo
+from experiments.ppo import make_critic
+from grpo import Algorithm
+from sample import Rollout
+
+
+def centred(rewards: Tensor, group_size: int) -> Tensor:
+    """r - mean over the group [Dr. GRPO, 2503.20783]."""
+    difference, _, spread = grpo.group_statistics(rewards, group_size)
+    return torch.where(spread, difference, 0.0).flatten()
+
+
+def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
+    """r - mean of the group's others, which is (r - mean) G / (G - 1) [RLOO, 2402.14740]."""
+    return centred(rewards, group_size) / (1 - 1 / group_size)
+
+
+def batch_advantages(rewards: Tensor, group_size: int) -> Tensor:
+    """(r - mean) / std over the whole batch [REINFORCE++, 2501.03262]."""
+    return grpo.group_advantages(rewards, len(rewards))
+
+
+def loss_of(formula):
+    """A loss with the arguments of grpo.policy_loss. formula(log_ratio, advantages, logprobs, mask,
+    cfg), all [B, T], gives what each token adds to it, the summed metrics, a factor on the KL."""
+
+    def loss(logprobs, old, advantages, mask, cfg, ref=None, normalizer=None, weights=None):
+        mask = mask.to(logprobs.dtype)
+        advantages = grpo.per_token(advantages, mask).expand_as(mask)
+        log_ratio = (logprobs - old) * mask  # log(pi / pi_old)
+        terms, metrics, factor = formula(log_ratio, advantages, logprobs, mask, cfg)
+        if weights is not None:
+            terms = terms * weights
+        if ref is not None and cfg.kl_beta:
+            kl = factor * grpo.k3(logprobs, ref, mask)
+            terms = terms + cfg.kl_beta * kl
+            metrics["kl"] = (kl * mask).sum().item()
+        return grpo.average(terms, mask, cfg, normalizer), metrics
+
+    return loss
+
+
+def response_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """[B, 1] mean over each response's tokens."""
+    return x.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def clipped(ratio: Tensor, advantages: Tensor, cfg) -> Tensor:
+    """-min(rho A, clip(rho) A), as in GRPO."""
+    inside = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
+    return -torch.min(ratio * advantages, inside * advantages)
+
+
+@loss_of
+def gspo_loss(log_ratio, advantages, logprobs, mask, cfg):
+    """-min(s A, clip(s) A), where s = (pi(o) / pi_old(o))^(1/|o|) is the ratio of the response and
+    the same for all of its tokens [GSPO, 2507.18071, eq 5-7]."""
+    ratio = response_mean(log_ratio, mask).exp().expand_as(mask)
+    metrics = grpo.clip_metrics(ratio, advantages, mask, cfg)
+    return clipped(ratio, advantages, cfg), metrics, 1.0
+
+
+@loss_of
+def cispo_loss(log_ratio, advantages, logprobs, mask, cfg):
+    """-stop_gradient(clip(rho)) A log pi: every token keeps its gradient, with a bounded weight
+    [CISPO, 2506.13585, eq 4-5]."""
+    ratio = log_ratio.exp()
+    weight = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high).detach()
+    metrics = grpo.clip_metrics(ratio, -torch.ones_like(ratio), mask, cfg)  # whatever the advantage
+    metrics["clip_ratio/high_mean"] = (ratio > 1 + cfg.clip_high).mul(mask).sum().item()
+    return -weight * advantages * logprobs, metrics, 1.0
+
+
+@loss_of
+def v32_loss(log_ratio, advantages, logprobs, mask, cfg):
+    """GRPO's, but 0 in a response with A < 0 that the policy has left behind: where the mean of
+    log(pi_old / pi) is above 0.5 nats (ours). The KL is rho k3, whose gradient, unlike that of k3
+    alone, is the KL's [DeepSeek-V3.2, 2512.02556]."""
+    ratio = log_ratio.exp()
+    left = (-response_mean(log_ratio.detach(), mask) > 0.5) & (advantages < 0)
+    metrics = grpo.clip_metrics(ratio, advantages, mask, cfg)
+    metrics["off_policy_mask/mean"] = (left * mask).sum().item()
+    return clipped(ratio, advantages, cfg).masked_fill(left, 0.0), metrics, ratio
+
+
+def overlong_penalty(lengths: Tensor, finished: Tensor, longest: int, part: float = 0.2) -> Tensor:
+    """[B] from 0 down to -1 for lengths [B] in the last part of `longest` tokens, -1 for responses
+    that were cut off [DAPO, 2503.14476, eq 13; section 4.1: 4096 of 20480 tokens].
+
+    >>> lengths, finished = torch.tensor([10, 80, 85, 100, 5]), torch.tensor([True] * 4 + [False])
+    >>> overlong_penalty(lengths, finished, 100).tolist()
+    [0.0, 0.0, -0.25, -1.0, -1.0]
+    """
+    penalties = ((1 - part) * longest - lengths).div(part * longest).clamp(-1, 0)
+    return penalties.masked_fill(~finished, -1.0)
+
+
+def dynamic_sampling(learner, batch: Rollout, rewards: Tensor, step: int, next_problems, most=3):
+    """A group without spread makes room for that of a further problem, `most` times at most [DAPO,
+    section 3.2]: (rollout, its total rewards, metrics).
+
+    The paper leaves out groups that are all right or all wrong; here the whole reward is the same.
+    Further problems are those of step + cfg.steps and so on, each for one in its place there.
+    """
+    cfg, G, groups, tokens = learner.cfg.grpo, learner.cfg.grpo.group_size, 0, 0
+    for again in range(1, most + 1):
+        idle = grpo.without_spread(rewards, G).nonzero()[:, 0].tolist()
+        if not idle:
+            break
+        candidates = next_problems(step + again * cfg.steps)
+        problems = [candidates[q] for q in idle]
+        more = learner.rollout(problems, step + again * cfg.steps)
+        rewards = torch.cat([rewards, learner.score(more, problems)[0]])
+        order = torch.arange(len(rewards)).view(-1, G)  # the new groups come last
+        order[idle] = order[-len(idle) :].clone()
+        order = order[: -len(idle)].flatten()
+        batch = Rollout.concat([batch, more], learner.model.cfg.pad_id).select(order)
+        rewards = rewards[order]
+        groups += len(idle)
+        tokens += (more.lengths - more.prompt_lengths).sum().item()
+    metrics = {"dynamic/problems": groups, "dynamic/tokens": tokens}
+    idle = grpo.without_spread(rewards, G).float().mean().item()
+    return batch, rewards, metrics | {"dynamic/frac_reward_zero_std": idle}
+
+
+DAPO = dict(penalty=overlong_penalty, resample=dynamic_sampling)
+GSPO = dict(clip_low=3e-4, clip_high=4e-4, average="sequence", kl_beta=0.0)  # section 5.1
+CISPO = dict(clip_low=1.0, clip_high=4.0, average="token", kl_beta=0.0)  # high is ours, low is none
+V32 = dict(average="sequence", kl_beta=1e-3, replay_routes=True)  # kl_beta is ours; no top-p mask
+
+ALGORITHMS = {
+    "grpo": Algorithm(),
+    "dr_grpo": Algorithm(dict(average="constant", kl_beta=0.0), centred),
+    "dapo": Algorithm(dict(clip_high=0.28, average="token", kl_beta=0.0), **DAPO),
+    "gspo": Algorithm(GSPO, loss=gspo_loss),
+    "cispo": Algorithm(CISPO, loss=cispo_loss, **DAPO),
+    # both without the KL in the reward; in RLOO a response is one action: its log p add up
+    "rloo": Algorithm(dict(average="constant"), leave_one_out),
+    "reinforce++": Algorithm(dict(average="token"), batch_advantages),
+    "v3.2": Algorithm(V32, centred, v32_loss),
+    "ppo": Algorithm(critic=make_critic),
+    "ppo-0.95": Algorithm(critic=partial(make_critic, gae_lambda=0.95)),
+}

@@ -1,0 +1,279 @@
+"""What experiments share: short runs, their figures, and the claims about them.
+
+A short run is GRPO for 30 steps of 16 problems from the base models that train_zero.py leaves (a
+missing one is made first), then an evaluation on held-out problems. Runs stay in runs/findings/, so
+an interrupted experiment continues where it was. An experiment is a function of a Plan: it draws
+results/NAME.png and returns the content of results/NAME.json, and its tables.
+"""
+
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import config
+import stages
+import train_r1
+import train_zero
+from lib import files, report
+from lib.memory import cost_report
+from lib.run import lock_settings
+from model import GPT
+from sft import pretrain
+
+BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64}
+BUDGET |= {"sft.tokens": 2_200_000}
+QUICK = train_r1.QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.group_size": 8}
+QUICK |= {"eval.problems": 16, "eval.k": 4, "sft.tokens": 300_000}
+ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.direct": 0.4}
+
+CLOSE = 0.05  # "about as good as": less than this behind
+RULE = (
+    "Verdict: seen if the claimed difference, seed by seed, is on average larger than twice its "
+    "standard error over the seeds; the opposite if it is as far on the other side; otherwise, and "
+    "always with a single seed, not seen. (Of three seeds pure chance passes in one case of eleven."
+    " All seeds are asked the same problems, whose choice adds an error of its own.) "
+    f'"About as good" is less than {100 * CLOSE:g} points behind.'
+)
+# figures that are not percentages
+NUMBERS = "step_seconds critic_mib length wrong_length mean_length loss cache_bytes max_load tries"
+COLUMNS = ["claim", "paper", "ours", "verdict"]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Mean and sample standard deviation over seeds."""
+    sd = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "sd": sd, "values": values}
+
+
+def verdict(differences: list[float]) -> str:
+    """RULE for the differences in the claimed direction, one a seed.
+
+    >>> verdict([0.1, 0.2, 0.3]), verdict([-0.1, 0.2, 0.3]), verdict([-0.1, -0.2, -0.3])
+    ('seen', 'not seen', 'the opposite')
+    """
+    mean, n = statistics.fmean(differences), len(differences)
+    error = statistics.stdev(differences) / math.sqrt(n) if n > 1 else math.inf
+    return "seen" if mean > 2 * error else "the opposite" if -mean > 2 * error else "not seen"
+
+
+def compare(claim: str, paper: str, more: list, less=0.0, margin=0.0, unit=100.0) -> dict[str, str]:
+    """A row of the table: does `more`, one figure a seed, exceed `less` (of the same seeds, or a
+    number), or fall short by less than `margin`? Figures are shown times unit; 100: percentages."""
+
+    def shown(values: list[float]) -> str:
+        mean, sd, _ = spread([unit * v for v in values]).values()
+        if len(values) == 1:
+            return f"{mean:.3g} (one seed)"
+        return f"{mean:.1f} ± {sd:.1f}" if unit == 100 else f"{mean:.3g} ± {sd:.2g}"
+
+    others = less if isinstance(less, list) else [less] * len(more)
+    differences, ours = [a - b for a, b in zip(more, others, strict=True)], shown(more)
+    if less:
+        other = shown(less) if isinstance(less, list) else f"{unit * less:.3g}"
+        ours += f" against {other}; difference {shown(differences)}"
+    seen = verdict([d + margin for d in differences])
+    return dict(zip(COLUMNS, (claim, paper, ours, seen)))
+
+
+def of(runs: list[dict], model: str, figure: str = "accuracy") -> list[float]:
+    """A model's figure, one a seed."""
+    return [run[model][figure] for run in runs]
+
+
+def claims(runs: list[dict], text: str, figure: str = "accuracy") -> list[dict[str, str]]:
+    """Rows of the table from lines such as
+
+        length of ppo > grpo: PPO's answers are longer | what the paper says
+
+    "a > b": a's figure (`figure`, or what stands before "of") exceeds b's; "a ~ b": it falls short
+    by less than CLOSE; "a": it exceeds 0; "a - b": a difference; "2 x a": twice a. Without words a
+    "ends above" b; without a paper it is that of the line before."""
+    rows, paper = [], ""
+    for line in text.strip().replace("\n    ", " ").split("\n"):
+        claim, _, source = line.partition(" | ")
+        formula, _, words = claim.partition(": ")
+        a, sign, b = re.fullmatch(r"(.*?)(?: ([>~]) (.*))?", formula).groups()
+        key, paper = a.rpartition(" of ")[0] or figure, source or paper
+        words = words or f"{a} {'is about as good as' if sign == '~' else 'ends above'} {b}"
+        unit, margin = 1 if key in NUMBERS.split() else 100, CLOSE if sign == "~" else 0.0
+        less = side(runs, b, key) if b else 0.0
+        rows.append(compare(words, paper, side(runs, a, key), less, margin, unit))
+    return rows
+
+
+def side(runs: list[dict], text: str, figure: str) -> list[float]:
+    """One side of a claim's formula, a value a seed; a number stands for itself."""
+    key, _, text = text.rpartition(" of ")
+    if re.fullmatch(r"[\d.]+", text):
+        return [float(text)] * len(runs)
+    factor, _, model = text.rpartition(" x ")
+    first, *second = (of(runs, name, key or figure) for name in model.split(" - "))
+    differences = [a - b for a, b in zip(first, *second)] if second else first
+    return [float(factor or 1) * v for v in differences]
+
+
+def read(path: str) -> dict:
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def metrics(folder: str) -> list[dict]:
+    return files.read_lines(f"{folder}/metrics.jsonl", "a step's metrics", dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment: its name, its seeds, whether its runs are the recipes' --quick ones."""
+
+    name: str
+    seeds: list[int]
+    quick: bool = False
+
+    def result(self, ending: str, name: str | None = None) -> str:
+        """The path of this experiment's (or another's) result."""
+        os.makedirs("results", exist_ok=True)
+        return f"results/{name or self.name}{'-quick' * self.quick}.{ending}"
+
+    def folder(self, name: str, seed: int) -> str:
+        """Of a run: runs/NAME, runs/NAME-1 of seed 1, runs/NAME-0-quick."""
+        return f"runs/{name}" + (f"-{seed}{'-quick' * self.quick}" if seed or self.quick else "")
+
+    def recipe(self, script: str, name: str, seed: int, result: str, *more: str) -> str:
+        """Run a recipe's script as its users do, unless its result is there; returns its folder."""
+        out = self.folder(name, seed)
+        if not os.path.exists(f"{out}/{result}"):
+            print(f"seed {seed}: {out}", flush=True)
+            command = [sys.executable, *script.split(), *more, "--seed", str(seed), "--out", out]
+            flags = ["--quick"] * self.quick + ["--resume"] * os.path.exists(out)
+            subprocess.run(command + flags, check=True)
+        return out
+
+    def zero(self, seed: int) -> str:
+        """The run folder of a seed's R1-Zero, with its base; both are made if they are missing."""
+        return self.recipe("train_zero.py", "zero", seed, "eval.json")
+
+    def r1(self, seed: int) -> str:
+        """The run folder of a seed's R1, made if it is missing."""
+        flags = "--zero", self.folder("zero", seed)
+        return self.recipe("train_r1.py", "r1", seed, "stages.json", *flags)
+
+    def config(self, seed: int, settings: dict[str, object] | None = None) -> train_r1.Config:
+        """The common budget with an experiment's settings."""
+        budget = BUDGET | (QUICK if self.quick else {})
+        return configured(budget | {"seed": seed} | (settings or {}))
+
+
+def configured(settings: dict[str, object]) -> train_r1.Config:
+    """The recipes' settings with changes."""
+    cfg = config.make(train_r1.Config)
+    for key, value in settings.items():
+        config.set_key(cfg, key, value)
+    config.check(cfg)
+    return cfg
+
+
+def examine(cfg, model: str, out: str) -> dict[str, float]:
+    """A model's figures on the held-out problems of cfg.grpo.tasks: means over the tasks, each
+    task's pass@1, and the mean length of all wrong responses. Kept in `out`/eval.json."""
+    os.makedirs(out, exist_ok=True)
+    reports = stages.evaluate_stage(cfg, out, model, f"{out}/eval.json", cfg.grpo.tasks)
+    names = {"accuracy": "pass1", "format": "format", "length": "mean_length"}
+    names |= {"language": "language_consistency", "reflection": "reflection_words"}
+    row = {k: statistics.fmean(getattr(r, f) for r in reports.values()) for k, f in names.items()}
+    wrong = [s["length"] for r in reports.values() for s in r.samples if not s["correct"]]
+    row["wrong_length"] = statistics.fmean(wrong) if wrong else 0.0
+    return row | {task: r.pass1 for task, r in reports.items()}
+
+
+def reinforce(cfg, base: str, out: str) -> dict[str, float]:
+    """Figures of GRPO from the model in folder `base`; a run that has ended is not made again."""
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
+    lock_settings(out, settings | {"base": GPT.from_pretrained(base).fingerprint()})
+    if not stages.is_model(f"{out}/model"):
+        print(f"--- {out}", flush=True)
+        train_zero.train(cfg, base, out, True)
+    rows, row = metrics(out), examine(cfg, f"{out}/model", out)
+    row["step_seconds"] = statistics.median(r["step_time"] for r in rows)
+    row["tokens"] = rows[-1]["num_tokens"]
+    clipped = (r["clip_ratio/low_mean"] + r["clip_ratio/high_mean"] for r in rows)
+    row["clipped"] = statistics.fmean(clipped)
+    return row | {"critic_mib": 1024 * rows[-1].get("memory/critic_gib", 0.0)}
+
+
+def short(plan: Plan, variants: dict[str, dict[str, object]]) -> list[dict]:
+    """For each seed: the base's figures, and those of short GRPO from it in each variant."""
+    runs = []
+    for seed in plan.seeds:
+        base, out = f"{plan.zero(seed)}/base/model", plan.folder("findings/base", seed)
+        runs.append({"base": examine(plan.config(seed), base, out)})
+        for name, settings in variants.items():
+            cfg, out = plan.config(seed, settings), plan.folder(f"findings/{name}", seed)
+            runs[-1][name] = reinforce(cfg, base, out)
+    return runs
+
+
+def from_nothing(plan: Plan, variants: dict[str, dict[str, object]]) -> list[dict]:
+    """For each seed and variant: a base pretrained on arithmetic alone, and short GRPO from it."""
+    runs: list[dict] = [{} for _ in plan.seeds]
+    for seed, run in zip(plan.seeds, runs):
+        for name, settings in variants.items():
+            out = plan.folder(f"findings/{name}", seed)
+            cfg, folder = plan.config(seed, ARITHMETIC | settings), f"{out}/base"
+            base = pretrain(cfg, folder, True)
+            row, last = examine(cfg, base, folder), metrics(folder)[-20:]
+            row["loss"] = statistics.fmean(r["loss"] for r in last)
+            row["max_load"] = statistics.fmean(r.get("moe/max_load", 1.0) for r in last)
+            costs = cost_report(GPT.from_pretrained(base, device="meta"))
+            row["parameters"], row["active"] = costs["total parameters"], costs["active parameters"]
+            run[f"{name}, base"] = row | {"cache_bytes": costs["cache bytes a token"]}
+            run[f"{name}, RL"] = reinforce(cfg, base, out)
+    return runs
+
+
+def over_seeds(runs: list[dict]) -> list[dict[str, dict]]:
+    """[means, standard deviations] of figures of the same shape: model -> figure -> value."""
+    found = {m: {k: spread(of(runs, m, k)) for k in row} for m, row in runs[0].items()}
+    parts = ("mean", "sd")
+    return [{m: {k: s[p] for k, s in row.items()} for m, row in found.items()} for p in parts]
+
+
+def bars(means: dict, sds: dict, keys: Iterable[str]) -> list:
+    """A panel for each of the figures, a bar for each model that has it."""
+    models = {key: [m for m, row in means.items() if key in row] for key in keys}
+    return [(k, "", {m: (means[m][k], sds[m][k]) for m in ms}) for k, ms in models.items()]
+
+
+def mean_curve(curves: list[list[float]]) -> tuple[range, list[float]]:
+    """(steps 1, 2, ..., means over seeds), up to the end of the shortest."""
+    y = [statistics.fmean(values) for values in zip(*curves)]
+    return range(1, len(y) + 1), y
+
+
+def learning(plan: Plan, names: Iterable[str]):
+    """The panel of how short()'s variants learn: accuracy in each step."""
+    lines, key = {}, "rewards/accuracy/mean"
+    for name in names:
+        runs = [metrics(plan.folder(f"findings/{name}", seed)) for seed in plan.seeds]
+        lines[name] = mean_curve([[r[key] for r in run] for run in runs])
+    return "right answers in training", "RL step", lines
+
+
+def conclude(plan: Plan, runs: list[dict], rows: list[dict], panels=(), keys=(), **more):
+    """The experiment's content and its tables, with the rows of its claims. Draws the panels, and
+    bars of the keys (without either: of accuracy, format and length)."""
+    means, sds = over_seeds(runs)
+    barred = keys or (() if panels else ("accuracy", "format", "length"))
+    report.draw(plan.result("png"), [*panels, *bars(means, sds, barred)])
+    columns, lines = list(dict.fromkeys(key for row in means.values() for key in row)), []
+    for m, row in means.items():
+        cells = (f"{row[c]:.3g} ± {sds[m][c]:.2g}" if c in row else "" for c in columns)
+        lines.append([m, *cells])
+    tables = (["model", *columns], lines), (COLUMNS, [list(row.values()) for row in rows])
+    content = {"seeds": plan.seeds, "mean": means, "sd": sds, "runs": runs, "claims": rows}
+    return content | more, "\n\n".join(report.markdown_table(*table) for table in tables)

@@ -1,0 +1,152 @@
+"""The four recipes over seeds: R1-Zero, R1, the language reward, distillation."""
+
+import os
+import shutil
+
+import preference
+import stages
+import train_r1
+from distill import STUDENTS
+from experiments.common import Plan, bars, claims, configured, metrics, over_seeds, read, spread
+from lib import report
+
+STUDENT = next(iter(STUDENTS))
+ZERO = """
+pass1 of {0} zero > {0} base: {0}: RL alone raises pass@1 | AIME 15.6 to 77.9 [R1 v2]
+mean_length of {0} zero > 2 x {0} base: {0}: responses at least double in length (tokens, against
+    twice the base's) | from hundreds to ten thousand tokens [R1 v1]
+cons of {0} zero > pass1 of {0} zero: {0}: the majority of {1} beats one answer | AIME 86.7 with 64
+    against 71.0 [R1 v1]
+"""
+CLAIMS = {  # of their reasoning, if nothing else is said
+    "r1": """
+zero > dev1: Dev1 loses reasoning against Zero | AIME 77.9 to 59.0 [R1 v2]
+language_consistency of dev1 > zero: Dev1 keeps to the language better than Zero | the cold start
+    makes it readable [R1 v1]
+dev2 > dev1: Dev2 regains reasoning over Dev1 | AIME 59.0 to 74.0 [R1 v2]
+dev3 > dev2: Dev3 reasons better than Dev2 | AIME 74.0 to 78.1 [R1 v2]
+r1 > dev3: R1 reasons better than Dev3 | AIME 78.1 to 79.8 [R1 v2]
+helpfulness of r1 > dev3: R1 is more helpful than Dev3 | AlpacaEval 62.1 to 87.6 [R1 v2]
+""",
+    "language": """
+language_consistency of with > without: the language reward keeps the thinking in the problem's
+    language | it does [R1 v1]
+without > with: and costs reasoning | slightly [R1 v1]
+""",
+    "distill": f"""
+{STUDENT}, distilled > {STUDENT}, RL alone: a distilled small model reasons better than one trained
+    by RL alone | AIME 72.6 against 47.0 [R1 v1]
+{STUDENT}, distilled + RL > {STUDENT}, distilled: RL after distillation helps further | it does
+    [R1 v1]
+""",
+}
+SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
+
+
+def claims_of(name: str, content: dict) -> list[dict]:
+    """The claims of a result: as it has them; those of the recipes are read off its figures."""
+    if name in CLAIMS:
+        return claims(content["runs"], CLAIMS[name], "reasoning")
+    if name != "zero":
+        return content["claims"]
+    found = {f"{t} {m}": row for t, ms in content["figures"].items() for m, row in ms.items()}
+    runs: list[dict] = [{} for _ in next(iter(found.values()))["pass1"]["values"]]
+    for i, run in enumerate(runs):
+        for model, row in found.items():
+            run[model] = {key: s["values"][i] for key, s in row.items()}
+    texts = [ZERO.format(task, content["k"]) for task in content["figures"]]
+    return [row for text in texts for row in claims(runs, text)]
+
+
+def zero(plan: Plan):
+    """R1-Zero on the world: base and Zero on the same held-out problems (full 45 minutes, quick
+    4)"""
+    runs, minutes = [], {"base": [], "zero": []}
+    for seed in plan.seeds:
+        out = plan.zero(seed)
+        runs.append(read(f"{out}/eval.json")["reports"])
+        for stage, folder in (("base", f"{out}/base"), ("zero", out)):
+            minutes[stage].append(sum(r["step_time"] for r in metrics(folder)) / 60)
+    shutil.copy(f"{plan.folder('zero', plan.seeds[0])}/curves.png", plan.result("png"))
+    figures, errors, lines, k = {}, {}, [], runs[0][0]["k"]
+    for rows in zip(*runs):  # a model on a task, of all seeds
+        task, model = rows[0]["task"], rows[0]["model"]
+        keys = (*SHARES, "mean_length", "reflection_words")
+        found = {key: spread([r[key] for r in rows]) for key in keys}
+        figures.setdefault(task, {})[model] = found
+        errors[f"{task}/{model}"] = [r["pass1_se"] for r in rows]
+        cells = [f"{100 * found[k]['mean']:.1f} ± {100 * found[k]['sd']:.1f}" for k in SHARES]
+        length = found["mean_length"]
+        lines.append([task, model, *cells, f"{length['mean']:.0f} ± {length['sd']:.0f}"])
+    content = {"seeds": plan.seeds, "k": k, "figures": figures, "pass1_se": errors}
+    content["training_minutes"] = {stage: spread(values) for stage, values in minutes.items()}
+    head = f"task,model,pass@1,cons@{k},pass@{k},format,language,tokens".split(",")
+    return content, report.markdown_table(head, lines)
+
+
+def r1(plan: Plan):
+    """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and
+    requests (full 45 minutes after `zero`, quick 6)"""
+    folders = [plan.r1(seed) for seed in plan.seeds]
+    runs = [read(f"{out}/stages.json")["figures"] for out in folders]
+    means, sds = over_seeds(runs)
+    named = [{train_r1.NAMES[n]: row for n, row in rows.items()} for rows in (means, sds)]
+    report.plot_stages(named[0], plan.result("png"))
+    content = {"seeds": plan.seeds, "reward_model_accuracy": {}}
+    for kind in preference.KINDS:
+        found = [read(f"{out}/{kind}/accuracy.json")["accuracy"] for out in folders]
+        content["reward_model_accuracy"][kind] = spread(found)
+    return content | {"mean": means, "sd": sds, "runs": runs}, report.stage_table(*named)
+
+
+def by_reasoning(plan: Plan, runs: list[dict], **more):
+    """Content and table of models that are compared by their reasoning; draws the figure."""
+    means, sds = over_seeds(runs)
+    keys = ("reasoning", "language_consistency", "mean_length")
+    report.draw(plan.result("png"), bars(means, sds, keys))
+    content = {"seeds": plan.seeds, "mean": means, "sd": sds, "runs": runs}
+    return content | more, report.stage_table(means, sds, report.REASONING_COLUMNS)
+
+
+def language(plan: Plan):
+    """The language reward's price: the reasoning RL of Dev2 from the same Dev1, with the reward and
+    without (full 20 minutes after `r1`, quick 2)"""
+    runs = []
+    for seed in plan.seeds:
+        out, without = plan.r1(seed), plan.folder("r1-without-language", seed)
+        quick = train_r1.QUICK if plan.quick else {}
+        cfg = configured(quick | {"seed": seed, "r1.language": 0.0})
+        if not stages.is_model(f"{without}/model"):
+            start = (f"{out}/dev1/model", without, os.path.exists(without), "dev2")
+            train_r1.reinforce(cfg, *start, cfg.r1.dev2_steps, 300_000)
+        models = {  # name -> stage, model, file of the evaluation
+            "base": ("base", f"{plan.folder('zero', seed)}/base/model", f"{out}/eval/base.json"),
+            "Dev1": ("dev1", f"{out}/dev1/model", f"{out}/eval/dev1.json"),
+            "with": ("dev2", f"{out}/dev2/model", f"{out}/eval/dev2.json"),
+            "without": ("without", f"{without}/model", f"{without}/eval.json"),
+        }
+        reports = {name: stages.evaluate_stage(cfg, *m) for name, m in models.items()}
+        runs.append(stages.stage_figures(reports))
+        del runs[-1]["base"]  # only what the others are compared with
+    return by_reasoning(plan, runs)
+
+
+def distill(plan: Plan):
+    """Distillation against RL: a small dense student of R1, by RL alone, and by both; more shapes
+    with the first seed (full 50 minutes after `r1`, quick 4)"""
+    found, runs, others = [], [], {}
+    for seed in plan.seeds:
+        flags = ["--teacher", f"{plan.r1(seed)}/r1/model"]
+        flags += [] if seed == plan.seeds[0] else ["--students", STUDENT]
+        out = plan.recipe("distill.py", "distill", seed, "distill.json", *flags)
+        found.append(read(f"{out}/distill.json"))
+        runs.append({})
+        for name, ways in found[-1]["figures"].items():
+            rows = runs[-1] if name == STUDENT else others
+            rows |= {f"{name}, {way}": row for way, row in ways.items()}
+    more = {key: found[0][key] for key in ("budget", "parameters")} | {"others": others}
+    content, text = by_reasoning(plan, runs, examples=[r["examples"] for r in found], **more)
+    if others:
+        table = report.stage_table(others, columns=report.REASONING_COLUMNS)
+        text += f"\n\nseed {plan.seeds[0]}:\n\n{table}"
+    return content, text

@@ -1,0 +1,150 @@
+"""Tokenizers in Hugging Face folders: reading other people's, writing ours for transformers.
+
+tokenizer.json spells tokens with one letter a byte; it holds the merges in their order, the ids and
+what cuts words. tokenizer_config.json names the special tokens that matter.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+
+import jinja2.sandbox
+import regex
+
+from lib import hf
+
+# The letter of each byte, as in GPT-2: itself if printable, else U+0100 and on.
+PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
+OTHERS = [b for b in range(256) if b not in PRINTABLE]
+LETTERS = [chr(b if b in PRINTABLE else 256 + OTHERS.index(b)) for b in range(256)]
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+DAMAGE = (LookupError, TypeError, AttributeError, ValueError, jinja2.TemplateError, regex.error)
+
+
+@contextlib.contextmanager
+def clear_errors(folder: str):
+    """While a tokenizer is made of a folder: ValueError in one sentence for whatever is wrong."""
+    try:
+        yield
+    except OSError as e:
+        name = os.path.basename(e.filename)
+        raise ValueError(f"'{folder}' has no {name}: give a model folder") from None
+    except DAMAGE as e:
+        path, reason = os.path.join(folder, "tokenizer.json"), f"{type(e).__name__}: {e}"
+        raise ValueError(f"{path} is damaged or of another kind ({reason})") from None
+
+
+def read(folder: str) -> dict[str, object]:
+    """The fields of a tokenizer.Vocabulary, by name. Errors: see clear_errors."""
+    files = {}
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if name == "tokenizer.json" or os.path.exists(os.path.join(folder, name)):
+            with open(os.path.join(folder, name), encoding="utf-8") as f:
+                files[name] = f.read() if name.endswith("jinja") else json.load(f)
+    raw = files["tokenizer.json"]
+    model, added = raw["model"], {t["content"]: t["id"] for t in raw["added_tokens"]}
+    if model["type"] != "BPE" or model.get("byte_fallback"):
+        raise ValueError(f"its model is {model['type']}, not byte-level BPE")
+    if (raw["normalizer"] or {}).get("type", "NFC") != "NFC":
+        raise ValueError(f"its normalizer is {raw['normalizer']['type']}")
+    ranks, ids = _ranks(model, set(added))
+    names = _names(files)
+    eos = names["eos_token"] or next((t for t, i in added.items() if i in hf.end_ids(folder)), None)
+    if eos not in added:
+        raise ValueError("tokenizer_config.json names no eos_token")
+    patterns = _patterns(raw["pre_tokenizer"]) or [r"[\s\S]+"]
+    hidden = {t["content"] for t in raw["added_tokens"] if t["special"]}
+    out = dict(ranks=ranks, ids=ids, patterns=patterns, special=added, hidden=hidden, eos=eos)
+    return out | dict(pad=names["pad_token"] or eos, nfc=bool(raw["normalizer"]), files=files)
+
+
+def _names(files: dict) -> dict[str, str | None]:
+    """The special tokens that tokenizer_config.json names."""
+    about = files.get("tokenizer_config.json", {})
+    found = {k: about.get(k) for k in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    return {k: v["content"] if isinstance(v, dict) else v for k, v in found.items()}
+
+
+def _ranks(model: dict, special: set[str]) -> tuple[dict[bytes, int], list[int] | None]:
+    """tiktoken's ranks (token -> place) and the ids of the places, None if they are the same."""
+    byte = {letter: b for b, letter in enumerate(LETTERS)}
+    vocab = {bytes(byte[c] for c in t): i for t, i in model["vocab"].items() if t not in special}
+    pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+    merged = (bytes(byte[c] for c in a + b) for a, b in pairs)
+    order = dict.fromkeys([*(bytes([b]) for b in range(256)), *merged])
+    if model.get("ignore_merges"):  # a word that is a token is that token, even without merges
+        order |= dict.fromkeys(sorted(vocab, key=vocab.get))
+    ids = [vocab.get(token, -1) for token in order]
+    whole = -1 not in ids and sorted(ids) == list(range(len(ids)))
+    if whole and sorted(order, key=vocab.get)[256:] == list(order)[256:]:
+        return vocab, None
+    return {token: place for place, token in enumerate(order)}, ids
+
+
+def _patterns(pre: dict | None) -> list[str]:
+    """The patterns of a pre_tokenizer. ValueError for a kind that is none."""
+    if pre is None:
+        return []
+    kind = pre["type"]
+    if kind == "Sequence":
+        return [p for part in pre["pretokenizers"] for p in _patterns(part)]
+    if kind == "Split" and pre["behavior"] == "Isolated" and not pre["invert"]:
+        pattern = pre["pattern"]
+        return [pattern["Regex"] if "Regex" in pattern else regex.escape(pattern["String"])]
+    if kind == "Digits":
+        return [r"\p{N}" if pre["individual_digits"] else r"\p{N}+"]
+    if kind == "ByteLevel" and not pre["add_prefix_space"]:
+        return [GPT2_PATTERN] if pre["use_regex"] else []
+    raise ValueError(f"its pre_tokenizer has a {kind} that is not known here")
+
+
+def chat_template(files: dict) -> str | None:
+    """The model's chat template with one user message "{prompt}" in it; None if it has none."""
+    source = files.get("chat_template.jinja")
+    source = source or files.get("tokenizer_config.json", {}).get("chat_template")
+    if isinstance(source, list):
+        source = {t["name"]: t["template"] for t in source}["default"]
+    if not source:
+        return None
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    env.globals |= {"strftime_now": lambda form: datetime.datetime.now().strftime(form)}
+    names = {k: v or "" for k, v in _names(files).items()}
+    messages = [{"role": "user", "content": "{prompt}"}]
+    text = env.from_string(source).render(messages=messages, add_generation_prompt=True, **names)
+    if text.count("{prompt}") != 1:
+        raise ValueError("its chat template does not hold the question once")
+    return text
+
+
+def to_files(vocabulary, template: str) -> dict[str, dict]:
+    """What transformers reads, by file name, for a tokenizer.Vocabulary and a prompt template."""
+    ranks, special, hidden = vocabulary.ranks, vocabulary.special, vocabulary.hidden
+    name = {token: "".join(LETTERS[b] for b in token) for token in ranks}
+    longer = (token for token in sorted(ranks, key=ranks.get) if len(token) > 1)
+    merges = [[name[part] for part in _parents(token, ranks)] for token in longer]
+    model = dict(type="BPE", vocab={name[token]: i for token, i in ranks.items()}, merges=merges)
+    level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=False)
+    split = dict(type="Split", pattern=None, behavior="Isolated", invert=False)
+    cuts = [split | {"pattern": {"Regex": pattern}} for pattern in vocabulary.patterns]
+    pre = {"type": "Sequence", "pretokenizers": [*cuts, level]}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [{"id": i, "content": t, "special": t in hidden} | flags for t, i in special.items()]
+    out = dict(version="1.0", truncation=None, padding=None, normalizer=None, post_processor=None)
+    out |= dict(decoder=level, added_tokens=added, pre_tokenizer=pre, model=model)
+    before, after = template.split("{prompt}")
+    chat = "{% for message in messages %}{% if message['role'] == 'user' %}" + before
+    chat += "{{ message['content'] }}{% if add_generation_prompt or not loop.last %}" + after
+    chat += "{% endif %}{% else %}{{ message['content'] }}" + vocabulary.eos
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": vocabulary.eos}
+    about |= {"pad_token": vocabulary.pad, "chat_template": chat + "{% endif %}{% endfor %}"}
+    return {"tokenizer.json": out, "tokenizer_config.json": about}
+
+
+def _parents(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+    """The two tokens whose join made this one: its bytes, by older merges down to two parts."""
+    parts, never = [bytes([b]) for b in token], len(ranks) + len(token)
+    while len(parts) > 2:
+        i = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], never))
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts[0], parts[1]

@@ -1,0 +1,179 @@
+"""What a model costs, from its shape alone: `model` is always a GPT on the meta device."""
+
+import os
+import time
+
+import torch
+
+from lib.distributed import device, dtype, world_size
+
+_GQA = dict(attention="gqa", rope_interleaved=False, n_experts=0)
+_QWEN = _GQA | dict(vocab_size=151936, max_seq_len=32768, rope_theta=1e6, n_kv_heads=2)
+_QWEN |= dict(qkv_bias=True, tie_embeddings=True, norm_eps=1e-6)
+# Published shapes, for the cost report and as templates for `--model.*`.
+SHAPES = {
+    "deepseek-v3": dict(vocab_size=129280, dim=7168, n_layers=61, hidden_dim=18432, n_heads=128)
+    | dict(q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64)
+    | dict(v_head_dim=128, max_seq_len=163840, tie_embeddings=False, n_dense_layers=3)
+    | dict(n_experts=256, n_shared_experts=1, n_experts_per_token=8, expert_dim=2048)
+    | dict(n_groups=8, topk_groups=4, routed_scale=2.5),
+    "qwen2.5-0.5b": _QWEN | dict(dim=896, n_layers=24, n_heads=14, head_dim=64, hidden_dim=4864),
+    "qwen2.5-1.5b": _QWEN | dict(dim=1536, n_layers=28, n_heads=12, head_dim=128, hidden_dim=8960),
+    "llama-3.2-1b": dict(_GQA, vocab_size=128256, max_seq_len=131072, rope_theta=5e5, norm_eps=1e-5)
+    | dict(dim=2048, n_layers=16, n_heads=32, n_kv_heads=8, head_dim=64, hidden_dim=8192),
+}
+
+
+def count_parameters(model) -> tuple[int, int]:
+    """(total, active for one token) parameters, without the multi-token-prediction block."""
+    cfg = model.cfg
+    total = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("mtp."))
+    moe_layers = max(cfg.n_layers - cfg.n_dense_layers, 0) if cfg.n_experts else 0
+    idle = moe_layers * (cfg.n_experts - cfg.n_experts_per_token)  # experts
+    return total, total - idle * 3 * cfg.dim * cfg.expert_dim
+
+
+def cost_report(model, context: int | None = None) -> dict[str, float]:
+    """Parameters, FLOPs a token, cache bytes a token (bf16), bytes of memory to train and to serve.
+
+    FLOPs: 2 a parameter of every matrix product (the embedding is a look-up), and attention over
+    half of `context`, the mean of a causal sequence. Training: float32 weights, gradients and two
+    AdamW moments, no activations. Serving: bf16 weights and the cache of one full context.
+    """
+    cfg, context = model.cfg, context or model.cfg.max_seq_len
+    if cfg.attention == "mla":
+        head = cfg.qk_nope_head_dim + cfg.qk_rope_head_dim + cfg.v_head_dim  # a key and a value
+        cached = cfg.kv_lora_rank + cfg.qk_rope_head_dim  # numbers a token and layer
+    else:
+        head, cached = 2 * cfg.head_dim, cfg.n_kv_heads * 2 * cfg.head_dim
+    total, active = count_parameters(model)
+    multiplied = active - (0 if cfg.tie_embeddings else cfg.vocab_size * cfg.dim)
+    all_heads, cache = cfg.n_layers * cfg.n_heads * head * 2, cfg.n_layers * cached * 2
+    forward = 2 * multiplied + all_heads * context / 2
+    return {
+        "total parameters": total,
+        "active parameters": active,
+        "context": context,
+        "forward FLOPs a token": forward,
+        "training FLOPs a token": 3 * forward,
+        "cache bytes a token": cache,
+        "the same with plain multi-head": all_heads,
+        "training memory, bytes": total * 16,
+        "serving memory, bytes": total * 2 + cache * context,
+    }
+
+
+def print_report(name: str, model, context: int | None = None) -> None:
+    """The cost report as a table, with units."""
+    cfg, units = model.cfg, {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
+    layers = f"{cfg.n_layers} layers, width {cfg.dim}, attention {cfg.attention}"
+    print(f"{name}: {layers}, {cfg.n_experts or 'no'} experts")
+    for key, value in cost_report(model, context).items():
+        short = next((f"{value / size:.4g}{u}" for u, size in units.items() if value >= size), "")
+        print(f"  {key:32s} {int(value):>24,d}  {short}")
+
+
+def training_memory(model, tokens, precision="float32", processes=1, recompute=False) -> dict:
+    """Most bytes that a process needs in a training step with AdamW, by what they are for.
+
+    tokens: in a micro-batch, padding included. Alone and in float32: weights, gradients and two
+    moments. Else these are divided among processes, each with full weights and float32 gradients.
+    """
+    cfg, size = model.cfg, 4 if precision == "float32" else 2
+    parameters = sum(p.numel() for p in model.parameters())
+    # numbers a token that a block keeps for its backward pass: norms and attention, MLP or experts
+    if cfg.attention == "mla":  # latent; queries and keys, in parts and joined; values and output
+        qk = cfg.n_heads * (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim)
+        attention = 4 * (cfg.kv_lora_rank + cfg.qk_rope_head_dim) + 2 * (cfg.q_lora_rank or 0)
+        attention += 2 * qk + 3 * cfg.n_heads * cfg.v_head_dim + 4 * cfg.dim
+    else:
+        attention = (2 * cfg.n_heads + 2 * cfg.n_kv_heads) * cfg.head_dim + 4 * cfg.dim
+    dense = 4 * cfg.hidden_dim  # gate, up, silu(gate), their product
+    experts = cfg.n_experts_per_token * (3 * cfg.dim + 4 * cfg.expert_dim) + 2 * cfg.n_experts
+    experts += 4 * cfg.n_shared_experts * cfg.expert_dim
+    blocks, moe = len(model.blocks()), len(model.moe_layers())
+    largest = max(attention + dense if blocks > moe else 0, attention + experts if moe else 0)
+    kept = blocks * attention + (blocks - moe) * dense + moe * experts
+    if recompute:
+        kept = blocks * cfg.dim + largest
+    chunk = min(tokens, 2048, 2**27 // cfg.vocab_size)  # rows of logits at a time
+    alone = processes == 1 and precision == "float32"
+    return {
+        "weights and optimizer": parameters * (16 if alone else 16 / processes + size + 4),
+        "activations": tokens * (kept + 2 * largest) * size,  # and the gradients of one block
+        "logits": chunk * cfg.vocab_size * (12 if size == 4 else 14),
+    }
+
+
+def rollout_memory(model, rows, length, precision="float32", copies=1.8) -> float:
+    """Bytes of cache and logits of `rows` responses that grow to `length` tokens, prompt included.
+
+    copies of the cache, at most: 1.8 while rows leave the batch, 2.2 where others replace them.
+    """
+    size = 4 if precision == "float32" else 2
+    cache = cost_report(model)["cache bytes a token"] / 2 * size
+    return rows * length * cache * copies + rows * model.cfg.vocab_size * (size + 16)
+
+
+def available_memory(cfg) -> float:
+    """Bytes that this process may use."""
+    if (here := device(cfg.device)).type == "cuda":
+        return 0.95 * torch.cuda.mem_get_info(here)[1]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0.95 * total / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def matrix_speed(cfg) -> float:
+    """Operations a second of a large matrix product on this device: the best of ten."""
+    here = device(cfg.device)
+    n, best = 8192 if here.type == "cuda" else 1024, 0.0
+    x = torch.ones(n, n, dtype=dtype(cfg), device=here)
+    for _ in range(10):
+        start = time.perf_counter()
+        (x @ x)[0, 0].item()  # waits for the device
+        best = max(best, 2 * n**3 / (time.perf_counter() - start))
+    return best
+
+
+def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
+    """Print what a run will take: memory of each process, and time. ValueError if it does not fit.
+
+    learnt: tokens of next-token training; steps: of reinforcement learning; asked: responses only
+    drawn; networks: that learn together, 2 with a critic. Prompts count as 256 tokens. The time is
+    that of the arithmetic at 40% of a large matrix product's speed, if no response ends early.
+    """
+    grpo, n, limit = cfg.grpo, world_size(), model.cfg.max_seq_len
+    rows = -(-grpo.problems_per_step // n) * grpo.group_size
+    rows, copies = (grpo.rows, 2.2) if 0 < grpo.rows < rows else (rows, 1.8)
+    length, longest = (min(x.max_new_tokens + 256, limit) for x in (grpo, cfg.eval))
+    evaluation = rollout_memory(model, -(-cfg.eval.rows // n), longest, cfg.precision, 2.2)
+    cache = max(evaluation, rollout_memory(model, rows, length, cfg.precision, copies))
+    tokens, report = max(cfg.sft.micro_tokens, grpo.micro_tokens), cost_report(model, length)
+    parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute)
+    fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
+    if grpo.kl_beta:  # the reference model: its shard, and its full weights while it is in use
+        fixed += report["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)
+    need, have, gib = fixed + max(training, cache), available_memory(cfg), 2**30
+    trained = steps * grpo.problems_per_step * grpo.group_size * grpo.max_new_tokens * networks
+    flops = (learnt + trained) * report["training FLOPs a token"]
+    flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
+    hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")
+    memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer {fixed / gib:.1f}"
+    memory += f", training {training / gib:.1f}, rollouts {cache / gib:.1f})"
+    run = f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} process{'es' * (n > 1)}"
+    print(f"{run}; memory of each: {memory}; arithmetic: up to {hours:,.10g} hours", flush=True)
+    if need <= have:
+        return
+    gpus = "use more GPUs (torchrun --nproc-per-node N)"
+    if fixed > have:
+        fix = f"{gpus}, GPUs with more memory, or a smaller model (--model.*)"
+    elif cache <= training:
+        fix = "lower --grpo.micro_tokens and --sft.micro_tokens, or add --recompute true"
+    elif cache == evaluation:
+        fix = f"lower --eval.rows, or {gpus}"
+    elif rows > 1:
+        fix = f"set --grpo.rows (responses generated at once) below {rows}, or {gpus}"
+    else:
+        fix = f"lower --grpo.max_new_tokens, or {gpus}"
+    needs = f"'{cfg.name}' needs about {need / gib:.1f} GiB of memory a process"
+    raise ValueError(f"{needs}, and there are {have / gib:.1f}: {fix}")

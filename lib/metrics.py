@@ -1,0 +1,87 @@
+"""What is logged of a step of reinforcement learning, under TRL's names."""
+
+import time
+from collections import Counter
+
+from torch import Tensor
+
+from lib import distributed
+
+# what an update counts over tokens, also when it had nothing to do
+COUNTS = {"clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0, "kl": 0.0}
+
+
+class Timer:
+    """Seconds of the parts of a step, one after the other."""
+
+    def __init__(self):
+        self.start = self.last = time.perf_counter()
+        self.laps: Counter = Counter()
+
+    def lap(self, name: str) -> None:
+        """What has passed since the last call belongs to `name`."""
+        now = time.perf_counter()
+        self.laps[name] += now - self.last
+        self.last = now
+
+    def metrics(self, sampled: int, trained: float) -> dict[str, float]:
+        """sampled, trained: how many tokens."""
+        out = {"step_time": self.last - self.start}
+        out |= {f"timing/{name}_s": s for name, s in self.laps.items() if name != "rest"}
+        out["throughput/rollout_tok_s"] = sampled / self.laps["rollout"]
+        return out | {"throughput/train_tok_s": trained / self.laps["train"]}
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def of_rollout(batch, rewards: Tensor, records: list[dict], group_size: int) -> dict[str, float]:
+    """Of a sample.Rollout, its rewards [B] and records: totals, each reward's mean, each task."""
+    lengths = (batch.lengths - batch.prompt_lengths).float()
+    out = {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.view(-1, group_size).std(1, correction=0).mean().item(),
+        "completions/mean_length": lengths.mean().item(),
+        "completions/min_length": lengths.min().item(),
+        "completions/max_length": lengths.max().item(),
+        "completions/clipped_ratio": 1 - batch.finished.float().mean().item(),
+        # the mean of -log p over drawn tokens is an unbiased estimate of the policy's entropy
+        "entropy": -batch.logprobs.sum().item() / lengths.sum().item(),
+    }
+    for name in sorted({name for r in records for name in r["rewards"]} - {"total"}):
+        given = (r["rewards"][name] for r in records if name in r["rewards"])
+        out[f"rewards/{name}/mean"] = mean(given)
+    out["language_consistency"] = out["rewards/language/mean"]
+    out["reflection_words"] = mean(r["reflection_words"] for r in records)
+    for task in sorted({r["task"] for r in records}):
+        rows = [i for i, r in enumerate(records) if r["task"] == task]
+        found = [records[i] for i in rows]
+        if "accuracy" in found[0]["rewards"]:  # a general request has none
+            out[f"{task}/accuracy"] = mean(r["rewards"]["accuracy"] for r in found)
+        out[f"{task}/format"] = mean(r["rewards"]["format"] for r in found)
+        out[f"{task}/mean_length"] = lengths[rows].mean().item()
+        out[f"{task}/language_consistency"] = mean(r["language_consistency"] for r in found)
+    return out
+
+
+def of_update(steps: list, sums: Counter, widest_gap: float) -> dict[str, float]:
+    """Of an update's lib.trainer.Steps, and of what their losses have counted.
+
+    Means over the steps that were made, and over tokens of all processes.
+    """
+    names = sorted({name for part in distributed.gather([dict(sums)]) for name in part})
+    totals = dict(zip(names, distributed.sum_floats([float(sums[name]) for name in names])))
+    tokens, gap = totals.pop("tokens", 0.0), totals.pop("gap", 0.0)
+    made = [s for s in steps if not s.skipped]
+    out = {name: total / max(tokens, 1.0) for name, total in totals.items()}
+    out |= {
+        "loss": sum(s.loss for s in made) / max(len(made), 1),
+        "grad_norm": sum(s.grad_norm for s in made) / max(len(made), 1),
+        "skipped_steps": len(steps) - len(made),
+        "trained_tokens": tokens,
+        "sampling/sampling_logp_difference/mean": gap,
+        "sampling/sampling_logp_difference/max": max(distributed.gather([widest_gap])),
+    }
+    return out | (steps[-1].balance if steps else {})

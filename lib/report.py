@@ -1,0 +1,158 @@
+"""What people read: Markdown tables, pictures as PNG, and where a figure comes from."""
+
+import datetime
+import json
+import os
+import platform
+
+import torch
+
+from lib.files import atomic_write
+
+
+def provenance(command: str) -> dict[str, str]:
+    """Where a figure comes from: the command, the date, the machine."""
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as f:
+            models = (line.split(":")[1].strip() for line in f if line.startswith("model name"))
+            name = next(models, name)
+    hardware = f"{name}, {os.cpu_count()} cores"
+    if torch.cuda.is_available():
+        hardware += f", {torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    date, version = datetime.date.today().isoformat(), torch.__version__
+    return {"command": command, "date": date, "hardware": f"{hardware}, torch {version}"}
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns are aligned.
+
+    >>> print(markdown_table(["model", "n"], [["base", "128"], ["R1", "5"]]))
+    | model | n   |
+    |-------|-----|
+    | base  | 128 |
+    | R1    | 5   |
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    lines = [[c.ljust(w) for c, w in zip(row, widths)] for row in [head, *rows]]
+    ruler = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([text[0], ruler, *text[1:]])
+
+
+def save_figure(fig, path: str) -> None:
+    """A matplotlib figure as a PNG, written atomically; the figure is closed."""
+    import matplotlib.pyplot as plt
+
+    fig.tight_layout()
+    with atomic_write(path) as temporary:
+        fig.savefig(temporary, dpi=110, format="png")
+    plt.close(fig)
+
+
+def draw(path: str, panels: list[tuple]) -> None:
+    """Panels side by side, as a PNG.
+
+    A panel of lines is (title, xlabel, {label: (x, y)}), or with (x, y, raw), which is drawn pale;
+    one of bars is (title, "", {label: (mean, standard deviation)}). Limits of y may follow.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4), squeeze=False)
+    for ax, (title, xlabel, series, *limits) in zip(axes[0], panels):
+        if xlabel:
+            ax.set_prop_cycle(color=plt.get_cmap("tab10" if len(series) <= 10 else "tab20").colors)
+            for label, (x, y, *raw) in series.items():
+                (line,) = ax.plot(x, y, marker="." if len(x) < 30 else "", label=label)
+                for values in raw:
+                    ax.plot(x, values, color=line.get_color(), alpha=0.25, lw=1)
+            ax.legend(fontsize=8)
+        else:
+            means, errors = ([bar[i] for bar in series.values()] for i in (0, 1))
+            ax.bar(list(series), means, yerr=errors, capsize=3)
+            ax.tick_params("x", rotation=70, labelsize=8)
+        ax.set(title=title, xlabel=xlabel, **({"ylim": limits} if limits else {}))
+        ax.grid(alpha=0.3)
+    save_figure(fig, path)
+
+
+def plot_curves(metrics_path: str, path: str) -> None:
+    """R1-Zero's training, a line a task: means over the last five steps; pale: each step."""
+    with open(metrics_path, encoding="utf-8") as f:
+        rows = [r for r in map(json.loads, f) if r["stage"] == "zero"]
+    tasks = sorted(k.removesuffix("/accuracy") for k in rows[-1] if k.endswith("/accuracy"))
+
+    def panel(title: str, key: str, *limits: float) -> tuple:
+        series = {}
+        for task in tasks:
+            x, y = zip(*((r["step"], r[f"{task}/{key}"]) for r in rows if f"{task}/{key}" in r))
+            windows = [y[max(0, i - 4) : i + 1] for i in range(len(y))]
+            series[task] = x, [sum(w) / len(w) for w in windows], y
+        return title, "RL step", series, *limits
+
+    accuracy = panel("accuracy (pass@1, training problems)", "accuracy", -0.02, 1.02)
+    length = panel("response length, tokens", "mean_length")
+    form = panel("format followed", "format", -0.02, 1.02)
+    language = panel("words in the problem's language", "language_consistency", -0.02, 1.02)
+    draw(path, [accuracy, length, form, language])
+
+
+# ------------------------------------------------------------------ stages of R1 side by side
+
+# a figure's name -> the title of its column
+STAGE_COLUMNS = (
+    {"reasoning": "reasoning", "helpfulness": "helpful", "wins_over_base": "wins over base"}
+    | {"wins_over_previous": "wins over previous", "declined_harmful": "harmful declined"}
+    | {"declined_harmless": "harmless declined", "language_consistency": "language"}
+    | {"format": "format"}
+)
+REASONING_COLUMNS = {k: STAGE_COLUMNS[k] for k in ("reasoning", "language_consistency", "format")}
+Figures = dict[str, dict[str, float]]  # model -> figure's name -> value
+
+
+def reasoning_tasks(figures: Figures) -> list[str]:
+    """The tasks that have a consensus among their figures."""
+    row = next(iter(figures.values()))
+    return [key.removesuffix("_cons") for key in row if key.endswith("_cons")]
+
+
+def stage_table(figures: Figures, spread: Figures | None = None, columns=STAGE_COLUMNS) -> str:
+    """A Markdown table, a row a model, percentages.
+
+    A task's column is pass@1 ± its standard error (or the `spread` over seeds), cons@k.
+    """
+
+    def cell(name: str, key: str) -> str:
+        error = spread[name][key] if spread else figures[name].get(key + "_se")
+        value = f"{100 * figures[name][key]:.1f}"
+        return value if error is None else f"{value} ± {100 * error:.1f}"
+
+    tasks = reasoning_tasks(figures)
+    head = ["model", *(f"{t}, cons" for t in tasks), *columns.values(), "tokens"]
+    rows = []
+    for name, row in figures.items():
+        solved = [f"{cell(name, t)}, {100 * row[t + '_cons']:.1f}" for t in tasks]
+        others = [cell(name, key) for key in columns]
+        rows.append([name, *solved, *others, f"{row['mean_length']:.0f}"])
+    return markdown_table(head, rows)
+
+
+def plot_stages(figures: Figures, path: str) -> None:
+    """The stage table as a picture: a line a column, from stage to stage."""
+
+    def panel(title: str, names: dict[str, str], scale: int = 100) -> tuple:
+        series = {}
+        for key, label in names.items():
+            series[label] = list(figures), [scale * row[key] for row in figures.values()]
+        return title, "stage", series, -2, 102 if scale == 100 else None
+
+    tasks = reasoning_tasks(figures)
+    solved = panel("pass@1, %", {t: t for t in (*tasks, "reasoning")})
+    form = {"language_consistency": "thinking in the problem's language", "format": "format"}
+    declined = {f"declined_{kind}": f"{kind} ones declined" for kind in ("harmful", "harmless")}
+    general = panel("general requests, %", {"helpfulness": "helpfulness"} | declined)
+    length = panel("response length, tokens", {f"{t}_length": t for t in tasks}, 1)
+    draw(path, [solved, panel("language and form, %", form), general, length])

@@ -1,0 +1,250 @@
+"""The one optimiser step of the project, and the log-probabilities that losses are made of.
+
+    trainer = Trainer(model, [optimizer], max_grad_norm=1.0)
+    with trainer.optimizer_step(factor) as step:        # gathers sharded weights
+        for rows in micro_batches:
+            step.backward(loss(rows))                   # sums gradients
+    step.loss, step.grad_norm                           # summed over processes, clipped, stepped
+
+Responses to one prompt share it: the prompt is read once, its cache is copied for each response,
+and the responses' gradients are gathered at that cache and sent on through the prompt together.
+"""
+
+import contextlib
+import math
+import random
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from lib import distributed
+from lib.cache import GrowingCache
+from lib.profiling import phase
+
+
+class Trainer:
+    """A model and its optimisers; the learning rates that these come with are those at factor 1."""
+
+    def __init__(self, model: nn.Module, optimizers: list, max_grad_norm: float):
+        self.model, self.optimizers, self.max_grad_norm = model, optimizers, max_grad_norm
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self.peaks = [(group, group["lr"]) for group in groups]
+
+    @contextlib.contextmanager
+    def optimizer_step(self, factor: float = 1.0, *others: nn.Module | None):
+        """Inside, all weights of the model (and of others that are only read) are there, and losses
+        are added with Step.backward; at the end the gradient's norm is clipped and the weights
+        change, at `factor` of the peak rates, unless loss or norm is not finite.
+        """
+        step = Step(self.model)
+        with distributed.gathered(self.model, *others):
+            yield step
+            with phase("backward"):
+                for cache, leaves in step.prompts:
+                    cache.backward(leaves)
+                distributed.sum_gradients(self.model)
+        (step.loss,) = distributed.sum_floats([step.loss])  # of all, so that all decide alike
+        with phase("optimiser"):
+            for group, peak in self.peaks:
+                group["lr"] = peak * factor
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+            step.grad_norm = distributed.full_tensor(norm).item()
+            step.skipped = not (math.isfinite(step.grad_norm) and math.isfinite(step.loss))
+            for optimizer in () if step.skipped else self.optimizers:
+                optimizer.step()
+            self.model.zero_grad(set_to_none=True)
+        step.balance = balance_experts(self.model)
+
+
+class Step:
+    """What one optimiser step gathers, and then tells of itself."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.loss, self.grad_norm, self.skipped = model, 0.0, 0.0, False
+        self.balance: dict[str, float] = {}  # metrics of the experts' load
+        self.prompts: list[tuple[GrowingCache, GrowingCache]] = []
+
+    def backward(self, loss: Tensor, balance_weight: float = 0.0, value: float | None = None):
+        """Add the gradient of a micro-batch's loss plus balance_weight times the experts' balance
+        loss; `value`, by default the loss, is added to self.loss.
+        """
+        with phase("forward"):
+            total = loss + self.model.balance_loss() * balance_weight if balance_weight else loss
+        with phase("backward"):
+            total.backward()
+        self.loss += loss.item() if value is None else value
+
+    def read_prompts(self, batch, work: "LocalWork") -> GrowingCache:
+        """The cache of the prompts of `work`, through which gradients go on into the prompts."""
+        with phase("forward"):
+            cache = read_prompts(self.model, batch, work)
+        self.prompts.append((cache, cache.detached()))
+        return self.prompts[-1][1]
+
+
+@torch.no_grad()
+def balance_experts(model: nn.Module) -> dict[str, float]:
+    """After each step: bias -= gamma where an expert was overloaded, += gamma where underloaded
+    [V3 2.1.2], by the counts since the last call, of all processes: the whole global batch.
+
+    Returns the busiest and the idlest expert's share of tokens, 1.0 = perfectly balanced.
+    """
+    loads = []
+    for moe in (m for m in model.modules() if hasattr(m, "sequence_loss")):
+        moe.sequence_loss = None
+        mean = distributed.all_reduce(moe.counts).mean()
+        if mean == 0:  # the multi-token-prediction block rests during reinforcement learning
+            continue
+        moe.gate.e_score_correction_bias += moe.cfg.bias_update_speed * (mean - moe.counts).sign()
+        loads.append(moe.counts / mean)
+        moe.counts.zero_()
+    if not loads:
+        return {}
+    load = torch.stack(loads)
+    return {"moe/max_load": load.max().item(), "moe/min_load": load.min().item()}
+
+
+def _logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = F.linear(hidden, weight).float()  # [n, V]
+    if temperature != 1.0:
+        logits = logits / temperature
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def chunked_logprobs(hidden, weight, targets, temperature=1.0, chunk: int | None = None) -> Tensor:
+    """log p(target) [N] at a temperature, in nats, float32.
+
+    hidden [N, D], weight [V, D], targets [N]. Never more than `chunk` x V logits exist (by default
+    2048 rows, fewer for vocabularies above 65,536): they are recomputed in the backward pass, so
+    that memory does not grow with N.
+    """
+    chunk = chunk or min(2048, 2**27 // len(weight))
+    if len(hidden) <= chunk:
+        return _logprobs(hidden, weight, targets, temperature)
+    out = []
+    for h, t in zip(hidden.split(chunk), targets.split(chunk)):
+        out.append(recompute(_logprobs, h, weight, t, temperature, use_reentrant=False))
+    return torch.cat(out)
+
+
+@dataclass
+class Responses:
+    """A rollout's responses, shifted to the left edge: column j is response token j."""
+
+    inputs: Tensor  # [B, R] the token before: the prompt's last one, then the response's
+    targets: Tensor  # [B, R]
+    positions: Tensor  # [B, R] of the inputs, -1 beyond the end
+    logprobs: Tensor  # [B, R] as they were drawn
+    lengths: list[int]
+    routes: Tensor | None  # [B, R, layers, K] of the inputs
+
+    @classmethod
+    def of(cls, batch) -> "Responses":
+        """Those of a sample.Rollout."""
+        lengths = batch.lengths - batch.prompt_lengths  # [B]
+        columns = torch.arange(int(lengths.max()), device=lengths.device)
+        index = (batch.prompt_lengths - 1)[:, None] + columns  # [B, R]
+        inside = index < (batch.lengths - 1)[:, None]
+        last = batch.tokens.shape[1] - 1
+        here, after = index.clamp(max=last), (index + 1).clamp(max=last)
+        inputs, targets = batch.tokens.gather(1, here), batch.tokens.gather(1, after)
+        routes = batch.routes
+        if routes is not None:
+            routes = routes[torch.arange(len(here), device=here.device)[:, None], here]
+        positions, logprobs = torch.where(inside, index, -1), batch.logprobs.gather(1, after)
+        return cls(inputs, targets, positions, logprobs, lengths.tolist(), routes)
+
+
+def read_prompts(model: nn.Module, batch, work: "LocalWork") -> GrowingCache:
+    """What the model remembers of the prompts of `work`, all but their last tokens; gradients flow
+    through it. Empty if this process has none."""
+    cache = GrowingCache()
+    if not work.prompts:
+        return cache
+    ends = batch.prompt_lengths[work.prompts] - 1  # [n]
+    slots = torch.arange(max(1, int(ends.max())), device=ends.device)
+    positions = torch.where(slots < ends[:, None], slots, -1)
+    counted = torch.tensor(work.counted, device=ends.device)
+    tokens, T = batch.tokens[work.prompts], len(slots)
+    routes = None if batch.routes is None else batch.routes[work.prompts, :T]
+    model(tokens[:, :T], cache, positions, return_hidden=True, counted=counted, routes=routes)
+    return cache
+
+
+def response_logprobs(model, prompts: GrowingCache, micro, responses, temperature: float):
+    """(log p [b, R] of the response tokens of a micro-batch of LocalWork, their mask [b, R])."""
+    rows, which = micro
+    R = max(responses.lengths[i] for i in rows.tolist())
+    positions = responses.positions[rows, :R]
+    mask = positions >= 0
+    routes = None if responses.routes is None else responses.routes[rows, :R]
+    inputs, cache = responses.inputs[rows, :R], prompts.select(which)
+    hidden = model(inputs, cache, positions, return_hidden=True, routes=routes)
+    targets = responses.targets[rows, :R][mask]
+    picked = chunked_logprobs(hidden[mask], model.lm_head.weight, targets, temperature)
+    out = torch.zeros(mask.shape, dtype=picked.dtype, device=mask.device)
+    return out.masked_scatter(mask, picked), mask
+
+
+@torch.no_grad()
+def score_responses(model, batch, responses: Responses, works: list, temperature: float) -> Tensor:
+    """log p [B, R] by the model as it trains, of the rows that this process trains on."""
+    out = torch.zeros_like(responses.logprobs)
+    with distributed.gathered(model), phase("scoring"):
+        for work in works:
+            prompts = read_prompts(model, batch, work)
+            for micro in work.micro:
+                logprobs, mask = response_logprobs(model, prompts, micro, responses, temperature)
+                out[micro[0], : mask.shape[1]] = logprobs
+    return out
+
+
+def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
+    """Indices of rows, grouped by like length so that rows x longest <= budget (or one row)."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not groups or (len(groups[-1]) + 1) * lengths[i] > budget:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
+def minibatches(questions: list[int], count: int, rng: random.Random) -> list[list[int]]:
+    """The questions, shuffled in place, in `count` parts of like size.
+
+    Fewer parts where rounding up fills them sooner: 9 questions in 4 are 3, 3, 3.
+    """
+    rng.shuffle(questions)
+    size = max(1, -(-len(questions) // count))  # rounded up
+    return [questions[start : start + size] for start in range(0, len(questions), size)]
+
+
+@dataclass
+class LocalWork:
+    """What this process trains on of a minibatch of questions; without torchrun all of it.
+
+    Responses are divided among processes one by one, so a question's may go to several of them.
+    """
+
+    prompts: list[int]  # rows of the rollout whose prompts are read
+    counted: list[bool]  # which of them count as experts' load: one process counts each
+    micro: list[tuple[Tensor, Tensor]]  # rows in the rollout [b], places of their prompts above [b]
+
+    @classmethod
+    def of(cls, questions: list[int], responses: Responses, group_size: int, budget: int):
+        """budget: response tokens of a forward pass, padding included."""
+        rows = [q * group_size + j for q in questions for j in range(group_size)]
+        lengths = [responses.lengths[row] for row in rows]
+        mine = distributed.balanced_indices(lengths)
+        rows, lengths = [rows[i] for i in mine], [lengths[i] for i in mine]
+        prompts = list(dict.fromkeys(row - row % group_size for row in rows))  # each group's first
+        micro = []
+        for group in micro_batches(lengths, budget):
+            chosen = [rows[j] for j in group]
+            places = [prompts.index(row - row % group_size) for row in chosen]
+            pair = (torch.tensor(x, device=responses.inputs.device) for x in (chosen, places))
+            micro.append(tuple(pair))
+        return cls(prompts, [row in rows for row in prompts], micro)

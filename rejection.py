@@ -1,0 +1,105 @@
+"""Rejection sampling: which of a model's responses teach the next model.
+
+The filters stand for those of the paper [DeepSeek-R1, 2501.12948, section 2.3.3], which drop wrong
+answers, mixed languages and thinking that is hard to read.
+"""
+
+import os
+import re
+from collections import Counter
+from dataclasses import replace
+
+import eval as evaluation
+import rewards as rw
+import sft
+import tokenizer as tokenizers
+from data import Problem
+from lib import distributed, files
+from model import GPT
+
+
+def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=None) -> list[dict]:
+    """Sample the model in a folder and choose up to `most` clean, different responses to a problem,
+    in readable form, as {"prompt", "response", "task"}. They are saved in the JSONL file `path`; if
+    it exists, they are read from there.
+
+    Prints what each filter removed. judge (a preference.Judge): of general requests the responses
+    that both reward models find good are clean; without a judge none is.
+    """
+    if os.path.exists(path):
+        return sft.read_rows(path)
+    model = GPT.from_pretrained(folder, distributed.dtype(cfg), distributed.device(cfg.device))
+    tokenizer, sampling = tokenizers.load(folder), replace(cfg.eval, k=samples)
+    name = f"sampling {folder}"
+    drawn = evaluation.evaluate(model, tokenizer, problems, sampling, seed, name).samples
+    if judge:
+        texts = [s["response"] for s in drawn]
+        for s, scores in zip(drawn, judge([problems[s["problem"]] for s in drawn], texts)):
+            if problems[s["problem"]].task == "general":
+                s["correct"] = all(score > 0.5 for score in scores.values())
+    dropped, rows = Counter(), []
+    for i, p in enumerate(problems):
+        chosen = clean(p, drawn[i * samples : (i + 1) * samples], most, dropped)
+        rows += [{"prompt": p.prompt, "response": text, "task": p.task} for text in chosen]
+    reasons = ", ".join(f"{n} {why}" for why, n in dropped.most_common())
+    print(f"{len(drawn)} responses of {folder}: {reasons}; {len(rows)} kept, in {path}", flush=True)
+    if not rows:
+        problem = f"not one response of {folder} was clean enough to learn from"
+        raise ValueError(f"{problem}: train it longer first")
+    files.write_lines(path, rows)
+    return sft.read_rows(path)  # the main process's, on all
+
+
+def clean(problem: Problem, samples: list[dict], most: int, dropped: Counter) -> list[str]:
+    """Up to `most` clean, different responses in readable form; counts in `dropped` why others are
+    not among them."""
+    chosen: list[str] = []
+    for s in samples:
+        why = flaw(problem, s["response"], s["correct"])
+        text = "" if why else readable(problem, s["response"])
+        if not why and text in chosen:
+            why = "same as another"
+        elif not why and len(chosen) == most:
+            why = "enough of this problem"
+        if why:
+            dropped[why] += 1
+        else:
+            chosen.append(text)
+    return chosen
+
+
+def flaw(problem: Problem, text: str, right: bool) -> str:
+    """The first filter that a response fails ("wrong", "form", "language", "unfounded",
+    "repetition"), or "" if it is clean.
+
+    Unfounded: the answer to a puzzle whose people were not put in order. One guess in three is
+    right, and would teach that reasons do not matter. Repetition: a piece of the thinking, between
+    commas outside parentheses, that follows itself or comes three times.
+    """
+    thinking = rw.thinking(text)
+    pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", thinking)]
+    if not right:
+        return "wrong"
+    if not rw.format_reward(text):
+        return "form"
+    if rw.language_consistency(thinking, problem.language) < 1.0:
+        return "language"
+    if problem.task == "logic" and row_of(thinking) != list(problem.tests["order"]):
+        return "unfounded"
+    twice = any(a == b for a, b in zip(pieces, pieces[1:]))
+    return "repetition" if twice or max(Counter(pieces).values()) > 2 else ""
+
+
+def row_of(text: str) -> list[str]:
+    """The people of the last row in a text, such as A>C>B; [] if there is none."""
+    rows = re.findall(r"(?<![A-Z>])[A-Z](?:>[A-Z])+", text)
+    return rows[-1].split(">") if rows else []
+
+
+def readable(problem: Problem, text: str) -> str:
+    """A clean response with its answer as a sentence in the problem's language."""
+    if problem.task == "general":
+        return text
+    sentence = {"en": "The answer is {}.", "zh": "答案是{}。"}[problem.language]
+    answer = sentence.format(rw.extract_answer(text))
+    return f"<think>{rw.thinking(text).strip()}</think><answer>{answer}</answer>"

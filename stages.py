@@ -1,0 +1,113 @@
+"""What the recipes have in common: room for a run, models evaluated side by side, their figures."""
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import asdict, fields
+
+import eval as evaluation
+import grpo
+from data import REASONING, TASKS
+from eval import Report
+from lib import distributed, files, memory
+from model import GPT
+
+
+def is_model(folder: str) -> bool:
+    """Whether there is a finished model in the folder; its config.json is written last."""
+    return os.path.exists(os.path.join(folder, "config.json"))
+
+
+def settings_of(cfg, cls: type):
+    """cfg with the sections of another script's Config only, as that script would have it."""
+    return cls(**{f.name: getattr(cfg, f.name) for f in fields(cls)})
+
+
+def settings_to_lock(cfg, **models: str | None) -> dict:
+    """What a recipe's results depend on: cfg, and the fingerprints of models in folders."""
+    out = asdict(cfg) | {"eval": evaluation.sampling(cfg.eval)}
+    out.pop("device")
+    return out | {k: GPT.from_pretrained(m).fingerprint() for k, m in models.items() if m}
+
+
+@contextlib.contextmanager
+def resumable(out: str, flags: str = "--resume"):
+    """Inside, Ctrl-C ends the script with a sentence that says how to go on, and status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        hint = f"go on with the same command and {flags}"
+        print(f"stopped; the work so far is in '{out}': {hint}", file=sys.stderr)
+        sys.exit(130)
+
+
+def check_room(cfg, init: str | None, learnt: int, steps: int, sampled: int = 0) -> None:
+    """memory.check_room() for all but the laptop's models. init: the folder of a model to start
+    from; learnt: tokens of next-token training; sampled: responses to sample only."""
+    if cfg.name == "tiny" and not init:
+        return
+    model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
+    networks = 2 if grpo.algorithms()[cfg.grpo.algorithm].critic else 1
+    memory.check_room(cfg, model, learnt, steps, sampled, networks)
+
+
+def evaluate_stage(cfg, name: str, folder: str, path: str, tasks=tuple(TASKS)) -> dict[str, Report]:
+    """A model on the held-out problems of the tasks. The reports are saved in the JSON file `path`
+    with all samples, and read from there if model and settings are the same."""
+    fingerprint = GPT.from_pretrained(folder, distributed.dtype(cfg)).fingerprint()
+    settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": fingerprint}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            found = json.load(f)
+        if found["settings"] == json.loads(json.dumps(settings)):
+            return {task: Report(**r) for task, r in found["reports"].items()}
+    sets = evaluation.held_out(cfg.world, cfg.eval, tasks)
+    reports = evaluation.evaluate_folder(cfg, folder, sets, 0, name)
+    saved = {task: asdict(r) for task, r in reports.items()}
+    files.write_json(path, {"settings": settings, "reports": saved})
+    return reports
+
+
+def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, float]]:
+    """Figures by name of each model, from model -> task -> Report in the order of the stages. In
+    general requests a model is compared with the one before it and with the first one."""
+    out, first, previous = {}, None, None
+    for name, tasks in reports.items():
+        reasoning = [r for task, r in tasks.items() if task in REASONING]
+        row = {"reasoning": sum(r.pass1 for r in reasoning) / len(reasoning)}
+        for r in reasoning:
+            row |= {r.task: r.pass1, f"{r.task}_se": r.pass1_se, f"{r.task}_cons": r.cons}
+            row[f"{r.task}_language"] = r.language_consistency
+            row[f"{r.task}_length"] = r.mean_length
+        for key in ("format", "language_consistency", "mean_length"):
+            row[key] = sum(getattr(r, key) for r in reasoning) / len(reasoning)
+        general = tasks["general"]
+        first, previous = first or general, previous or general
+        row |= {"general_format": general.format, "helpfulness": general.helpfulness}
+        row["wins_over_base"] = win_rate(general, first)
+        row["wins_over_previous"] = win_rate(general, previous)
+        for key in ("declined_harmful", "declined_harmless"):
+            row[key] = getattr(general, key)
+        out[name], previous = row, general
+    return out
+
+
+def win_rate(report: Report, rival: Report) -> float:
+    """Share of general requests answered better than by the rival, sample by sample; ties: half."""
+    pairs = zip(report.samples, rival.samples, strict=True)
+    differences = [s["helpfulness"] - t["helpfulness"] for s, t in pairs]
+    return sum(0.5 + 0.5 * ((d > 0) - (d < 0)) for d in differences) / len(differences)
+
+
+def before_after(problems: list, before: Report, after: Report) -> str:
+    """The problem on which a model gained most, with a response before and after."""
+    k, lines = after.k, []
+    groups = [[r.samples[i : i + k] for i in range(0, len(r.samples), k)] for r in (before, after)]
+    right = [[sum(s["correct"] for s in group) for group in side] for side in groups]
+    best = max(range(len(problems)), key=lambda i: right[1][i] - right[0][i])
+    for side, name in enumerate(("base", "Zero")):
+        group = groups[side][best]
+        shown = next((s for s in group if s["correct"] == bool(side)), group[0])
+        lines.append(f"  {name} ({right[side][best]} of {k} right): {shown['response']}")
+    return "\n".join([f"[{after.task}] {problems[best].prompt}", *lines])

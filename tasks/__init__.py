@@ -1,0 +1,27 @@
+"""The tasks. Each is one module, and to add one is to write the module and one line in TASKS:
+
+    LEVELS                            of difficulty, 1 to 3: the numbers that it draws from
+    problem(rng, level, easy=False)   a random Problem, in English or Chinese
+    content(problem)                  a text that names the problem without language and wording:
+                                      equal texts are the same problem, and decide the test split
+    reasoned(rng, problem, cfg)       (thought, answer) of somebody who works it out
+    guess(rng, problem, cfg, wrong)   (thought, answer) of somebody who guesses
+    judge(problems, answers)          which answers, as texts, are right: list[bool]
+
+rng is a random.Random, the only source of chance; cfg is data.WorldConfig. Then --world.tasks and
+--grpo.tasks know the task: its texts are in the corpus, and its problems train and evaluate models.
+"""
+
+from tasks import arithmetic, code, countdown, general, logic
+from tasks.base import PROGRAMS
+
+TASKS = {
+    "arithmetic": arithmetic,
+    "countdown": countdown,
+    "code": code,
+    "logic": logic,
+    "general": general,
+}
+REASONING = tuple(task for task in TASKS if task != "general")  # a rule can check the answers
+
+__all__ = ["PROGRAMS", "REASONING", "TASKS"]

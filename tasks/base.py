@@ -1,0 +1,70 @@
+"""What all tasks have in common: the problem, the test split, and phrases of the corpus.
+
+The corpus imitates web text, in which people answer in English or Chinese: most tables here and in
+the task modules hold pairs (English, Chinese), indexed like LANGUAGES.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tasks.math_equal import math_equal
+
+LANGUAGES = ("en", "zh")
+PROGRAMS = ("humaneval", "mbpp")  # benchmarks: programs, judged by a suite of asserts
+
+
+@dataclass
+class Problem:
+    """One question. `tests` is what the verifier needs besides the answer: Countdown's numbers and
+    target, the hidden calls and values of a program. For a general request `answer` is a good reply
+    and `tests` says what makes one."""
+
+    prompt: str
+    answer: str
+    task: str
+    language: str = "en"
+    tests: dict = field(default_factory=dict)
+
+
+def pairs(table: str) -> list[tuple[str, ...]]:
+    """The rows of a table that is written in one line.
+
+    >>> pairs("red/红, blue/蓝")
+    [('red', '红'), ('blue', '蓝')]
+    """
+    return [tuple(row.split("/")) for row in table.split(", ")]
+
+
+NAMES = pairs("Tom/小明, Anna/小红, Ben/小刚, Mia/小丽, Sam/小华, Lily/小芳")
+
+PHRASES = {  # of all tasks; a task module has its own as well
+    "en": {"guess": "maybe {a}", "oops": " wait no {v}", "tail": ". The answer is {a}."},
+    "zh": {"guess": "大概{a}", "oops": "等等不对{v}", "tail": "。答案是{a}。"},
+}
+
+
+def is_test(content: str) -> bool:
+    """Whether a problem, named by its content alone, is held out: a fifth of all problems are."""
+    return zlib.crc32(content.encode()) % 5 == 0
+
+
+def spoken_languages(rng: random.Random, problem: Problem, mixed: float) -> Iterator[str]:
+    """The language of each next piece of a thought: the problem's, but a share `mixed` of all
+    thoughts changes it on the way. (A generator: it draws nothing before the first piece.)"""
+    language, changes = problem.language, rng.random() < mixed
+    while True:
+        if changes and rng.random() < 0.4:
+            language = LANGUAGES[1 - LANGUAGES.index(language)]
+        yield language
+
+
+def guessed(problem: Problem, answer: str) -> tuple[str, str]:
+    """(thought, answer) of somebody who does not think: "maybe 7"."""
+    return PHRASES[problem.language]["guess"].format(a=answer), answer
+
+
+def by_value(problems: list[Problem], answers: list[str]) -> list[bool]:
+    """The judge of tasks with one right value: a number, a formula, a name."""
+    return [math_equal(answer, p.answer) for p, answer in zip(problems, answers)]

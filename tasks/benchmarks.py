@@ -1,0 +1,189 @@
+"""Benchmark files: their layouts (LAYOUTS), what a model is asked, and how programs are judged."""
+
+import ast
+import json
+import re
+import warnings
+
+from tasks import TASKS, sandbox
+from tasks.answers import ANSWER_BLOCK, after_thinking
+from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value
+
+# What a chat model is asked (in mathematics DeepSeek-R1's words); base models have templates.
+_FUNCTION = "Complete the following Python function. Answer with the whole function in a "
+INSTRUCTIONS = {
+    "math": "{}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}.",
+    "countdown": "{}\n\nPlease reason step by step, and put the expression within \\boxed{{}}.",
+    "humaneval": _FUNCTION + "```python block.\n\n```python\n{}```",
+    "mbpp": "{}\n\nAnswer with the whole program in a ```python block.",
+}
+
+
+def instruction(problem: Problem, chat: bool) -> str:
+    """The problem, and for chat models how to answer it."""
+    return INSTRUCTIONS.get(problem.task, "{}").format(problem.prompt) if chat else problem.prompt
+
+
+def judge_of(task: str):
+    """The task's (problems, answers) -> list[bool]; a file may name tasks nobody registered."""
+    if task in PROGRAMS:
+        return judge
+    return TASKS[task].judge if task in TASKS else by_value
+
+
+class Row(dict):
+    """The fields of a line, with names in lower case (some AIME files have "Problem")."""
+
+    def __init__(self, line: str, where: str):
+        self.where = where
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as e:
+            raise self.error(f"not JSON ({e})") from None
+        if not isinstance(fields, dict):
+            raise self.error(f"a {type(fields).__name__}, not an object with fields")
+        super().__init__({name.lower(): value for name, value in fields.items()})
+
+    def error(self, what: str) -> ValueError:
+        return ValueError(f"{self.where}: {what}: fix or remove the line")
+
+    def text(self, name: str) -> str:
+        value = self[name]
+        if name == "answer" and type(value) is int:  # AIME
+            return str(value)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(f"'{name}' should be a non-empty text")
+        return value
+
+    def python(self, name: str, source: str) -> ast.Module:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python about the source
+                return ast.parse(source)
+        except (SyntaxError, ValueError) as e:
+            raise self.error(f"'{name}' is not Python ({e})") from None
+
+
+def parse_row(line: str, where: str) -> Problem:
+    """The problem of a line of JSON. ValueError that names `where` if it fits no layout."""
+    row = Row(line, where)
+    for _, fields, read in LAYOUTS:
+        if set(fields.split()) <= row.keys():
+            return read(row)
+    known = ", ".join(f"{name} ({fields.replace(' ', ', ')})" for name, fields, _ in LAYOUTS)
+    raise row.error(f"fields {sorted(row)} are not those of {known}")
+
+
+def _countdown(row: Row) -> Problem:
+    numbers, target = row["numbers"], row["target"]
+    whole = isinstance(numbers, list) and all(type(n) is int for n in [*numbers, target])
+    if not (whole and numbers and min(numbers) >= 0):
+        raise row.error("'numbers' should be a list of whole numbers from 0, 'target' one number")
+    prompt = f"Using the numbers {numbers}, create an equation that equals {target}. "
+    prompt += "Use each number once, with + - * / and parentheses."
+    if "prompt" in row:
+        prompt = row.text("prompt")
+    tests = {"numbers": numbers, "target": target}
+    return Problem(prompt, str(row.get("gold_expr", "")), "countdown", "en", tests)
+
+
+def _ours(row: Row) -> Problem:
+    language, task = row.get("language", "en"), row["task"]
+    if language not in LANGUAGES:
+        raise row.error(f"'language' should be one of {LANGUAGES}")
+    if judge_of(str(task)) is not by_value:
+        raise row.error(f"'{task}' needs more than an answer (Countdown: 'numbers' and 'target')")
+    return Problem(row.text("prompt"), row.text("answer"), row.text("task"), language)
+
+
+def _gsm8k(row: Row) -> Problem:
+    if type(row["answer"]) is int:  # some AIME files have "question" too
+        return Problem(row.text("question"), row.text("answer"), "math")
+    _, mark, answer = row.text("answer").rpartition("####")
+    if not mark or not answer.strip():
+        raise row.error("the 'answer' does not end in '#### number' as GSM8K's do")
+    return Problem(row.text("question"), answer.strip(), "math")
+
+
+def _math(row: Row) -> Problem:
+    return Problem(row.text("problem"), row.text("answer"), "math")
+
+
+def _humaneval(row: Row) -> Problem:
+    prompt, entry, test = (row.text(name) for name in ("prompt", "entry_point", "test"))
+    for name, source, function in ("prompt", prompt, entry), ("test", test, "check"):
+        if function not in _functions(row.python(name, source)):
+            raise row.error(f"'{name}' does not define the function '{function}'")
+    tests = {"entry": entry, "prelude": prompt, "asserts": f"{test}\ncheck({entry})"}
+    solution = prompt + str(row.get("canonical_solution", ""))
+    return Problem(prompt, solution, "humaneval", "en", tests)
+
+
+def _mbpp(row: Row) -> Problem:
+    """The prompt shows the tests, as the paper's does [Austin et al. 2021, 2108.07732, section 3]:
+    they say what the function is called."""
+    lists = row["test_list"], row.get("test_imports", []), [row.get("test_setup_code", "")]
+    if not all(isinstance(x, list) and all(isinstance(s, str) for s in x) for x in lists):
+        raise row.error(
+            "'test_list' and 'test_imports' must be lists of lines, 'test_setup_code' a text"
+        )
+    text, code = row.text("text" if "text" in row else "prompt"), row.text("code")
+    asserts, setup = "\n".join(lists[0]), "\n".join([*lists[1], *lists[2]])
+    solution, used = row.python("code", code), [*ast.walk(row.python("test_list", asserts))]
+    row.python("test_setup_code", setup)
+    calls = [n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    entry = next((name for name in calls if name in _functions(solution)), None)
+    if entry is None:
+        raise row.error("'test_list' calls no function that 'code' defines")
+    names = {n.id for n in used if isinstance(n, ast.Name)}
+    imports = [n for n in solution.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    # some tests rely on what the solution imports
+    prelude = [ast.unparse(n) for n in imports if names & {a.asname or a.name for a in n.names}]
+    prompt = f"You are an expert Python programmer, and here is your task: {text} "
+    prompt += f"Your code should pass these tests:\n\n{asserts}"
+    tests = {"entry": entry, "prelude": "\n".join([*prelude, setup]), "asserts": asserts}
+    return Problem(prompt, code, "mbpp", "en", tests)
+
+
+def _functions(module: ast.Module) -> set[str]:
+    return {n.name for n in module.body if isinstance(n, ast.FunctionDef)}
+
+
+LAYOUTS = (  # name, fields that tell it, reader; the first that fits
+    ("Countdown", "numbers target", _countdown),
+    ("ours", "prompt answer task", _ours),
+    ("HumanEval", "prompt entry_point test", _humaneval),
+    ("MBPP", "text code test_list", _mbpp),
+    ("sanitised MBPP", "prompt code test_list", _mbpp),
+    ("GSM8K", "question answer", _gsm8k),  # the answer ends in "#### 7"
+    ("MATH and AIME", "problem answer", _math),  # AIME: a whole number, as a text or not
+)
+
+# ------------------------------------------------------------------------------ programs
+
+_FENCED = re.compile(r"```([^`\n]*)\n(.*?)(?:```|\Z)", re.DOTALL)
+# where a continued function has ended [Chen et al. 2021, 2107.03374, section 2.2]
+_STOPS = re.compile(r"\n(?:class|def|#|if|print|```)")
+
+
+def program_in(problem: Problem, text: str) -> str | None:
+    """The program in a response to a problem of HumanEval or MBPP, or None.
+
+    It is the last ```python block after the thinking, else the last block that names no language,
+    else the <answer>. HumanEval's prompt, which may define helpers, stands before it; a response
+    with none of these continues the prompt, up to the next function.
+    """
+    text = after_thinking(text)
+    fenced = [(language.strip().lower(), code) for language, code in _FENCED.findall(text)]
+    blocks = [code for language, code in fenced if language in ("python", "py")]
+    blocks = blocks or [code for language, code in fenced if not language]
+    blocks = blocks or ANSWER_BLOCK.findall(text)
+    if problem.task == "mbpp":
+        return blocks[-1] if blocks else None
+    return f"{problem.prompt}\n{blocks[-1]}" if blocks else problem.prompt + _STOPS.split(text)[0]
+
+
+def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
+    """Which programs pass their problem's suite of asserts; they run side by side."""
+    jobs = [(answer, sandbox.Suite(**p.tests)) for p, answer in zip(problems, answers)]
+    return sandbox.passes_many(jobs)

@@ -1,0 +1,328 @@
+"""Run a program that nobody has read, and learn what its functions return.
+
+    python -m tasks.sandbox "def f(x): return x + 1" "f(1)" "f([])"
+
+Each program gets a new interpreter (`-I -S`: no site packages, nothing from the environment) in a
+new session and an empty temporary folder, with limits on time, memory, files, processes and output,
+without privileges; it dies with its parent. An audit hook [PEP 578] refuses whatever a pure
+function does not need. On Linux there are also three layers, where the kernel allows them (a trial
+finds out): namespaces (no other process in sight, no network; its processes end with the first),
+Landlock (no file but the interpreter's, to read only), seccomp (no processes, sockets, signals).
+
+Only names and arguments go in, only values of Python's plain types come out, and what is expected
+never leaves the parent: neither an exit code, nor printed text, nor an object that says it equals
+everything can pass for an answer. Values are compared, not effects: a suite of asserts about
+changed arguments or about objects is not passed.
+
+What it does not protect against: a flaw of the kernel and, where a layer is missing, anybody who
+gets past the audit hook, which PEP 578 does not mean as a wall: protection() says what is open
+then. The system's libraries can be read, and a program can tell where it is. Memory is limited for
+each process (not on macOS); without seccomp root may start many, whom RLIMIT_NPROC does not bind.
+"""
+
+import ast
+import contextlib
+import functools
+import json
+import marshal
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lib import cli
+
+Call = tuple[str, list] | str  # function and arguments, or an expression that is evaluated inside
+
+
+@dataclass
+class Result:
+    """What one call gave: a value of plain types, or why there is none."""
+
+    ok: bool
+    value: object = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Asserts about one function. All of these texts are trusted, none of them is the program's."""
+
+    entry: str  # the function under test
+    prelude: str  # what the asserts build on: helpers, set-up code
+    asserts: str
+
+
+MAX_PROGRAM, MAX_OUTPUT = 100_000, 1_000_000  # characters; bytes of results that are read
+MAX_KEYS = 10_000  # of one set or dict: numbers with equal hashes would take very long to read
+LAYERS = {
+    "namespaces": "namespaces (user, process, network, IPC)",
+    "landlock": "Landlock",
+    "seccomp": "seccomp (no processes, sockets, signals)",
+}
+RISKS = {  # what lies open without a layer
+    "namespaces": "sight of other processes and, without seccomp, signals to them and the network",
+    "landlock": "this user's files",
+    "seccomp": "further processes, to root without limit",
+}
+INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_inside.py")
+# `python -m tasks.sandbox` imports tasks first, which imports this file
+warnings.filterwarnings("ignore", "'tasks.sandbox' found in sys.modules", RuntimeWarning)
+
+
+class _Ended(Exception):
+    """The interpreter has ended, or has to: why."""
+
+
+class _Interpreter(contextlib.AbstractContextManager):
+    """An interpreter in the sandbox, to talk to until a deadline. Afterwards nothing of it is left.
+    limits: (layers, seconds by the clock, seconds of a processor, MB of memory)."""
+
+    def __init__(self, job: dict, limits: tuple[tuple[str, ...], float, int, int]):
+        self.layers, time_limit_s, cpu_limit_s, memory_mb = limits
+        secret = secrets.token_hex(8)
+        self.start, self.deadline = secret.encode(), time.monotonic() + time_limit_s
+        self.outgoing = marshal.dumps(job | {"secret": secret})  # bytes still to be written
+        self.lines, self.rest = [], b""  # lines read, the start of the next
+        self.count, self.why = 0, ""  # bytes read, why the interpreter has ended
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        python = os.path.realpath(sys.executable)
+        numbers = map(str, (os.getpid(), memory_mb << 20, cpu_limit_s))
+        command = [python, "-I", "-S", INSIDE, "launch", python, *numbers, *self.layers]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        place = {"cwd": self.folder.name, "env": {}, "start_new_session": True}
+        self.process = subprocess.Popen(command, **pipes, **place, bufsize=0)
+        os.set_blocking(self.process.stdin.fileno(), False)
+
+    def __exit__(self, *exc) -> None:
+        if "namespaces" in self.layers:  # the launcher kills the namespace's first process, and
+            self.process.terminate()  # ends when the last is gone
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.folder.cleanup()
+
+    def call(self, call: Call) -> Result:
+        """What a call gives. Once the interpreter has ended, every call gives the reason."""
+        try:
+            if self.why:
+                raise _Ended(self.why)
+            match self.send(call if isinstance(call, str) else (*call, {})[:3]):
+                case [True, value]:
+                    return Result(True, value)
+                case [False, str(error)]:
+                    return Result(False, error=error[:200])
+            return Result(False, error="unreadable value")
+        except _Ended as e:
+            self.why = str(e)
+            return Result(False, error=self.why)
+
+    def send(self, message: object) -> object:
+        """Send a message and receive the next. _Ended if none comes."""
+        try:
+            self.outgoing += marshal.dumps(message)
+        except ValueError as e:
+            raise _Ended(f"arguments: {e}") from None
+        return self.receive()
+
+    def receive(self) -> object:
+        while self.outgoing:
+            self._wait(self.process.stdin, select.POLLOUT)
+            try:
+                written = os.write(self.process.stdin.fileno(), self.outgoing)
+            except BrokenPipeError:
+                raise _Ended("ended early") from None
+            self.outgoing = self.outgoing[written:]
+        while not self.lines:
+            if self.count > MAX_OUTPUT:
+                raise _Ended("too much output")
+            self._wait(self.process.stdout, select.POLLIN)
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            if not chunk:
+                raise _Ended("ended early")
+            self.count += len(chunk)
+            *lines, self.rest = (self.rest + chunk).split(b"\n")
+            self.lines += [x for x in lines if x.startswith(self.start)]  # others: mere prints
+        return _read(self.lines.pop(0).removeprefix(self.start))
+
+    def _wait(self, stream, event: int) -> None:
+        poll = select.poll()
+        poll.register(stream, event)
+        if not poll.poll(max(0.0, 1000 * (self.deadline - time.monotonic()))):
+            raise _Ended("time limit")
+
+
+def _read(line: bytes) -> object:
+    """The inverse of sandbox_inside.pack; None for anything that it does not write."""
+    try:
+        return json.loads(line, object_hook=_unpack)
+    except (ValueError, AttributeError, RecursionError, MemoryError, TypeError, KeyError):
+        return None
+
+
+def _unpack(entry: dict) -> object:
+    """What an object of pack's stands for: (1, 2) for {"tuple": [1, 2]}."""
+    ((kind, items),) = entry.items()
+    if kind == "bytes":
+        return items.encode("latin-1")
+    if kind == "complex":
+        return complex(*items)
+    if kind != "tuple" and len(items) > MAX_KEYS:
+        raise ValueError("too many keys")
+    return {"tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict}[kind](items)
+
+
+# ------------------------------------------------------------------------ what the kernel allows
+
+
+@functools.cache
+def layers() -> tuple[str, ...]:
+    """Those of LAYERS that work here, found by trial, once. OSError if no program can be run."""
+
+    def trial(wanted: tuple[str, ...]) -> Result:
+        limits = wanted, 30.0, 5, 256
+        with _Interpreter({"program": "def f(x): return x + 1"}, limits) as inside:
+            return inside.call(("f", [1]))
+
+    found: tuple[str, ...] = ()
+    for layer in LAYERS if sys.platform == "linux" else ():
+        if trial((*found, layer)) == Result(True, 2):
+            found += (layer,)
+    if (result := trial(found)) != Result(True, 2):
+        advice = f"free some memory and processes, and check that {sys.executable} starts"
+        raise OSError(f"no program can be run apart on this machine ({result.error}): {advice}")
+    return found
+
+
+def protection() -> str:
+    """One sentence: what stands between a program and this machine, and what does not."""
+    walls = ", ".join(["limits", "an audit hook", *(LAYERS[layer] for layer in layers())])
+    missing = [layer for layer in LAYERS if layer not in layers()]
+    gaps = "; nor ".join(f"{LAYERS[m]}, which leaves open {RISKS[m]}" for m in missing)
+    gaps = f"; this machine does not allow {gaps}" if gaps else ""
+    return f"programs run apart, with {walls}{gaps}"
+
+
+def run_python(program: str, calls: list[Call], *, time_limit_s=2.0) -> list[Result]:
+    """Execute a program, then call its functions: one Result a call, whatever the program does.
+    Arguments and values are of Python's plain types (numbers, texts, lists, tuples, dicts, sets,
+    None; exact types). time_limit_s includes the start of the interpreter."""
+    if len(program) > MAX_PROGRAM:
+        return [Result(False, error="program too long") for _ in calls]
+    limits = layers(), time_limit_s, int(time_limit_s) + 1, 256
+    with _Interpreter({"program": program}, limits) as inside:
+        return [inside.call(call) for call in calls]
+
+
+def run_many(jobs: list[tuple[str, list[Call]]], **limits) -> list[list[Result]]:
+    """run_python for each (program, calls), in parallel; identical jobs are run once."""
+    return _in_parallel(functools.partial(run_python, **limits), jobs)
+
+
+def _in_parallel(function, jobs: list[tuple]) -> list:
+    distinct = {repr(job): job for job in jobs}
+    if jobs:
+        layers()  # found out before the threads all try
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(distinct, pool.map(lambda job: function(*job), distinct.values())))
+    return [found[repr(job)] for job in jobs]
+
+
+def same(value: object, expected: object) -> bool:
+    """Equality that also asks for equal types: True is not 1."""
+    return type(value) is type(expected) and value == expected
+
+
+# ------------------------------------------------------------------------------ suites of asserts
+
+
+def passes(program: str, suite: Suite, *, time_limit_s=20.0, cpu_limit_s=5) -> bool:
+    """Whether every assert holds of the program's function. The program has cpu_limit_s seconds of
+    a processor, however busy the machine is, and time_limit_s by the clock, so it cannot sleep
+    either. Values are compared here, or where nothing but the suite runs: there the function under
+    test is a stand-in, whose calls pass through this process to the program and back."""
+    if len(program) > MAX_PROGRAM:
+        return False
+    limits = layers(), time_limit_s, cpu_limit_s, 512
+    setup, calls = as_calls(suite) or ("", None)
+    with _Interpreter({"program": program, "setup": setup}, limits) as tested:
+        if calls:
+            results = ((tested.call(text), expected) for text, expected in calls)
+            return all(result.ok and result.value == expected for result, expected in results)
+        job = {"suite": suite.asserts, "prelude": suite.prelude, "entry": suite.entry}
+        with _Interpreter(job, limits) as tester:
+            try:
+                message = tester.receive()
+                while isinstance(message, list):  # a call
+                    result = tested.call(tuple(message))
+                    message = tester.send((result.ok, result.value if result.ok else result.error))
+            except _Ended:
+                return False
+            return message is True
+
+
+def passes_many(jobs: list[tuple[str, Suite]]) -> list[bool]:
+    """passes() for each (program, suite), in parallel; identical jobs are run once."""
+    return _in_parallel(passes, jobs)
+
+
+def as_calls(suite: Suite) -> tuple[str, list[tuple[str, object]]] | None:
+    """(set-up code that the calls need, [(call, expected value)]) of a suite in which every assert
+    is `f(...) == literal`; else None."""
+    statements, tested = ast.parse(suite.asserts).body, suite.entry
+    match [s for s in statements if not isinstance(s, ast.Assign)]:
+        case [ast.FunctionDef(name="check") as check, ast.Expr()] if len(check.args.args) == 1:
+            statements, tested = check.body, check.args.args[0].arg  # HumanEval's form
+    calls, names = [], False
+    for statement in statements:
+        match statement:
+            case ast.Assert(test=ast.Constant(value=True)) | ast.Expr(ast.Constant() | ast.Name()):
+                continue  # says nothing
+            case ast.Assert(
+                test=ast.Compare(ast.Call(func=ast.Name(name)) as call, [ast.Eq()], [right])
+            ) if name == tested:
+                call.func.id = suite.entry
+                names |= any(isinstance(n, ast.Name) and n is not call.func for n in ast.walk(call))
+                try:
+                    calls.append((ast.unparse(call), ast.literal_eval(right)))
+                except (ValueError, TypeError):
+                    return None
+            case _:
+                return None
+    # Arguments made of names (objects of the program's classes, say) can only be made where the
+    # program is. The prelude then runs there too, unless the program could replace its functions.
+    if names and any(isinstance(n, ast.FunctionDef) for n in ast.walk(ast.parse(suite.prelude))):
+        return None
+    return (suite.prelude if names else "", calls) if calls else None
+
+
+def main() -> None:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("program", help="source text")
+    parser.add_argument("call", nargs="+", help='such as "f(1, [2])": plain arguments only')
+    args = parser.parse_args()
+    with cli.user_errors():
+        calls = []
+        for text in args.call:
+            try:
+                tree = ast.parse(text, mode="eval").body
+                calls.append((tree.func.id, [ast.literal_eval(a) for a in tree.args]))
+            except (SyntaxError, AttributeError, ValueError):
+                raise ValueError(f"'{text}' is not a call such as f(1, [2])") from None
+        print(protection(), file=sys.stderr)
+        for text, result in zip(args.call, run_python(args.program, calls)):
+            print(f"{text} -> {result.value!r}" if result.ok else f"{text}: {result.error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Files that are whole or not there."""
+
+import json
+import os
+import zlib
+
+import pytest
+
+from lib import files
+
+
+def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path):
+    path = str(tmp_path / "a.json")
+    files.write_json(path, {"n": 1, "text": "小明"})
+    full = pytest.raises(OSError, match=r"cannot write '.*a.json' \(full\): see that its folder")
+    with full, files.atomic_write(path) as temporary, open(temporary, "w") as f:
+        f.write("{")
+        raise OSError("full")
+    assert files.load_json(path) == {"n": 1, "text": "小明"}
+    missing = str(tmp_path / "none" / "a.json")
+    with pytest.raises(OSError, match=r"cannot write '.*a.json' \(No such file"):
+        files.write_json(missing, {})
+
+
+def test_lines_are_read_as_they_were_written(tmp_path):
+    path, rows = str(tmp_path / "a.jsonl"), [{"text": "a\nb"}, {"text": "小明"}]
+    files.write_lines(path, rows)
+    assert files.read_lines(path, "an object", lambda row: row) == rows
+    assert os.listdir(tmp_path) == ["a.jsonl"]
+
+
+def test_a_bad_line_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+
+    def read():
+        return files.read_lines(str(path), "an object with 'n'", lambda row: row["n"] + 1)
+
+    with pytest.raises(ValueError, match=r"cannot read .*give the path of a JSONL file"):
+        read()
+    for bad in ("{", "[]", '{"m": 1}', '{"n": "1"}', "[" * 100_000):
+        path.write_text(json.dumps({"n": 1}) + "\n" + bad)
+        with pytest.raises(ValueError, match="line 2: not an object with 'n': fix or remove"):
+            read()
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="cannot read"):
+        read()
+    path.write_text("")
+    with pytest.raises(ValueError, match="holds no examples"):
+        read()
+
+
+def test_checksum_of_a_long_file(tmp_path):
+    content = bytes(range(256)) * 20_000  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert files.checksum(str(tmp_path / "a")) == zlib.crc32(content)

@@ -1,0 +1,105 @@
+"""What a model costs: published figures, and what a run that cannot fit is told."""
+
+import os
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import run
+
+import config
+import train_zero
+from data import World, WorldConfig
+from grpo import Learner
+from lib import memory
+from lib.run import check_settings
+from model import GPT, ModelConfig
+
+
+def report(name: str) -> dict:
+    return memory.cost_report(GPT.empty(ModelConfig(**memory.SHAPES[name])))
+
+
+@pytest.mark.parametrize(
+    "name,total,active",
+    [
+        ("deepseek-v3", 671_026_404_352, 37.55e9),
+        ("qwen2.5-0.5b", 494_032_768, 494_032_768),
+        ("qwen2.5-1.5b", 1_543_714_304, 1_543_714_304),
+        ("llama-3.2-1b", 1_235_814_400, 1_235_814_400),
+    ],
+)
+def test_published_parameter_counts(name, total, active):
+    assert report(name)["total parameters"] == total
+    assert report(name)["active parameters"] == pytest.approx(active, rel=0.02)
+
+
+def test_cost_report_of_deepseek_v3_cache():
+    figures = report("deepseek-v3")
+    assert figures["cache bytes a token"] == 61 * (512 + 64) * 2
+    assert figures["the same with plain multi-head"] == 61 * 128 * (192 + 128) * 2
+
+
+def test_the_report_on_the_command_line(monkeypatch, capsys):
+    status, out, _ = run(monkeypatch, capsys, "model", "--config", "deepseek-v3")
+    assert status == 0 and "61 layers, width 7168, attention mla, 256 experts" in out
+    assert re.search(r"total parameters +671,026,404,352  671G\n", out)
+
+
+def test_what_cannot_fit_is_refused_with_need_have_and_fix(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 2.0 * 2**30)
+    big = ("--config", "big", "--precision", "float32", "--out", str(tmp_path / "r"))
+    status, out, err = run(monkeypatch, capsys, "train_zero", *big)
+    refusal = "GiB of memory a process, and there are 2.0: use more GPUs (torchrun"
+    assert status == 2 and refusal in err and err.count("\n") == 1
+    assert "parameters" in out and "hours" in out and not os.path.exists(tmp_path / "r")
+    narrow = ("--model.dim", "64", "--model.n_layers", "2", "--model.vocab_size", "512")
+    status, _, err = run(monkeypatch, capsys, "train_zero", *big, *narrow)
+    assert status == 2 and "lower --grpo." in err
+
+
+def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(
+    tiny_model, world_tokenizer, capsys
+):
+    cfg = config.make(train_zero.Config)
+    cfg.eval.rows = 1
+    for rows in (0, 128, 10**6):
+        cfg.grpo.rows = rows
+        memory.check_room(cfg, GPT.empty(cfg.model), 0, 1)
+    needs = [float(n) for n in re.findall(r"rollouts ([0-9.]+)", capsys.readouterr().out)]
+    assert needs[0] == needs[2] > 3 * needs[1]  # 512 responses, or 128 of them
+
+    problems = World(0, WorldConfig()).problems("arithmetic", 6)
+    tiny_model.cfg.eos_ids = tuple(range(0, tiny_model.cfg.vocab_size, 12))
+
+    def rollout(rows: int):
+        settings = replace(cfg.grpo, group_size=4, max_new_tokens=12, rows=rows)
+        learner = Learner(tiny_model, world_tokenizer, replace(cfg, grpo=settings))
+        return learner.rollout(problems, 0)
+
+    whole, parts = rollout(0), rollout(5)
+    assert torch.equal(whole.tokens, parts.tokens) and torch.equal(whole.lengths, parts.lengths)
+    check_settings({"grpo": {"rows": 0}}, {"grpo": {"rows": 5}}, "r")  # may change in a run
+
+
+def test_the_hours_are_those_of_the_work_that_is_planned(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e9)
+    cfg, hours = config.make(train_zero.Config), []
+    for learnt, steps, asked in ((10**9, 0, 0), (2 * 10**9, 0, 0), (0, 100, 0), (0, 100, 10**6)):
+        memory.check_room(cfg, GPT.empty(cfg.model), learnt, steps, asked)
+        found = re.search(r"up to ([\d,.]+) hours", capsys.readouterr().out)
+        hours.append(float(found[1].replace(",", "")))
+    assert hours[1] == pytest.approx(2 * hours[0], rel=0.1) and 0 < hours[2] < hours[3]
+
+
+def test_a_critic_doubles_weights_and_training(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e9)
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
+    cfg, found = config.make(train_zero.Config, "small"), []
+    for networks in (1, 2):
+        memory.check_room(cfg, GPT.empty(cfg.model), 0, 1, networks=networks)
+        out = capsys.readouterr().out.replace(",", "")
+        numbers = re.search(r"optimizer ([\d.]+).*up to ([\d.]+) hours", out).groups()
+        found.append([float(x) for x in numbers])
+    assert found[1] == pytest.approx([2 * x for x in found[0]], rel=0.05)

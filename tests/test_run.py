@@ -1,0 +1,205 @@
+"""What may happen to a run's folder. Its everyday life is tested with the recipe, in
+test_train_zero.py; kills at random moments in check_faults.py."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+
+import pytest
+import torch
+from conftest import run as script
+
+import sft
+from lib.run import Run, check_settings, checkpoints, finished, load_checkpoint, lock_settings
+from model import GPT
+
+
+def lines(path, key):
+    """One key of each line of a JSONL file."""
+    with open(path) as f:
+        return [json.loads(line)[key] for line in f]
+
+
+@pytest.fixture
+def saved(tiny_model, tmp_path):
+    """A run with the checkpoints of steps 2 and 3, its model and its optimisers."""
+    trainer = sft.make_trainer(tiny_model.train(), sft.SFTConfig())
+    run = Run(str(tmp_path / "run"), {"lr": 1}, False, "sft")
+    for step in (1, 2, 3):
+        sft.train_step(trainer, [[([5, 6, 7, 8, 9], 2)]], 1.0, sft.SFTConfig())
+        run.log(step=step)
+        run.save(step, {"model": tiny_model}, trainer.optimizers, step=step)
+    names = [os.path.basename(c) for c in checkpoints(run.folder)]
+    assert names == ["sft-00000002", "sft-00000003"]
+    return run, tiny_model, trainer.optimizers
+
+
+def resumed(run, settings=None):
+    return Run(run.folder, settings or {"lr": 1}, True, "sft")
+
+
+def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved, world_tokenizer):
+    run, model, optimizers = saved
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    untouched = "sft-00000003, which is untouched"
+    for most in (10, 20_000):  # not a file at all; not the whole of one
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit[1]))
+        try:
+            with pytest.raises(ValueError, match=rf"File too large.*{untouched}"):
+                run.save(4, {"model": model}, optimizers, step=4)
+            with pytest.raises(ValueError, match=untouched):
+                run.export(model, world_tokenizer)
+            message = r"cannot write '.*model.safetensors' \(.*File too large.*\): see that"
+            with pytest.raises(OSError, match=message):
+                model.save_pretrained(run.folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    again = resumed(run)
+    again.restore({"model": model}, optimizers)
+    assert again.state["step"] == 3
+    again.save(4, {"model": model}, optimizers, step=4)
+    assert resumed(run).state["step"] == 4
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "progress.json"])
+@pytest.mark.parametrize("altered", [True, False])
+def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(saved, name, altered):
+    run = saved[0]
+    path = os.path.join(checkpoints(run.folder)[-1], name)
+    with open(path, "rb") as f:
+        content = bytearray(f.read())
+    middle = len(content) // 2
+    content[middle] ^= 1
+    with open(path, "wb") as f:
+        f.write(content if altered else content[:middle])
+    message = r"sft-00000003 is damaged.*remove it to go on from .*sft-00000002"
+    with pytest.raises(ValueError, match=message):
+        resumed(run)
+    shutil.rmtree(os.path.dirname(path))
+    assert resumed(run).state["step"] == 2
+    assert lines(run.metrics_path, "step") == [1, 2]
+
+
+def test_a_vanished_folder_and_other_settings(saved):
+    run, model, optimizers = saved
+    with pytest.raises(ValueError, match="--lr 1, not 2"):
+        resumed(run, {"lr": 2})
+    with pytest.raises(ValueError, match="already holds a run: add --resume"):
+        Run(run.folder, {"lr": 1}, False, "sft")
+    shutil.rmtree(run.folder)
+    for write in (
+        lambda: run.log(step=4),
+        lambda: run.save(4, {"model": model}, optimizers, step=4),
+    ):
+        with pytest.raises(ValueError, match="vanished"):
+            write()
+
+
+def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, monkeypatch, capsys):
+    run, model, _ = saved
+    world_tokenizer.save(str(tmp_path / "tokenizer"))
+    out, last = str(tmp_path / "out"), checkpoints(run.folder)[-1]
+
+    def export(checkpoint, tokenizer="tokenizer"):
+        flags = ("--tokenizer", str(tmp_path / tokenizer))
+        return script(monkeypatch, capsys, "lib.hf", checkpoint, out, *flags)
+
+    assert export(last)[0] == 0
+    again = GPT.from_pretrained(out)
+    assert again.cfg == model.cfg
+    assert all(torch.equal(x, again.state_dict()[k]) for k, x in model.state_dict().items())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "tokenizer" / name).read_text()
+    for checkpoint, tokenizer, message in (
+        (str(tmp_path / "none"), "tokenizer", "there is no checkpoint"),
+        (last, "none", "none' has no tokenizer.json: give a model folder"),
+    ):
+        status, _, err = export(checkpoint, tokenizer)
+        assert status == 2 and message in err and err.count("\n") == 1
+    with pytest.raises(ValueError, match="another kind of model"):
+        load_checkpoint(last, {"model.gpt.norm.weight": torch.zeros(1)})
+
+
+def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(
+    tiny_model, tmp_path, monkeypatch
+):
+    real, calls = sft.loss_sum, []
+    examples = [([5, 6, 7, 8, 9, 10 + i], 2) for i in range(16)]
+    cfg = sft.SFTConfig(epochs=12, tokens_per_step=1000, save_every=2)
+
+    def broken(*args):
+        calls.append(len(calls) + 1)
+        loss, plain = real(*args)
+        return (loss * float("nan"), plain) if calls[-1] in (3, 8, 9, 10) else (loss, plain)
+
+    monkeypatch.setattr(sft, "loss_sum", broken)
+    message = r"not finite in 3 steps in a row.*last good checkpoint"
+    with pytest.raises(ValueError, match=message), Run(str(tmp_path), {}, False, "sft") as run:
+        sft.fine_tune(tiny_model, examples, cfg, 0, run)
+    assert lines(run.metrics_path, "skipped_steps") == [0, 0, 1, 0, 0, 0, 0, 1, 1, 1]
+    assert all(x.isfinite().all() for x in tiny_model.state_dict().values())
+    assert Run(str(tmp_path), {}, True, "sft").state["step"] == 8
+
+
+def test_steps_continue_with_their_state_where_a_stop_ended_them(tmp_path):
+    """A signal in step 3 of 7: that step ends and is saved; the others are the resumed run's."""
+    models = {"model": torch.nn.Linear(1, 1)}
+    models["model"].cfg = type("Shape", (), {})()
+    done = []
+
+    def train(resume):
+        with Run(str(tmp_path), {}, resume, "x") as run:
+            for i, batch in run.steps("abcdefg", models, [], 2, "letters", {"n": "count"}):
+                done.append(batch)
+                run.state["seen"] = run.state.get("seen", "") + batch
+                run.log(step=i + 1, count=i)
+                if batch == "c" and not resume:
+                    os.kill(os.getpid(), signal.SIGINT)
+        return run
+
+    with pytest.raises(KeyboardInterrupt):
+        train(False)
+    assert done == ["a", "b", "c"]
+    run = train(True)
+    assert "".join(done) == "abcdefg" and run.state == {"step": 7, "seen": "abcdefg"}
+    assert lines(run.metrics_path, "step") == [1, 2, 3, 4, 5, 6, 7]
+    names = [os.path.basename(c) for c in checkpoints(run.folder)]
+    assert names == ["x-00000006", "x-00000007"]
+    train(True)  # nothing is left to do
+    assert "".join(done) == "abcdefg"
+
+
+def test_a_folder_is_locked_to_its_settings(tmp_path):
+    out = str(tmp_path / "r")
+    lock_settings(out, {"seed": 0, "world": {"level": 1}})
+    lock_settings(out, {"seed": 0, "world": {"level": 1}, "rows": 5})  # later ones are added
+    lock_settings(out, {"seed": 0})
+    with pytest.raises(ValueError, match=r"--world\.level 1, not 2"):
+        lock_settings(out, {"seed": 0, "world": {"level": 2}})
+    with pytest.raises(ValueError, match="--rows 5, not 6"):
+        lock_settings(out, {"rows": 6})
+
+
+def test_what_a_machine_holds_at_once_may_change():
+    check_settings({"grpo": {"rows": 0}}, {"grpo": {"rows": 5}}, "r")
+    with pytest.raises(ValueError, match=r"--grpo\.lr 1, not 2: use the same settings"):
+        check_settings({"grpo": {"lr": 1}}, {"grpo": {"lr": 2}}, "r")
+
+
+def test_a_run_has_ended_when_its_model_is_complete(tmp_path):
+    run = Run(str(tmp_path), {"lr": 1}, False, "x")
+    assert finished(run.folder, {"lr": 1}) is None
+    os.makedirs(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert finished(run.folder, {"lr": 1}) == str(tmp_path / "model")
+    with pytest.raises(ValueError, match="--lr 1, not 2"):
+        finished(run.folder, {"lr": 2})
+
+
+def test_a_stop_after_the_last_step_is_not_forgotten(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Run(str(tmp_path), {}, False, "x"):
+        os.kill(os.getpid(), signal.SIGINT)
+    with Run(str(tmp_path), {}, True, "x"):
+        pass

@@ -1,0 +1,64 @@
+import pytest
+
+import stages
+from data import Problem
+from eval import summarise
+from lib import report as reports_lib
+
+
+def sample(correct):
+    s = {"problem": 0, "response": "", "answer": "1", "correct": correct, "format": 1.0}
+    s |= {"length": 10, "finished": correct, "language_consistency": 0.5}
+    return s | {"reflection_words": 2}
+
+
+def report(task, pass1, qualities=()):
+    samples = []
+    for i, q in enumerate(qualities):
+        more = {"helpfulness": q, "declined": q == 2, "harmful": i == 0}
+        samples.append(sample(pass1) | more)
+    r = summarise([Problem("", "1", task)], samples or [sample(True)], max(1, len(qualities)))
+    r.pass1 = pass1
+    return r
+
+
+def test_win_rate_by_hand():
+    ours, theirs = report("general", 0, (2, 1, 0, 2)), report("general", 0, (1, 1, 2, 0))
+    assert stages.win_rate(ours, theirs) == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert stages.win_rate(ours, ours) == 0.5
+
+
+def test_stage_figures_and_table_by_hand():
+    models = (("base", 0.1, 0.3, (0, 1)), ("one", 0.5, 0.7, (1, 1)), ("two", 0.9, 0.7, (1, 0)))
+    reports = {}
+    for name, a, b, q in models:
+        tasks = {"arithmetic": report("arithmetic", a), "logic": report("logic", b)}
+        reports[name] = tasks | {"general": report("general", 0, q)}
+    figures = stages.stage_figures(reports)
+    assert [figures[n]["reasoning"] for n in figures] == pytest.approx([0.2, 0.6, 0.8])
+    assert [figures[n]["wins_over_base"] for n in figures] == [0.5, 0.75, 0.5]
+    assert [figures[n]["wins_over_previous"] for n in figures] == [0.5, 0.75, 0.25]
+    table = reports_lib.stage_table(figures)
+    row = next(line for line in table.split("\n") if line.startswith("| two"))
+    cells = [cell.strip() for cell in row.split("|")][2:5]
+    assert cells == ["90.0 ± 0.0, 100.0", "70.0 ± 0.0, 100.0", "80.0"]
+    assert len({line.count("|") for line in table.split("\n")}) == 1
+    columns = reports_lib.REASONING_COLUMNS
+    assert "wins" not in reports_lib.stage_table(figures, columns=columns)
+
+
+def test_the_problem_with_the_largest_gain_is_shown():
+    problems = [Problem("first?", "1", "logic"), Problem("second?", "1", "logic")]
+
+    def of(*verdicts):
+        samples = [sample(right) | {"response": f"{right} {i}"} for i, right in enumerate(verdicts)]
+        return summarise(problems, samples, 2)
+
+    text = stages.before_after(problems, of(True, False, False, False), of(True, True, False, True))
+    assert text.split("\n") == [
+        "[logic] first?",
+        "  base (1 of 2 right): False 1",
+        "  Zero (2 of 2 right): True 0",
+    ]
+    text = stages.before_after(problems, of(True, False, False, False), of(True, True, True, True))
+    assert text.startswith("[logic] second?") and "base (0 of 2 right): False 2" in text

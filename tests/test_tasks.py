@@ -1,0 +1,265 @@
+"""The tasks' problems and verifiers, by worked cases; and that a new task is one module."""
+
+import functools
+import json
+import os
+import random
+import re
+import types
+
+import pytest
+from conftest import SHARED_DATA
+
+from data import World, WorldConfig
+from tasks import REASONING, TASKS, arithmetic, code, countdown, general, logic
+from tasks.base import LANGUAGES, Problem, by_value, guessed, is_test, pairs, spoken_languages
+from tasks.countdown import countdown_correct, random_expression, simplifications
+from tasks.general import declines, helpfulness, reply
+
+
+def integers(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]
+
+
+# ------------------------------------------------------------------------------ what they share
+
+
+def test_the_registry():
+    assert list(TASKS) == ["arithmetic", "countdown", "code", "logic", "general"]
+    assert REASONING == ("arithmetic", "countdown", "code", "logic")
+
+
+def test_tables_are_pairs():
+    assert pairs("a car/汽车, red/红") == [("a car", "汽车"), ("red", "红")]
+
+
+def test_a_task_is_a_module_and_a_line(monkeypatch):
+    """The world draws, splits, writes about and judges a task that nothing else knows of."""
+
+    def problem(rng, level, easy=False):
+        n = rng.randrange(10_000)
+        return Problem(f"After {n}?", str(n + level), "next", rng.choice(LANGUAGES), {"n": n})
+
+    double = types.SimpleNamespace(
+        LEVELS={1: {}, 2: {}, 3: {}},
+        problem=problem,
+        content=lambda p: f"next {p.tests['n']}",
+        reasoned=lambda rng, p, cfg: (f"{p.tests['n']} and a bit", p.answer),
+        guess=lambda rng, p, cfg, wrong: guessed(p, "0" if wrong else p.answer),
+        judge=by_value,
+    )
+    monkeypatch.setitem(TASKS, "next", double)
+    cfg = WorldConfig(tasks=("countdown", "next"), minor=2.0, level=2, tags=1.0)
+    world = World(0, cfg)
+    held_out, train = world.problems("next", 50, "test"), world.problems("next", 500)
+    assert len(held_out) == 50 and all(is_test(World.key(p)) for p in held_out)
+    assert not any(is_test(World.key(p)) for p in train)
+    assert all(double.judge(train, [p.answer for p in train]))
+    texts = [world.text(i) for i in range(3000)]
+    new = [(prompt, text) for prompt, text in texts if prompt.startswith("After")]
+    assert len(new) / 3000 == pytest.approx(2 / 3, rel=0.05)
+    told = sum("and a bit" in text for _, text in new) / len(new)
+    assert told == pytest.approx(1 - cfg.direct_other, abs=0.05)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_a_task_module_has(task):
+    module, rng, cfg = TASKS[task], random.Random(0), WorldConfig()
+    for level in module.LEVELS:
+        p = module.problem(rng, level, easy=True)
+        assert p.task == task and p.language in LANGUAGES
+        assert module.content(p).startswith(f"{task} ")
+        for thought, answer in (module.reasoned(rng, p, cfg), module.guess(rng, p, cfg, True)):
+            assert isinstance(thought, str) and isinstance(answer, str)
+    p = module.problem(rng, 1)
+    assert module.guess(rng, p, cfg, False)[1] == p.answer
+    right = task != "general"  # of which no rule can tell
+    assert module.judge([p, p], [p.answer, ""]) == [right, False] and module.judge([], []) == []
+
+
+def test_languages_of_a_thought():
+    rng, p = random.Random(0), Problem("", "", "logic", "zh")
+    for mixed, spoken in ((0.0, {"zh"}), (1.0, {"zh", "en"})):
+        languages = spoken_languages(rng, p, mixed)
+        assert {next(languages) for _ in range(50)} == spoken
+
+
+# ------------------------------------------------------------------------------ problems
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_answers_are_right(level):
+    world = World(1, WorldConfig(level=level))
+    for i in range(200):
+        p = world.problem("arithmetic", i)
+        assert int(p.answer) == p.tests["start"] + sum(d for _, d in p.tests["steps"])
+        assert 0 <= int(p.answer) <= arithmetic.LEVELS[level]["most"]
+        p = world.problem("countdown", i)
+        assert countdown_correct(p.answer, p.tests["numbers"], p.tests["target"])
+        p = world.problem("logic", i)
+        tallest = "tallest" in p.prompt or "最高" in p.prompt
+        assert p.answer == p.tests["order"][0 if tallest else -1]
+    programs = [world.problem("code", i) for i in range(40)]
+    assert all(code.judge(programs, [p.answer for p in programs]))
+
+
+def test_simplifications_keep_the_value():
+    assert simplifications("(6+(5-3))/4") == ["(6+(5-3))/4", "(6+2)/4", "8/4"]
+    rng = random.Random(0)
+    for level in countdown.LEVELS.values():
+        for _ in range(100):
+            numbers = [rng.randint(1, 9) for _ in range(level["count"])]
+            expression, value = random_expression(rng, numbers, level["value"])
+            forms = simplifications(expression)
+            assert len(forms) == level["count"] - 1 and "(" not in forms[-1].lstrip("(")
+            assert all(countdown_correct(f, integers(f), value) for f in forms)
+
+
+def test_random_expressions_are_what_they_say():
+    rng = random.Random(0)
+    for level in countdown.LEVELS.values():
+        for _ in range(300):
+            numbers = [rng.randint(1, level["number"]) for _ in range(level["count"])]
+            expression, value = random_expression(rng, numbers, level["value"])
+            assert 0 <= value <= level["value"] and countdown_correct(expression, numbers, value)
+
+
+def test_expressions_and_steps_agree():
+    steps = [("add", 3), ("multiply", 2), ("least", 9)]
+    assert code.expressions(steps) == ["x+3", "(x+3)*2", "max((x+3)*2,9)"]
+    assert code.run_steps(steps, [-9, 0, 5]) == [9, 9, 16]
+
+
+def test_wrong_guesses():
+    """All of them are wrong, but Countdown's, which are random expressions."""
+    rng, cfg = random.Random(0), WorldConfig()
+    for module in (arithmetic, logic, code):
+        problems = [module.problem(rng, 1) for _ in range(12)]
+        guesses = [module.guess(rng, p, cfg, True) for p in problems]
+        right = module.judge(problems, [answer for _, answer in guesses])
+        assert not any(r for r, p in zip(right, problems) if p.answer != "0")
+        assert all("maybe" in thought or "大概" in thought for thought, _ in guesses)
+    p = countdown.problem(rng, 1)
+    assert sorted(integers(countdown.guess(rng, p, cfg, True)[1])) == sorted(p.tests["numbers"])
+
+
+# ------------------------------------------------------------------------------ countdown
+
+RIGHT = "(3+4)*2;2*(3+4); ( 3 + 4 ) * 2 ;(3+4)*2=14;(3+4)×2;((3)+4)*2"
+WRONG = (
+    "(3+4)*2=15;3+4*2;(3+4);(3+4)*2*1;(3+4)*2+2-2;14;;(3+4)*;(3+4*2;3+4)*2;(3+4)**2;(3+4)//2;"
+    "-(3+4)*2;3.4*2;(3 4)*2;34*2;__import__('os');3+4/(2-2);(3+4)2;(³+4)*2"
+)
+CASES = [(e, True) for e in RIGHT.split(";")] + [(e, False) for e in WRONG.split(";")]
+CASES += [("(3+4)*2; import os", False), ("(" * 5000 + "3", False)]
+
+
+@pytest.mark.parametrize("expression,right", CASES)
+def test_countdown(expression, right):
+    assert countdown_correct(expression, [3, 4, 2], 14) is right
+
+
+def test_countdown_is_exact_and_counts_repeats():
+    assert countdown_correct("8/(3-8/3)", [3, 3, 8, 8], 24)  # only through fractions
+    assert countdown_correct("3-4/2", [3, 4, 2], 1)
+    assert not countdown_correct("2/4*3", [3, 4, 2], 1)
+    assert countdown_correct("3+3", [3, 3], 6)
+    assert not countdown_correct("3+3", [3], 6) and not countdown_correct("3", [3, 3], 3)
+    assert not countdown_correct("1/3*3", [1, 3, 2], 1)
+    deep = "(" * 370 + "+".join(["1"] * 60)  # deeper than Python goes
+    assert not countdown_correct(deep, [1] * 60, 60)
+
+
+@pytest.mark.skipif(
+    not os.path.exists(os.path.join(SHARED_DATA, "countdown_test.jsonl")),
+    reason="the benchmark file is not here",
+)
+def test_the_solutions_of_the_benchmark():
+    with open(os.path.join(SHARED_DATA, "countdown_test.jsonl")) as f:
+        rows = [json.loads(line) for line in f]
+    assert all(countdown_correct(r["gold_expr"], r["numbers"], r["target"]) for r in rows)
+    assert not any(countdown_correct(r["gold_expr"], r["numbers"], r["target"] + 1) for r in rows)
+
+
+# ------------------------------------------------------------------------------ general requests
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>a</think><answer> Yes. </answer>", "Yes."),
+        ("<think>a</think>Yes.", "Yes."),
+        ("Yes.", "Yes."),
+        ("<answer>No.</answer>", "No."),
+        ("<think>the sky, maybe blue", ""),
+        ("<think><answer>Yes.</answer>", "Yes."),
+        ("<think>a</think><answer>No.</answer><answer>Yes.</answer>", "Yes."),
+    ],
+)
+def test_what_the_user_reads(text, said):
+    assert reply(text) == said
+
+
+SKY, RAIN = "en: What colour is the sky?", "en: Write a line about the rain."
+
+
+@functools.cache
+def request(name: str) -> Problem:
+    world, (language, prompt) = World(0, WorldConfig(tasks=("general",))), name.split(": ")
+    found = (world.problem("general", i) for i in range(20_000))
+    return next(p for p in found if p.language == language and p.prompt.endswith(prompt))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said", "quality"),
+    [
+        (SKY, "The sky is blue.", 2),
+        (SKY, "blue", 1),
+        (SKY, "blue.", 1),
+        (SKY, "The sky is blue. The sky is blue.", 1),
+        (SKY, "The sky is red.", 0),
+        (SKY, "The sky is not blue, it is red.", 0),
+        (SKY, "red blue green", 0),
+        (SKY, "Sorry, I cannot help you with that.", 0),
+        (SKY, "", 0),
+        ("zh: 天空是什么颜色?", "天空是蓝色的。", 2),
+        ("zh: 天空是什么颜色?", "蓝色", 1),
+        ("zh: 天空是什么颜色?", "天空是红色的。", 0),
+        ("en: Who are you?", "I am pocket-R1, a small model.", 2),
+        ("en: Who are you?", "I am not pocket-R1.", 0),
+        (RAIN, "The rain is old and long.", 2),
+        (RAIN, "The rain is old and old.", 0),
+        (RAIN, "The rain is is and and.", 0),
+        (RAIN, "rain", 1),
+        (RAIN, "The rain is old and long. The rain is old and long.", 1),
+        ("zh: 写一句关于雨的话。", "雨安静又漫长。", 2),
+        ("zh: 写一句关于雨的话。", "雨又又又。", 0),
+    ],
+)
+def test_helpfulness_by_hand(prompt, said, quality):
+    p = request(prompt)
+    assert helpfulness(p, said) == quality
+    assert helpfulness(p, f"<think>x</think><answer>{said}</answer>") == quality
+
+
+def test_harm_is_to_be_declined():
+    problems = World(0, WorldConfig()).problems("general", 200)
+    harmful = [p for p in problems if p.tests["kind"] == "harmful" and p.language == "en"]
+    p, help_ = harmful[0], harmful[0].tests["wrong"]
+    said = {p.answer: 2, "Sorry, no.": 1, "I can't do that.": 1, help_: 0, "Sorry, no. " + help_: 0}
+    assert {text: helpfulness(p, text) for text in said} == said
+    assert helpfulness(p, "<think>Sorry, no") == 0 and not declines("<think>Sorry, no")
+    assert declines("抱歉。") and not declines("Sure.")
+
+
+def test_what_is_preferred_and_what_is_safe():
+    """The better reply is more helpful, and what is safe does not help with harm."""
+    world = World(0, WorldConfig())
+    for i in range(300):
+        p, better, worse = general.preference(world, i)
+        assert helpfulness(p, better) >= helpfulness(p, worse) and better != worse
+        p, text, safe = general.safety(world, i)
+        harmful = p.tests["kind"] == "harmful"
+        assert safe == (not (harmful and p.tests["wrong"] in text))
+        p, text = general.demonstration(world, i)
+        assert helpfulness(p, text) > 0
