@@ -57,10 +57,10 @@ r1.dev2_steps 300  r1.final_steps 200  r1.preference_steps 80  r1.tokens_per_ste
 preference.examples 20_000  distill.prompts 20_000  distill.tokens 1_000_000_000
 distill.rl_steps 200
 """
-PRESETS: dict[str, dict[str, str]] = {
-    name: dict(zip(text.split()[::2], text.split()[1::2]))
-    for name, text in (("tiny", ""), ("small", _SMALL), ("big", _BIG))
-}
+PRESETS: dict[str, dict[str, str]] = {"tiny": {}}
+for _name, _text in (("small", _SMALL), ("big", _BIG)):
+    _words = _text.split()
+    PRESETS[_name] = dict(zip(_words[::2], _words[1::2]))
 
 
 def make(cls: type, preset: str = "tiny"):

@@ -124,9 +124,7 @@ def prompt_ids(problem: Problem, tokenizer) -> list[int]:
 
 def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
     """The problems of a JSONL file, at most `limit`; tasks/benchmarks.py knows the layouts.
-
-    ValueError that names the file or the line for anything else; nothing is skipped silently.
-    """
+    ValueError that names the file or the line for anything else; nothing is skipped silently."""
     try:
         with open(path, encoding="utf-8") as f:
             rows = [(number, line) for number, line in enumerate(f, 1) if line.strip()]

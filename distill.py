@@ -90,7 +90,9 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     # 3. The table
     content = {"examples": len(rows), "budget": asdict(d), "parameters": parameters}
     files.write_json(os.path.join(out, "distill.json"), content | {"figures": figures})
-    flat = {f"{name}, {way}": row for name, ways in figures.items() for way, row in ways.items()}
+    flat = {}
+    for name, ways in figures.items():
+        flat |= {f"{name}, {way}": row for way, row in ways.items()}
     print("\n" + report.stage_table(flat, columns=report.REASONING_COLUMNS))
     print(f"\ndata set: {data}\nstudents: {out}\nfigures: {out}/distill.json")
     print(f"try it: python sample.py {out}/{names[0]}/distilled/model")
@@ -125,9 +127,11 @@ def student(cfg, name, rows: list[dict], out, with_rl: bool, resume, init=None) 
     for way, start in ways.items():
         folder, steps = os.path.join(out, way), cfg.distill.rl_steps
         models[way] = os.path.join(folder, "model")
-        if not is_model(models[way]) and way == "distilled":
+        if is_model(models[way]):
+            continue
+        if way == "distilled":
             train_r1.fine_tune(cfg, models[start], rows, folder, resume)
-        elif not is_model(models[way]):
+        else:
             train_r1.reinforce(cfg, models[start], folder, resume, "rl", steps, 600_000)
     return models
 

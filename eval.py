@@ -189,15 +189,14 @@ def save_samples(rows: list[tuple[str, Report]], sets: list[list[Problem]], path
 
 def rescore(path: str) -> list[tuple[str, Report]]:
     """Reports of the responses that save_samples() wrote. ValueError if the file is not whole."""
-    groups: dict[tuple, list] = {}
 
-    def parse(s: dict) -> None:
-        text = s["problem"], s["response"], s["length"], s["finished"]
-        key = s["model"], s["question"]["task"], s["k"]
-        groups.setdefault(key, []).append((Problem(**s["question"]), text))
+    def parse(s: dict) -> tuple:
+        text = s["problem"], s["response"], s["length"], s["finished"]  # as score_texts takes it
+        return (s["model"], s["question"]["task"], s["k"]), Problem(**s["question"]), text
 
-    files.read_lines(path, "a response that eval.py wrote", parse)
-    rows = []
+    groups, rows = {}, []
+    for key, problem, text in files.read_lines(path, "a response that eval.py wrote", parse):
+        groups.setdefault(key, []).append((problem, text))
     for (name, task, k), found in groups.items():
         if len(found) % k:
             why = f"{len(found)} responses of {name} to '{task}' are not {k} a problem"

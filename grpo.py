@@ -5,17 +5,22 @@
     python train_zero.py                                 # the whole R1-Zero recipe on the laptop
 
 For each question G responses are drawn; a response's advantage is how much better than its group it
-did, so no critic is needed [DeepSeekMath, 2402.03300; DeepSeek-R1, 2501.12948, eq 1-3]. Relatives
+did, so no critic is needed [DeepSeekMath, 2402.03300; DeepSeek-R1, 2501.12948v1, eq 1-3]. Relatives
 (Dr. GRPO, DAPO, GSPO, CISPO, RLOO, REINFORCE++, DeepSeek-V3.2's, PPO) replace some of these
-functions in experiments/algorithms.py.
+functions in experiments/algorithms.py. lib/trainer.py makes the optimiser steps.
 
-Simplified: (1) the ratio and the KL are per token (DeepSeekMath and every public trainer), not per
-output; (2) groups whose responses all earned the same carry no gradient, are left out and counted;
-(3) the reference model and its KL are off by default on the laptop (kl_beta = 0), as a small model
-has little to forget; (4) the loss is a mean over the tokens of each question's group, then over
-questions. A mean over sequences (the paper) weighs each token of a long failure less, and Countdown
-answers then grew until they were cut off; a mean over all tokens [DAPO] gives the task with the
-longest answers most of the gradient (results/log.md has the figures of all three).
+Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and every public
+trainer, we have one for each token. (2) Groups whose responses all earned the same are left out and
+counted: they carry no gradient (their KL is left out with them). (3) The reference model and its KL
+are off by default; 0.1 made no difference (results/ablations.json). (4) DeepSeekMath divides each
+response's sum by its length, DAPO all by the number of tokens; here it is a mean over the tokens of
+a question's group, then over questions (the KL: over all tokens). Single runs led to this choice
+(results/log.md); over three seeds no difference in accuracy was seen, and wrong answers are 12 of
+88 tokens shorter than with the paper's mean (results/algorithms.json). (5) The experts' balance
+loss and the router's bias go on as in pretraining.
+
+Shapes: B responses, G of them a group, side by side; R tokens of the longest response, the prompt
+not counted: column j is response token j.
 """
 
 import importlib
@@ -63,28 +68,28 @@ class GRPOConfig:
     decay: float = 0.5  # last share of the run, over which it falls linearly to a tenth
     clip_low: float = 0.2
     clip_high: float = 0.2
-    importance_cap: float = setting(0.0, low=0)  # truncated importance sampling [2]; 0: none
+    importance_cap: float = setting(0.0, low=0)  # of truncated importance sampling, 0: none
     replay_routes: bool = False  # in training, use the experts of the rollout
-    average: str = setting("question", choices=AVERAGES)  # "sequence": the paper's; see normalizer
+    average: str = setting("question", choices=AVERAGES)  # "sequence": DeepSeekMath's
     kl_beta: float = 0.0
     ref_every: int = 0  # refresh the reference every so many rollouts (R1-Zero: 400); 0: never
     max_grad_norm: float = 1.0
     save_every: int = setting(10, low=1)
 
     def __post_init__(self):
-        if self.algorithm != "grpo" and self.algorithm not in (known := algorithms()):
+        if self.algorithm != "grpo" and self.algorithm not in algorithms():
             told = f"there is no algorithm '{self.algorithm}'"
-            raise ValueError(f"--grpo.algorithm: {told}; use one of {', '.join(known)}")
+            raise ValueError(f"--grpo.algorithm: {told}; use one of {', '.join(algorithms())}")
 
 
 # ------------------------------------------------------------------------------ the mathematics
 
 
 def group_advantages(rewards: Tensor, group_size: int) -> Tensor:
-    """How much better than its group each response did: (r - mean) / std over the group [eq 3].
+    """A_i = (r_i - mean(r_1 .. r_G)) / std(r_1 .. r_G): how much better than its group [eq 3].
 
-    rewards [B], the group_size responses to a question side by side; returns [B]. std is the
-    population's. A group without spread gets zeros.
+    rewards [B] -> [B]. std is the population's (the paper does not say which). A group without
+    spread gets zeros.
 
     >>> group_advantages(torch.tensor([1.0, 0.0, 0.0, 1.0, 5.0, 5.0, 5.0, 5.0]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -108,28 +113,26 @@ def without_spread(rewards: Tensor, group_size: int) -> Tensor:
 
 
 def policy_loss(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    cfg: GRPOConfig,
-    ref_logprobs: Tensor | None = None,
-    normalizer: float | None = None,
-    weights: Tensor | None = None,
+    logprobs, old_logprobs, advantages, mask, cfg, ref_logprobs=None, normalizer=None, weights=None
 ) -> tuple[Tensor, dict[str, float]]:
-    """The clipped objective with its KL penalty, negated [eq 1-2]; returns (loss, summed metrics).
+    """The clipped objective with its KL penalty, negated [eq 1-2]; returns (loss, summed metrics):
 
+        - 1/N sum_it [ min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta KL_it ]
+        rho_it = pi(o_it | q, o_i,<t) / pi_old(o_it | q, o_i,<t)
+
+    At rho = 1 its gradient is -A_i grad log pi: REINFORCE with the group's mean as the baseline.
     logprobs, old_logprobs, ref_logprobs, weights (factors on the tokens' terms), mask (1 at the
-    response's tokens): [B, T]; advantages [B], or [B, T] with a critic. normalizer: see `average`.
+    response's tokens): [B, R]; advantages [B], or [B, R] with a critic. normalizer: N, see average.
 
-    >>> lp = torch.tensor([[0.0, 0.0]]).log_softmax(-1)
-    >>> loss, _ = policy_loss(lp, lp, torch.tensor([2.0]), torch.ones(1, 2), GRPOConfig())
-    >>> loss.item()                       # at ratio 1 the loss is minus the mean advantage
-    -2.0
+    >>> old = torch.tensor([[-0.7, -1.2]])
+    >>> new = old + torch.tensor([[0.5, 0.05]])      # ratios 1.65, clipped at 1.2, and 1.05
+    >>> loss, _ = policy_loss(new, old, torch.tensor([1.0]), torch.ones(1, 2), GRPOConfig())
+    >>> round(loss.item(), 3)                        # -(1.2 + 1.051) / 2
+    -1.126
     """
     mask = mask.to(logprobs.dtype)
-    advantages = per_token(advantages, mask)  # [B, 1] or [B, T]
-    ratio = ((logprobs - old_logprobs) * mask).exp()  # pi / pi_old, [B, T]
+    advantages = per_token(advantages, mask)  # [B, 1] or [B, R]
+    ratio = ((logprobs - old_logprobs) * mask).exp()  # rho [B, R]
     clipped = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
     loss = -torch.min(ratio * advantages, clipped * advantages)  # eq 1
     if weights is not None:
@@ -143,22 +146,20 @@ def policy_loss(
 
 
 def per_token(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Advantages [B] or [B, R] as factors on tokens: [B, 1] or [B, T]."""
+    """Advantages [B] or [B, R] as factors on tokens: [B, 1] or [B, R], R the mask's."""
     return advantages.view(len(mask), -1)[:, : mask.shape[1]].to(mask.dtype)
 
 
 def k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """Estimate of KL(pi, pi_ref) a token [eq 2]: never negative, zero where the two agree."""
+    """Estimate of KL(pi, pi_ref) per token [eq 2]: never negative, zero where the two agree."""
     d = (ref_logprobs - logprobs) * mask
     return d.exp() - d - 1
 
 
 def average(loss: Tensor, mask: Tensor, cfg: GRPOConfig, normalizer: float | None) -> Tensor:
-    """The sum over tokens ("sequence": of each response's mean), divided by the normalizer.
-
-    That is the one of the whole optimiser step, so that micro-batches and processes add up to one
-    loss; by default of this call.
-    """
+    """The sum over tokens ("sequence": of each response's mean), divided by the normalizer: that of
+    the whole optimiser step, so that micro-batches and processes add up to one loss; by default of
+    this call. For "question" the advantages carry question_weights, and this is as for "token"."""
     if normalizer is None:
         normalizer = step_normalizer(mask.sum(1).tolist(), cfg)
     if cfg.average == "sequence":
@@ -167,13 +168,13 @@ def average(loss: Tensor, mask: Tensor, cfg: GRPOConfig, normalizer: float | Non
 
 
 def step_normalizer(lengths: list, cfg: GRPOConfig) -> float:
-    """What a step's loss is divided by: the number of its sequences, or of its tokens, or of tokens
-    as if all responses were as long as allowed ("constant").
-
-    For "question" it is the tokens', and the advantages are scaled by question_weights.
-    """
-    constant = len(lengths) * cfg.max_new_tokens
-    return float({"sequence": len(lengths), "constant": constant}.get(cfg.average, sum(lengths)))
+    """What a step's loss is divided by: the number of its sequences, of its tokens, or of tokens if
+    all responses were as long as allowed ("constant")."""
+    if cfg.average == "sequence":
+        return float(len(lengths))
+    if cfg.average == "constant":
+        return float(len(lengths) * cfg.max_new_tokens)
+    return float(sum(lengths))  # "token"; and "question", which also needs question_weights
 
 
 @torch.no_grad()
@@ -182,7 +183,7 @@ def clip_metrics(ratio: Tensor, advantages: Tensor, mask: Tensor, cfg: GRPOConfi
     low = (ratio < 1 - cfg.clip_low) & (advantages < 0)
     high = (ratio > 1 + cfg.clip_high) & (advantages > 0)
     counts = {"clip_ratio/low_mean": low.mul(mask).sum().item()}
-    counts |= {"clip_ratio/high_mean": high.mul(mask).sum().item()}
+    counts["clip_ratio/high_mean"] = high.mul(mask).sum().item()
     return counts | {"kl": 0.0, "tokens": mask.sum().item()}
 
 
@@ -210,7 +211,7 @@ class Algorithm:
 
 
 def algorithms() -> dict[str, Algorithm]:
-    """All by name: a registry above this file, whose entries are built on it."""
+    """All by name; imported late, since experiments/algorithms.py builds on this file."""
     return importlib.import_module("experiments.algorithms").ALGORITHMS
 
 
@@ -221,16 +222,12 @@ def algorithm_settings() -> dict[str, dict]:
 
 # ------------------------------------------------------------------------------ one step
 
-# (problem, response) of a rollout -> rewards by name that are added to the rules', one dict each
-Judge = Callable[[list[Problem], list[str]], list[dict[str, float]]]
-
 
 class Learner:
     """A policy in training with all that its steps need. cfg: a Config with grpo, rewards, seed.
-
     Everything random is a function of (cfg.seed, step), so a resumed run continues as if it had
-    never stopped. base: the folder that a reference model and a critic start from.
-    """
+    never stopped. base: the folder that a reference model and a critic start from. judge(problems,
+    responses): of each response the rewards, by name, that are added to the rules'."""
 
     def __init__(self, model: GPT, tokenizer, cfg, base: str | None = None, judge=None):
         self.model, self.tokenizer, self.cfg, self.judge = model, tokenizer, cfg, judge
@@ -246,11 +243,8 @@ class Learner:
             self.critic = self.algorithm.critic(base, cfg)
 
     def step(self, number: int, next_problems: Callable[[int], list[Problem]]):
-        """Rollout, rewards, advantages, update: (metrics, one record a response).
-
-        Of dynamic sampling, further responses are trained on but are not among the metrics of
-        rewards nor the records: those are of next_problems(number) alone.
-        """
+        """Rollout, rewards, advantages, update: (metrics, one record a response). Dynamic sampling
+        adds responses that are trained on, but are in no record and no metric of rewards."""
         cfg, problems, timer = self.cfg.grpo, next_problems(number), metrics.Timer()
         batch = self.rollout(problems, number)
         tokens = (batch.lengths - batch.prompt_lengths).sum().item()
@@ -277,19 +271,14 @@ class Learner:
             logged |= more
             timer.lap("critic")
         logged |= timer.metrics(tokens, logged.pop("trained_tokens"))
-        logged["num_tokens"] = tokens + logged.get("dynamic/tokens", 0)
-        return logged, records
+        return logged | {"num_tokens": tokens + logged.get("dynamic/tokens", 0)}, records
 
     def rollout(self, problems: list[Problem], number: int) -> Rollout:
         """group_size responses to each problem, the group's side by side."""
         cfg = self.cfg.grpo
-        params = SamplingParams(
-            max_new_tokens=cfg.max_new_tokens,
-            temperature=cfg.temperature,
-            num_return_sequences=cfg.group_size,
-            rows=cfg.rows or None,
-            record_routes=cfg.replay_routes,
-        )
+        settings = dict(max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature)
+        settings |= dict(num_return_sequences=cfg.group_size, rows=cfg.rows or None)
+        params = SamplingParams(**settings, record_routes=cfg.replay_routes)
         prompts = [prompt_ids(p, self.tokenizer) for p in problems]
         return generate(self.model, prompts, params, seed=self.cfg.seed * 1_000_003 + number)
 
@@ -313,58 +302,59 @@ class Learner:
             idle = without_spread(rewards, cfg.group_size).float().mean().item()
             return rewards, logged | {"frac_reward_zero_std": idle}, records
 
-    def update(self, batch: Rollout, advantages: Tensor, factor: float, rng: random.Random) -> dict:
+    def update(self, batch: Rollout, advantages: Tensor, lr_factor: float, rng) -> dict[str, float]:
         """cfg.minibatches optimiser steps over one rollout, a question's group never split between
-        them; advantages [B], or [B, R] with a critic. Returns metrics.
-
-        Groups without an advantage are never run through the model, and each prompt is read once
-        for its whole group.
-        """
-        cfg, G, model = self.cfg.grpo, self.cfg.grpo.group_size, self.model
+        them; advantages [B], or [B, R] with a critic. Returns metrics."""
+        cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
         advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1] or [B, R]
+        # groups without an advantage are left out
         used = advantages.reshape(len(advantages) // G, -1).abs().sum(1).nonzero()[:, 0].tolist()
         minis = training.minibatches(used, cfg.minibatches, rng)
         works = [training.LocalWork.of(m, responses, G, cfg.micro_tokens) for m in minis]
-        old, weights, ref, scoring = responses.logprobs, None, None, (batch, responses, works)
-        if cfg.importance_cap:  # the ratio is to the trainer's own log p, and what the sampler's
-            old = training.score_responses(model, *scoring, cfg.temperature)  # differs by a weight
+
+        def score(network: GPT) -> Tensor:  # log p [B, R]
+            return training.score_responses(network, batch, responses, works, cfg.temperature)
+
+        old, importance, ref = responses.logprobs, None, score(self.ref) if self.ref else None
+        if cfg.importance_cap:
+            # pi_old is the trainer's own, and min(pi_old / pi_sampler, cap) weighs each token
+            old = score(self.model)
             gap = (old - responses.logprobs) * (responses.positions >= 0)
-            weights = gap.exp().clamp(max=cfg.importance_cap)  # [B, R]
-        if self.ref:
-            ref = training.score_responses(self.ref, *scoring, cfg.temperature)  # [B, R]
+            importance = gap.exp().clamp(max=cfg.importance_cap)  # [B, R]
         steps, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
         for mini, work in zip(minis, works):
-            rows = [q * G + j for q in mini for j in range(G)]
-            lengths = [responses.lengths[i] for i in rows]
-            normalizer = step_normalizer(lengths, cfg)
+            mini_rows = [q * G + j for q in mini for j in range(G)]
+            lengths = [responses.lengths[i] for i in mini_rows]
             if cfg.average == "question":
-                factors = question_weights(lengths, G).to(advantages.device)
-                advantages[rows] *= factors[:, None]
-            with self.trainer.optimizer_step(factor) as step:
+                per_question = question_weights(lengths, G).to(advantages.device)
+                advantages[mini_rows] *= per_question[:, None]
+            # The prompts' cache is a detached copy. Leaving the block sends the gradients that it
+            # has gathered on through the prompts, clips, and steps the optimiser.
+            with self.trainer.optimizer_step(lr_factor) as step:
                 prompts = step.read_prompts(batch, work)
                 for micro in work.micro:
                     with phase("forward"):
                         logprobs, mask = training.response_logprobs(
-                            model, prompts, micro, responses, cfg.temperature
+                            self.model, prompts, micro, responses, cfg.temperature
                         )
-                        sampled, before, refs, factors = (
-                            None if x is None else x[micro[0], : mask.shape[1]]
-                            for x in (responses.logprobs, old, ref, weights)
-                        )
-                        chosen = advantages[micro[0]]
-                        loss, counts = self.algorithm.loss(
-                            logprobs, before, chosen, mask, cfg, refs, normalizer, factors
-                        )
-                    step.backward(loss, len(micro[0]) / len(rows))
+                        rows = micro[0]  # of the rollout
+                        here = rows, slice(mask.shape[1])  # this micro-batch's part of a [B, R]
+                        more = [None if x is None else x[here] for x in (ref, importance)]
+                        terms = logprobs, old[here], advantages[rows], mask, cfg, more[0]
+                        normalizer = step_normalizer(lengths, cfg)
+                        loss, counts = self.algorithm.loss(*terms, normalizer, more[1])
+                    step.backward(loss, balance_weight=len(rows) / len(mini_rows))
                     sums.update(counts)
-                    if not steps:  # before the first update only the engines make a difference
-                        gap = (logprobs.detach() - sampled)[mask].abs()
+                    # before the first step pi = pi_old: any gap is rounding between generation and
+                    # training, and the clip acts from the second step on
+                    if not steps:
+                        gap = (logprobs.detach() - responses.logprobs[here])[mask].abs()
                         widest_gap = max(widest_gap, gap.max().item())
                         sums["gap"] += gap.sum().item() / sum(lengths)
             steps.append(step)
         logged = metrics.of_update(steps, sums, widest_gap)
-        return logged | {"learning_rate": cfg.lr * factor}
+        return logged | {"learning_rate": cfg.lr * lr_factor}
 
 
 def record(problem: Problem, text: str, scores: dict[str, float]) -> dict:
@@ -381,19 +371,10 @@ def learning_rate(number: int, cfg: GRPOConfig) -> float:
     return min(1.0, rise, fall)
 
 
-# ------------------------------------------------------------------------------ a run
-
-
-def train(
-    cfg, base: str, out: str, resume: bool, stage: str, next_problems, judge=None, **settings
-):
+def train(cfg, base: str, out: str, resume: bool, stage, next_problems, judge=None, **settings):
     """cfg.grpo.steps steps on the model in folder `base`, with the problems next_problems(step);
-    returns the folder of the result.
-
-    Dynamic sampling asks for problems beyond the last step too. `settings` is whatever else the
-    result depends on. With resume, continues where the run's checkpoint ends. KeyboardInterrupt
-    after a clean stop.
-    """
+    returns the folder of the result. Dynamic sampling asks for problems beyond the last step too.
+    `settings` is whatever else the result depends on. KeyboardInterrupt after a clean stop."""
     model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
     settings["init"] = model.fingerprint()  # another base under the same name is another run
     with runs.Run(out, asdict(cfg) | settings, resume, stage) as run:
@@ -404,10 +385,8 @@ def train(
         optimizers = learner.trainer.optimizers + (critic.trainer.optimizers if critic else [])
         shown = {"reward": "reward", "accuracy": "rewards/accuracy/mean"}
         shown |= {"format": "rewards/format/mean", "length": "completions/mean_length"}
-        every = cfg.grpo.save_every
-        for step, _ in run.steps(
-            range(cfg.grpo.steps), models, optimizers, every, stage, show=shown
-        ):
+        numbers, every = range(cfg.grpo.steps), cfg.grpo.save_every
+        for step, _ in run.steps(numbers, models, optimizers, every, stage, shown):
             if ref and cfg.grpo.ref_every and step and step % cfg.grpo.ref_every == 0:
                 ref.load_state_dict(model.state_dict())
             logged, records = learner.step(step, next_problems)
@@ -421,11 +400,10 @@ def train(
 
 def first_of_each_task(records: list[dict], group_size: int) -> list[dict]:
     """One response to each of the first four problems of every task."""
-    tasks = sorted({r["task"] for r in records})
-    return [r for t in tasks for r in [r for r in records if r["task"] == t][::group_size][:4]]
-
-
-# ------------------------------------------------------------------------------ the command
+    shown = []
+    for task in sorted({r["task"] for r in records}):
+        shown += [r for r in records if r["task"] == task][::group_size][:4]
+    return shown
 
 
 @dataclass

@@ -106,9 +106,6 @@ class ModelConfig:
             raise ValueError("model.qk_rope_head_dim (mla) or model.head_dim (gqa) must be even")
 
 
-# ------------------------------------------------------------------------------ small parts
-
-
 def rope_frequencies(cfg: ModelConfig, device=None) -> Tensor:
     """Angle a position [dim/2]: theta^(-2j/dim) [RoFormer, 2104.09864], scaled if asked for."""
     exponents = torch.arange(0, cfg.rope_dim, 2, device=device, dtype=torch.float32) / cfg.rope_dim
@@ -183,10 +180,8 @@ def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> 
 
 class MLA(nn.Module):
     """Multi-head latent attention [V3 2.1.1]: all keys and values from one small latent a token.
-
-    The cache holds that latent c [kv_lora_rank] and one rotary key shared by the heads
-    [qk_rope_head_dim], no more.
-    """
+    The cache holds no more than that latent c [kv_lora_rank] and one rotary key for all heads
+    [qk_rope_head_dim]."""
 
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
@@ -577,7 +572,7 @@ class Config(config.Config):
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    parser.add_argument("--context", type=int, help="in tokens (default: the longest)")
+    parser.add_argument("--context", type=int, help="tokens, for FLOPs and cache (default: all)")
     cfg, args = config.parse(parser, Config, shapes=memory.SHAPES)
     memory.print_report(cfg.name, GPT.empty(cfg.model), args.context)
 

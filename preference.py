@@ -66,12 +66,16 @@ def loss_of(scores: Tensor, labels: list[bool] | None) -> Tensor:
 
 def examples_of(kind: str, world: World, tokenizer, count: int, split: str):
     """The world's judgements: ([better texts, worse texts], None) or ([responses], labels)."""
-    pairwise = kind == "helpful"
-    judged = general.preference if pairwise else general.safety
-    rows = [judged(world, i, split) for i in range(count)]  # (problem, better, worse), (.., safe)
-    columns = (1, 2) if pairwise else (1,)
-    texts = [[tokenizer.example(row[0].prompt, row[c])[0] for row in rows] for c in columns]
-    return texts, None if pairwise else [safe for _, _, safe in rows]
+
+    def read(problem: Problem, response: str) -> list[int]:
+        return tokenizer.example(problem.prompt, response)[0]
+
+    if kind == "helpful":
+        pairs = [general.preference(world, i, split) for i in range(count)]
+        better = [read(problem, text) for problem, text, _ in pairs]
+        return [better, [read(problem, text) for problem, _, text in pairs]], None
+    judged = [general.safety(world, i, split) for i in range(count)]
+    return [[read(problem, text) for problem, text, _ in judged]], [safe for _, _, safe in judged]
 
 
 def accuracy(model: RewardModel, kind: str, world: World, tokenizer, count: int) -> float:
@@ -85,10 +89,8 @@ def accuracy(model: RewardModel, kind: str, world: World, tokenizer, count: int)
 
 
 def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
-    """Train the reward model `kind` from the model in folder `base`; returns its folder.
-
-    One that is finished, with the same settings, is returned as it is.
-    """
+    """Train the reward model `kind` from the model in folder `base`; returns its folder. One that
+    is finished, with the same settings, is left as it is."""
     gpt, n = GPT.from_pretrained(base), cfg.preference.held_out
     settings = {"preference": asdict(cfg.preference), "world": asdict(cfg.world)}
     settings |= {"seed": cfg.seed, "base": gpt.fingerprint()}
@@ -144,7 +146,9 @@ class Judge:
     def __call__(self, problems: list[Problem], responses: list[str]) -> list[dict[str, float]]:
         places = [i for i, p in enumerate(problems) if p.task == "general"]
         out: list[dict[str, float]] = [{} for _ in problems]
-        for kind, model in self.models.items() if places else ():
+        if not places:
+            return out
+        for kind, model in self.models.items():
             texts = [rw.reply(text) if kind == "helpful" else text for text in responses]
             rows = [self.tokenizer.example(problems[i].prompt, texts[i])[0] for i in places]
             scores = model.score([ids[: model.gpt.cfg.max_seq_len] for ids in rows])

@@ -12,10 +12,8 @@ from dataclasses import replace
 import eval as evaluation
 import rewards as rw
 import sft
-import tokenizer as tokenizers
 from data import Problem
-from lib import distributed, files
-from model import GPT
+from lib import files
 
 
 def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=None) -> list[dict]:
@@ -28,10 +26,9 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     """
     if os.path.exists(path):
         return sft.read_rows(path)
-    model = GPT.from_pretrained(folder, distributed.dtype(cfg), distributed.device(cfg.device))
-    tokenizer, sampling = tokenizers.load(folder), replace(cfg.eval, k=samples)
-    name = f"sampling {folder}"
-    drawn = evaluation.evaluate(model, tokenizer, problems, sampling, seed, name).samples
+    cfg, sets = replace(cfg, eval=replace(cfg.eval, k=samples)), {"all tasks": problems}
+    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, f"sampling {folder}")
+    drawn = reports["all tasks"].samples
     if judge:
         texts = [s["response"] for s in drawn]
         for s, scores in zip(drawn, judge([problems[s["problem"]] for s in drawn], texts)):
@@ -56,36 +53,34 @@ def clean(problem: Problem, samples: list[dict], most: int, dropped: Counter) ->
     chosen: list[str] = []
     for s in samples:
         why = flaw(problem, s["response"], s["correct"])
-        text = "" if why else readable(problem, s["response"])
-        if not why and text in chosen:
-            why = "same as another"
-        elif not why and len(chosen) == most:
-            why = "enough of this problem"
+        if not why:
+            text = readable(problem, s["response"])
+            if text in chosen:
+                why = "same as another"
+            elif len(chosen) == most:
+                why = "enough of this problem"
+            else:
+                chosen.append(text)
         if why:
             dropped[why] += 1
-        else:
-            chosen.append(text)
     return chosen
 
 
 def flaw(problem: Problem, text: str, right: bool) -> str:
-    """The first filter that a response fails ("wrong", "form", "language", "unfounded",
-    "repetition"), or "" if it is clean.
-
-    Unfounded: the answer to a puzzle whose people were not put in order. One guess in three is
-    right, and would teach that reasons do not matter. Repetition: a piece of the thinking, between
-    commas outside parentheses, that follows itself or comes three times.
-    """
-    thinking = rw.thinking(text)
-    pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", thinking)]
+    """The first filter that a response fails, or "" if it is clean. "unfounded": the answer to a
+    puzzle whose people were not put in order. One guess in three is right, and would teach that
+    reasons do not matter. "repetition": a piece of the thinking, between commas outside
+    parentheses, that follows itself or comes three times."""
     if not right:
         return "wrong"
     if not rw.format_reward(text):
         return "form"
+    thinking = rw.thinking(text)
     if rw.language_consistency(thinking, problem.language) < 1.0:
         return "language"
     if problem.task == "logic" and row_of(thinking) != list(problem.tests["order"]):
         return "unfounded"
+    pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", thinking)]
     twice = any(a == b for a, b in zip(pieces, pieces[1:]))
     return "repetition" if twice or max(Counter(pieces).values()) > 2 else ""
 

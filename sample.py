@@ -13,7 +13,7 @@ import argparse
 from dataclasses import dataclass
 
 import torch
-from lib.profiling import phase
+import torch.nn.functional as F
 from torch import Tensor
 
 import config
@@ -21,7 +21,8 @@ import tokenizer as tokenizers
 from lib import distributed, engine
 from lib.cache import GrowingCache
 from lib.printer import Printer
-from model import GPT
+from lib.profiling import phase
+from model import GPT, MoE
 
 
 @dataclass(frozen=True)
@@ -71,26 +72,18 @@ class Rollout:
 
     @staticmethod
     def concat(parts: list["Rollout"], pad_id: int) -> "Rollout":
-        """The rows of several rollouts, one after the other."""
+        """The rows of several rollouts, one after the other, as wide as the widest."""
+        T, out = max(part.tokens.shape[1] for part in parts), {}
 
-        def rows(name: str) -> Tensor | None:
+        def widened(x: Tensor, fill: int) -> Tensor:
+            return torch.cat([x, x.new_full((len(x), T - x.shape[1], *x.shape[2:]), fill)], 1)
+
+        for name in vars(parts[0]):
             tensors = [getattr(part, name) for part in parts]
-            if tensors[0] is None or tensors[0].dim() == 1:
-                return None if tensors[0] is None else torch.cat(tensors)
-            shape = (
-                sum(map(len, tensors)),
-                max(x.shape[1] for x in tensors),
-                *tensors[0].shape[2:],
-            )
-            out = tensors[0].new_full(shape, pad_id if name == "tokens" else 0)
-            for part, x in zip(out.split(list(map(len, tensors))), tensors):
-                part[:, : x.shape[1]] = x
-            return out
-
-        return Rollout(**{name: rows(name) for name in vars(parts[0])})
-
-
-# ------------------------------------------------------------------------------ one token
+            if tensors[0] is not None and tensors[0].dim() > 1:
+                tensors = [widened(x, pad_id if name == "tokens" else 0) for x in tensors]
+            out[name] = None if tensors[0] is None else torch.cat(tensors)
+        return Rollout(**out)
 
 
 def sampling_logprobs(logits: Tensor, params: SamplingParams) -> Tensor:
@@ -110,9 +103,7 @@ def sampling_logprobs(logits: Tensor, params: SamplingParams) -> Tensor:
 
 def sample_tokens(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """One token a row [B] and its log p [B], from logits [B, V] and random numbers [B] in [0, 1).
-
-    Drawn by inverting the cumulative distribution: one random number a row, not V.
-    """
+    Drawn by inverting the cumulative distribution: one random number a row, not V."""
     if params.temperature == 0:
         logp = logits.float().log_softmax(-1)
         token = logp.argmax(-1)
@@ -125,21 +116,18 @@ def sample_tokens(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tu
     return token, logp.gather(1, token[:, None])[:, 0]
 
 
-# ------------------------------------------------------------------------------ the loop
-
-
-def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, on_token=None):
+def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, on_token):
     """Write the responses to prompts into `out`, token by token; uniform [steps, B] in [0, 1)."""
-    n = params.num_return_sequences
+    n, every = params.num_return_sequences, torch.arange(len(prompts), device=model.device)
     tokens, lengths = engine.padded(prompts, model.cfg.pad_id, model.device)  # [n prompts, P]
     slots = torch.arange(tokens.shape[1], device=model.device)
     cache = GrowingCache()
     # prefill: each prompt is read once, and its last token's logits give the first new token
     positions = torch.where(slots < lengths[:, None], slots, -1)
     hidden = model(tokens, cache, positions, return_hidden=True)
-    logits = model.lm_head(hidden[torch.arange(len(prompts)), lengths - 1])  # [n prompts, V]
+    logits = model.lm_head(hidden[every, lengths - 1])  # [n prompts, V]
     # the group's rows start from copies of their prompt's cache
-    group = torch.arange(len(prompts), device=model.device).repeat_interleave(n)  # [B]
+    group = every.repeat_interleave(n)  # [B]
     cache, logits = cache.select(group), logits[group]
     running = torch.ones(len(group), dtype=torch.bool, device=model.device)
     ends_with = torch.tensor((*model.cfg.eos_ids, *params.stop_ids), device=model.device)
@@ -149,9 +137,8 @@ def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, o
         rows = running.nonzero()[:, 0]
         out.tokens[rows, position[rows]] = token[rows]
         out.logprobs[rows, position[rows]] = logprob[rows]
-        if on_token:
-            for row in rows.tolist():
-                on_token(row, int(token[row]))
+        for row in rows.tolist():
+            on_token(row, int(token[row]))
         ended = running & torch.isin(token, ends_with)
         out.finished |= ended
         out.lengths = torch.where(ended, position + 1, out.lengths)
@@ -204,25 +191,20 @@ def generate(model: GPT, prompts, params: SamplingParams, seed=None, on_token=No
 
 def empty_rollout(model: GPT, prompts, params: SamplingParams, steps: int) -> Rollout:
     """The prompts, each params.num_return_sequences times, with room for `steps` new tokens."""
-    context, device = model.cfg.max_seq_len, model.device
-    tokens, lengths = engine.padded(prompts, model.cfg.pad_id, device)
-    tokens, lengths = (
-        x.repeat_interleave(params.num_return_sequences, 0) for x in (tokens, lengths)
-    )
-    B, T = len(lengths), min(tokens.shape[1] + steps, context)
-    out = torch.full((B, T), model.cfg.pad_id, device=device)
-    out[:, : tokens.shape[1]] = tokens
-    routes, layers = None, sum(hasattr(b.mlp, "chosen") for b in model.layers)
+    cfg, device, n = model.cfg, model.device, params.num_return_sequences
+    tokens, lengths = engine.padded(prompts, cfg.pad_id, device)
+    tokens, lengths = tokens.repeat_interleave(n, 0), lengths.repeat_interleave(n)
+    B, P = tokens.shape
+    T = min(P + steps, cfg.max_seq_len)
+    tokens = F.pad(tokens, (0, T - P), value=cfg.pad_id)  # [B, T]
+    routes, layers = None, sum(isinstance(block.mlp, MoE) for block in model.layers)
     if params.record_routes and layers:
-        shape = (B, T, layers, model.cfg.n_experts_per_token)
+        shape = (B, T, layers, cfg.n_experts_per_token)
         routes = torch.zeros(shape, dtype=torch.int16, device=device)
     finished = torch.zeros(B, dtype=torch.bool, device=device)
     logprobs = torch.zeros(B, T, device=device)
-    ends = (lengths + steps).clamp(max=context)
-    return Rollout(out, lengths, ends, logprobs, finished, routes)
-
-
-# ------------------------------------------------------------------------------ the chat
+    ends = (lengths + steps).clamp(max=cfg.max_seq_len)
+    return Rollout(tokens, lengths, ends, logprobs, finished, routes)
 
 
 def respond(model: GPT, tokenizer: tokenizers.Tokenizer, prompt: str, args) -> None:
@@ -261,12 +243,9 @@ def main() -> None:
     add("--top-k", type=int, default=0, help="0: all")
     add("--max-new-tokens", type=int, default=400)
     add("--seed", type=int)
-    shown = parser.add_mutually_exclusive_group()
-    thinking = dict(dest="thinking", default=True)
-    shown.add_argument(
-        "--show-thinking", action="store_true", help="print it (default)", **thinking
-    )
-    shown.add_argument("--hide-thinking", action="store_false", help="only the answer", **thinking)
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--show-thinking", dest="thinking", action="store_true", default=True, help="the default")
+    add("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
     args = parser.parse_args()
     with config.user_errors():
         if args.temperature < 0 or args.top_k < 0:
@@ -279,10 +258,10 @@ def main() -> None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         model = GPT.from_pretrained(args.model, dtype, device)
         tokenizer = tokenizers.load(args.model)
-        if args.prompt is not None:
-            respond(model, tokenizer, args.prompt, args)
-        else:
+        if args.prompt is None:
             chat(model, tokenizer, args)
+        else:
+            respond(model, tokenizer, args.prompt, args)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def resumable(out: str, flags: str = "--resume"):
     try:
         yield
     except KeyboardInterrupt:
-        hint = f"go on with the same command and {flags}"
-        print(f"stopped; the work so far is in '{out}': {hint}", file=sys.stderr)
+        told = f"stopped; the work so far is in '{out}': go on with the same command and {flags}"
+        print(told, file=sys.stderr)
         sys.exit(130)
 
 
@@ -58,8 +58,7 @@ def evaluate_stage(cfg, name: str, folder: str, path: str, tasks=tuple(TASKS)) -
     fingerprint = GPT.from_pretrained(folder, distributed.dtype(cfg)).fingerprint()
     settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": fingerprint}
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as f:
-            found = json.load(f)
+        found = files.load_json(path)
         if found["settings"] == json.loads(json.dumps(settings)):
             return {task: Report(**r) for task, r in found["reports"].items()}
     sets = evaluation.held_out(cfg.world, cfg.eval, tasks)
@@ -95,19 +94,22 @@ def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, 
 
 def win_rate(report: Report, rival: Report) -> float:
     """Share of general requests answered better than by the rival, sample by sample; ties: half."""
-    pairs = zip(report.samples, rival.samples, strict=True)
-    differences = [s["helpfulness"] - t["helpfulness"] for s, t in pairs]
-    return sum(0.5 + 0.5 * ((d > 0) - (d < 0)) for d in differences) / len(differences)
+    pairs = list(zip(report.samples, rival.samples, strict=True))
+    wins = sum(s["helpfulness"] > t["helpfulness"] for s, t in pairs)
+    ties = sum(s["helpfulness"] == t["helpfulness"] for s, t in pairs)
+    return (wins + 0.5 * ties) / len(pairs)
 
 
 def before_after(problems: list, before: Report, after: Report) -> str:
     """The problem on which a model gained most, with a response before and after."""
-    k, lines = after.k, []
-    groups = [[r.samples[i : i + k] for i in range(0, len(r.samples), k)] for r in (before, after)]
-    right = [[sum(s["correct"] for s in group) for group in side] for side in groups]
-    best = max(range(len(problems)), key=lambda i: right[1][i] - right[0][i])
-    for side, name in enumerate(("base", "Zero")):
-        group = groups[side][best]
-        shown = next((s for s in group if s["correct"] == bool(side)), group[0])
-        lines.append(f"  {name} ({right[side][best]} of {k} right): {shown['response']}")
-    return "\n".join([f"[{after.task}] {problems[best].prompt}", *lines])
+    k, gains = after.k, [0] * len(problems)
+    for i, (old, new) in enumerate(zip(before.samples, after.samples)):
+        gains[i // k] += new["correct"] - old["correct"]
+    best = gains.index(max(gains))
+    lines = [f"[{after.task}] {problems[best].prompt}"]
+    for name, report, wanted in (("base", before, False), ("Zero", after, True)):
+        group = report.samples[best * k : (best + 1) * k]
+        right = sum(s["correct"] for s in group)
+        shown = next((s for s in group if s["correct"] == wanted), group[0])
+        lines.append(f"  {name} ({right} of {k} right): {shown['response']}")
+    return "\n".join(lines)

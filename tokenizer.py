@@ -51,9 +51,6 @@ class Vocabulary:
     files: dict[str, object] | None = None  # what the model folder held: `save` writes it again
 
 
-# ------------------------------------------------------------------------------------- training
-
-
 def train(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
     """Byte-level BPE [arXiv 1508.07909]: start from the 256 bytes, and again and again join the
     pair of neighbours that is most frequent in the texts to a new token. The vocabulary is 256
@@ -98,8 +95,6 @@ def _join(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     return out
 
 
-# ------------------------------------------------------------------------- encoding and decoding
-
 # The prompt of a base model. `r1` is DeepSeek-R1-Zero's template [2501.12948, Table 1]; `short` has
 # only its roles, for a model whose whole context is a few hundred tokens. A chat model has its own.
 TEMPLATES = {
@@ -122,7 +117,8 @@ class Tokenizer:
         self.vocabulary, self.template, self.special = vocabulary, template, vocabulary.special
         self.chat = template not in TEMPLATES.values()  # the model's own template
         ranks, ids = vocabulary.ranks, vocabulary.ids
-        *self._first, self._last = vocabulary.patterns
+        *first, self._last = vocabulary.patterns
+        self._first = [regex.compile(pattern) for pattern in first]
         told = dict(pat_str=self._last, mergeable_ranks=ranks, special_tokens={})
         self._bpe = tiktoken.Encoding("pocket-r1", **told)
         # bytes that are no tokens
@@ -153,9 +149,10 @@ class Tokenizer:
             ranks = [r for part in parts for r in self._bpe.encode_ordinary(part)]
         else:  # missing bytes fall out of their words before anything is merged
             ranks = []
-            for word in (word for part in parts for word in _pieces(self._last, part)):
-                if known := bytes(b for b in word.encode() if b not in self._missing):
-                    ranks += self._bpe._encode_single_piece(known)
+            for part in parts:
+                for word in _pieces(self._last, part):
+                    known = bytes(b for b in word.encode() if b not in self._missing)
+                    ranks += self._bpe._encode_single_piece(known) if known else []
         ids = self.vocabulary.ids
         return ranks if ids is None else [ids[r] for r in ranks]
 
@@ -213,15 +210,10 @@ def _pieces(pattern: str | regex.Pattern, text: str) -> list[str]:
     return [piece for piece in (*out, text[start:]) if piece]
 
 
-# --------------------------------------------------------------------------------------- loading
-
-
 def load(name: str, template: str | None = None) -> Tokenizer:
     """A tokenizer from a model folder (ours or Hugging Face's), or a tiktoken encoding by its name
     with our special tokens added. template: a key of TEMPLATES instead of the model's own.
-
-    ValueError if the folder has none, it is damaged or of another kind, or cannot be fetched.
-    """
+    ValueError if the folder has none, it is damaged or of another kind, or cannot be fetched."""
     if os.path.isdir(name):
         with hf_tokenizer.clear_errors(name):
             vocabulary = Vocabulary(**hf_tokenizer.read(name))

@@ -113,9 +113,6 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) 
     print(f"try it: python sample.py {models['r1']} --hide-thinking")
 
 
-# ------------------------------------------------------------------------------ 1. Dev1
-
-
 def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Cold start: Zero's clean samples, rewritten readably, teach the base the form."""
     world, path = World(cfg.seed, cfg.world), os.path.join(out, "cold_start.jsonl")
@@ -127,9 +124,9 @@ def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
 
 def reasoning_problems(world: World, count: int, start: int) -> list[Problem]:
     """`count` training problems, equally many of each reasoning task, from index `start` on."""
-    out, n = [], len(REASONING)
+    out, (each, rest) = [], divmod(count, len(REASONING))
     for j, task in enumerate(REASONING):
-        out += world.problems(task, len(range(j, count, n)), start=start)
+        out += world.problems(task, each + (j < rest), start=start)
     return out
 
 
@@ -141,20 +138,15 @@ def fine_tune(cfg, base: str, rows: list[dict], out: str, resume: bool) -> str:
     return sft.fine_tuned(cfg, base, rows, f"the texts for {out}", out, resume)
 
 
-# ------------------------------------------------------------------------------ 2. Dev2
-
-
 def dev2(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Reasoning RL: accuracy, format, and the language of the thinking."""
     return reinforce(cfg, models["dev1"], out, resume, "dev2", cfg.r1.dev2_steps, 300_000)
 
 
 def reinforce(cfg, start, out, resume, stage: str, steps: int, first: int, *requests) -> str:
-    """GRPO with the language reward on the reasoning tasks, one after the other.
-
-    first: index of its first problem in the world; every stage has other problems. requests: if
-    given, how many general requests step i has instead, and who judges them.
-    """
+    """GRPO with the language reward on the reasoning tasks, one after the other. first: index of
+    its first problem in the world, as every stage has other problems. requests: nothing, or a
+    function and a judge: how many general requests step i has, and who judges them."""
     rl = replace(cfg.grpo, steps=steps, tasks=REASONING)
     cfg = replace(cfg, grpo=rl, rewards=replace(cfg.rewards, language=cfg.r1.language))
     world, n = World(cfg.seed, cfg.world), cfg.grpo.problems_per_step
@@ -169,9 +161,6 @@ def reinforce(cfg, start, out, resume, stage: str, steps: int, first: int, *requ
     return grpo.train(cfg, start, out, resume, stage, next_problems, judge)
 
 
-# ------------------------------------------------------------------------------ 3. Dev3
-
-
 def dev3(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Rejection sampling: Dev2's clean responses and people's replies teach the base once more."""
     world, path = World(cfg.seed, cfg.world), os.path.join(out, "rejection.jsonl")
@@ -181,9 +170,6 @@ def dev3(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     for p, text in (general.demonstration(world, i) for i in range(cfg.r1.demonstrations)):
         rows.append({"prompt": p.prompt, "response": text, "task": "general"})
     return fine_tune(cfg, models["base"], rows, out, resume)
-
-
-# ------------------------------------------------------------------------------ 4. R1
 
 
 def r1(cfg, models: dict[str, str], out: str, resume: bool) -> str:

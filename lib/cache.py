@@ -19,10 +19,8 @@ def _each(layers: Layers, change) -> Layers:
 
 
 class GrowingCache:
-    """Grows by concatenation, and gradients flow back through it: the simplest cache there is.
-
-    Training on responses that share a prompt uses it, and the plain sampling loop.
-    """
+    """Grows by concatenation, and gradients flow back through it: for training on responses that
+    share a prompt, and for the plain sampling loop."""
 
     def __init__(self, length: int = 0, layers: Layers | None = None, valid: Tensor | None = None):
         self.length, self.layers, self.valid = length, layers or {}, valid  # valid: [B, length]
@@ -61,10 +59,8 @@ class GrowingCache:
 
 
 class BlockCache:
-    """Reserves slots a block at a time and writes in place: for generation.
-
-    block: slots that are reserved at once. most: how many there may be in the end.
-    """
+    """Reserves `block` slots at a time, of which there may be `most` in the end, and writes in
+    place: for generation."""
 
     def __init__(self, block: int, most: int):
         self.block, self.most, self.length = block, most, 0
@@ -84,11 +80,9 @@ class BlockCache:
         self.valid[:, self.length : end] = valid
 
     def _grow(self, x: Tensor, room: int) -> Tensor:
-        """x [B, heads, slots, width] with empty slots up to `room`.
-
-        Contiguous, since batched products of parts of something longer take up to twice the time;
-        and in the memory that the tensor before it has left, since new memory is slow to get.
-        """
+        """x [B, heads, slots, width] with empty slots up to `room`: contiguous, since batched
+        products of parts of something longer take up to twice the time, and in the memory that the
+        tensor before it has left, since new memory is slow to get."""
         (B, heads, slots, width), out, self.spare = x.shape, self.spare, x
         needed = B * heads * room * width * x.element_size()
         if out is None or out.untyped_storage().nbytes() < needed:
@@ -98,10 +92,8 @@ class BlockCache:
         return out
 
     def append(self, layer: int, *new: Tensor) -> tuple[Tensor, ...]:
-        """Store new [B, heads, T, width] tensors; return each with all slots so far.
-
-        For T = 1 the empty slots are returned too: the caller masks them by `valid`.
-        """
+        """Store new [B, heads, T, width] tensors; return each with all slots so far, for T = 1 with
+        the empty ones too: the caller masks them by `valid`."""
         if layer not in self.layers:
             slots = self.valid.shape[1]
             self.layers[layer] = tuple(x.new_zeros(*x.shape[:2], slots, x.shape[3]) for x in new)
@@ -120,10 +112,8 @@ class BlockCache:
 
     @staticmethod
     def join(caches: list["BlockCache"]) -> "BlockCache":
-        """The rows of several caches together.
-
-        A row's tokens move into its first slots, so that gaps between them take no more time.
-        """
+        """The rows of several caches together. A row's tokens move into its first slots, so that
+        gaps between them take no more time."""
         held = max(int(c.valid.sum(1).max()) for c in caches)
         out = BlockCache(caches[0].block, max(c.most for c in caches))
         out.length, room = held, -(-held // out.block) * out.block

@@ -52,11 +52,9 @@ def dtype(cfg) -> torch.dtype:
 
 @contextlib.contextmanager
 def started(cfg):
-    """Join the processes that torchrun has started. Inside, only the main process prints.
-
-    bfloat16 needs sharding's machinery even for one process. Only the first process that meets an
-    error raises it: the others have the same one, or have lost the connection.
-    """
+    """Join the processes that torchrun has started; bfloat16 needs sharding's machinery even for
+    one. Inside, only the main process prints. Only the first process that meets an error raises it:
+    the others have the same one, or have lost the connection."""
     torchrun = "RANK" in os.environ
     if not torchrun and cfg.precision == "float32":
         yield
@@ -148,9 +146,7 @@ def balanced_indices(weights: list[int]) -> list[int]:
 
 def shard(model: nn.Module, blocks: Iterable[nn.Module], cfg) -> nn.Module:
     """Move the model to its device and, among processes, shard it: block by block, then the rest.
-
-    Forward and backward are in cfg.precision; the stored weights and the sums over processes
-    are float32. With cfg.recompute the blocks' activations are recomputed in the backward pass.
+    Forward and backward are in cfg.precision; stored weights and sums over processes are float32.
     """
     here, blocks = device(cfg.device), list(blocks)
     for block in blocks if cfg.recompute else ():
@@ -186,11 +182,9 @@ def _checkpointed(block, x, freqs_cis, mask, cache, valid, chosen=None) -> Tenso
         x = forward(block, x, freqs_cis, mask, layer_cache, valid, chosen)
         return x, *(layer_cache.layers[block.layer] if cache else ())
 
-    def contexts():
-        return contextlib.nullcontext(), _second_pass(block)
-
     old = cache.layers.get(block.layer, ()) if cache else ()
-    x, *new = checkpoint(pure, x, *old, use_reentrant=False, context_fn=contexts)
+    passes = contextlib.nullcontext(), _second_pass(block)
+    x, *new = checkpoint(pure, x, *old, use_reentrant=False, context_fn=lambda: passes)
     if cache:
         cache.layers[block.layer] = tuple(new)
     return x
@@ -220,11 +214,8 @@ def gathered(*models: nn.Module | None):
 
 
 def sum_gradients(model: nn.Module) -> None:
-    """Sum gradients over processes; within gathered(), after the last backward pass.
-
-    FSDP2 sums at the end of a backward pass. This one, of a single token, does nothing else, and
-    all processes run it, whether they had many micro-batches or none.
-    """
+    """Sum gradients over processes; within gathered(), after the last backward pass. FSDP2 sums at
+    the end of one: this one, of a single token, does nothing else, and all processes run it."""
     if not isinstance(model, FSDPModule):
         return
     token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)

@@ -1,10 +1,9 @@
 """Batched generation for rollouts: what sample.decode does, in less time.
 
-Three things are added to the plain loop. Compaction: rows that have ended leave the batch.
-Continuous batching: if not all rows run at once, waiting ones take the places of those that have
-ended. Teams: a step is hundreds of short operations over which many threads wait for each other, so
-on CPUs two teams of threads with half of the rows each are faster, until few rows are left. Tests
-hold the result equal to the plain loop's.
+Compaction: rows that have ended leave the batch. Continuous batching: if not all rows run at once,
+waiting ones take the places of those that have ended. Teams: a step is hundreds of short operations
+over which many threads wait for each other, so on CPUs two teams of threads with half of the rows
+each are faster, until few rows are left. Tests hold the result equal to the plain loop's.
 """
 
 import itertools
@@ -20,8 +19,7 @@ from lib import profiling
 from lib.cache import BlockCache
 from lib.profiling import phase
 
-# Tokens after which the loop asks how many rows are left: it waits for the device then, and nowhere
-# else. 16 on GPUs.
+# tokens after which the loop waits for the device to tell how many rows are left; 16 on GPUs
 ASK_EVERY = {"cpu": 1}
 TEAMS_FROM = 256  # rows from which two teams of threads are faster
 JOIN_BELOW = 64  # rows that a team hands over to the joint end
@@ -51,12 +49,9 @@ class Batch:
 
 
 class Engine:
-    """Writes the responses to prompts into `out`, a sample.Rollout with room for them.
-
-    params: a sample.SamplingParams. uniform [steps, B]: random numbers in [0, 1). sample: the
-    function (logits [b, V], params, uniform [b]) -> (tokens [b], their log p [b]). on_end(count) is
-    called when so many more rows have ended.
-    """
+    """Writes the responses to prompts into `out`, a sample.Rollout with room for them. uniform
+    [steps, B]: random numbers in [0, 1). sample: the function (logits [b, V], params, uniform [b])
+    -> (tokens [b], their log p [b]). on_end(count) is called when so many more rows have ended."""
 
     def __init__(self, model, prompts, out, params, uniform, sample: Callable, on_end=None):
         self.model, self.out, self.params, self.uniform = model, out, params, uniform
@@ -69,8 +64,7 @@ class Engine:
 
     def run(self) -> None:
         B, threads = len(self.group), torch.get_num_threads()
-        at_once = min(B, self.params.rows or B)
-        every = torch.arange(B, device=self.device)
+        at_once, every = min(B, self.params.rows or B), torch.arange(B, device=self.device)
         # what a layer remembers of its last call (routes, shards) and counters belong to one thread
         shared = self.out.routes is not None or profiling.counting()
         shared = shared or isinstance(self.model, FSDPModule)

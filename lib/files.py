@@ -14,9 +14,7 @@ from lib.distributed import barrier, is_main_process
 @contextlib.contextmanager
 def atomic_write(path: str):
     """The name of a temporary file that becomes `path` at the end: a reader never sees half of it.
-
-    OSError that names the file and the fix.
-    """
+    OSError that names the file and the fix."""
     try:
         yield path + ".tmp"
         os.replace(path + ".tmp", path)
@@ -27,7 +25,6 @@ def atomic_write(path: str):
 
 
 def load_json(path: str):
-    """The content of a JSON file."""
     with open(path, encoding="utf-8") as f:
         return json.load(f)
 
@@ -48,11 +45,8 @@ def write_lines(path: str, rows: list[dict]) -> None:
 
 
 def read_lines(path: str, what: str, parse: Callable[[object], object]) -> list:
-    """parse(value) of each line of a JSONL file.
-
-    ValueError that names the file, or the first line that is not `what`: one that is not JSON, or
-    in which parse misses something (KeyError, TypeError, ValueError).
-    """
+    """parse(value) of each line of a JSONL file. ValueError that names the file, or the first line
+    that is not `what`: not JSON, or parse fails (KeyError, TypeError, ValueError)."""
     try:
         with open(path, encoding="utf-8") as f:
             lines = f.readlines()

@@ -5,7 +5,7 @@
 
 `llama` (Llama 3.x), `qwen2`, `qwen3` and `deepseek_v3` (V3, R1) are read and written. A shape that
 none of them can express (experts with grouped-query attention, say) is written as `pocket_r1`, with
-ModelConfig's fields. What config.json lacks, or asks of model.py in vain, is an error that names it.
+ModelConfig's fields. What config.json lacks or model.py cannot do is an error that names it.
 """
 
 import contextlib
@@ -82,8 +82,6 @@ def read_config(folder: str, known: set[str]) -> dict:
     family = raw.get("model_type")
     if family == "pocket_r1":
         raw.pop("model_type")
-        if unknown := sorted(set(raw) - known):
-            raise ValueError(f"{path} has unknown fields {unknown}: is it of a newer version?")
         if missing := known - set(raw):
             raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: {RESTORE}")
         return raw
@@ -126,8 +124,7 @@ def _read_rope(raw: dict, path: str) -> dict:
     rope = raw.get("rope_parameters") or older
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ROPE:
-        problem = f"rope scaling '{kind}' cannot be opened"
-        raise ValueError(f"{path}: {problem}; the kinds are {', '.join(ROPE)}")
+        raise ValueError(f"{path}: rope scaling '{kind}' is none of {', '.join(ROPE)}")
     for key in ("rope_theta", *ROPE[kind]):
         if rope.get(key) is None and key not in YARN_DEFAULTS:
             raise ValueError(f"{path} has no '{key}': {RESTORE}")
@@ -166,26 +163,19 @@ def write_config(cfg, dtype: torch.dtype) -> dict:
     out |= {"tie_word_embeddings": cfg.tie_embeddings, "pad_token_id": cfg.pad_id}
     eos = cfg.eos_ids[0] if len(cfg.eos_ids) == 1 else list(cfg.eos_ids)
     out |= {"bos_token_id": None, "eos_token_id": eos, "rope_theta": cfg.rope_theta}
-    out |= {"rope_scaling": _write_rope(cfg), "torch_dtype": str(dtype).removeprefix("torch.")}
+    kind, rope = cfg.rope_scaling, None
+    if kind != "default":
+        rope = {theirs: getattr(cfg, ours) for theirs, ours in ROPE[kind].items()}
+        rope = {"rope_type": kind} | rope
+    if kind == "yarn" and not (cfg.rope_mscale and cfg.rope_mscale_all):
+        del rope["mscale"], rope["mscale_all_dim"]
+    out |= {"rope_scaling": rope, "torch_dtype": str(dtype).removeprefix("torch.")}
     return out | {k: getattr(cfg, k) for k in TRAINING}
 
 
-def _write_rope(cfg) -> dict | None:
-    """`rope_scaling` of config.json."""
-    kind = cfg.rope_scaling
-    if kind == "default":
-        return None
-    out = {"rope_type": kind} | {theirs: getattr(cfg, ours) for theirs, ours in ROPE[kind].items()}
-    if kind == "yarn" and not (cfg.rope_mscale and cfg.rope_mscale_all):
-        del out["mscale"], out["mscale_all_dim"]
-    return out
-
-
 def views(state: dict[str, Tensor], cfg) -> dict[str, Tensor]:
-    """A model's state under Hugging Face's names. No copies: to fill a view is to fill the model.
-
-    'model.' stands in front, and each expert's matrices, cut out of the stacks, are [out, in].
-    """
+    """A model's state under Hugging Face's names, each expert's matrices [out, in] cut out of the
+    stacks. No copies: to fill a view is to fill the model."""
     out = {}
     for name, x in state.items():
         stem = "model." + name.rpartition("mlp.")[0] + "mlp.experts"
@@ -231,11 +221,9 @@ def _opened(path: str):
 
 
 def fill(want: dict[str, Tensor], where: dict[str, str], n_layers: int) -> None:
-    """Copy the tensors on disk into the views `want`, a part at a time, to save memory.
-
-    ValueError for a missing, extra, misshapen or quantised tensor. Layers behind the last
-    (DeepSeek's multi-token prediction) and the rotary frequencies of old Llama files are skipped.
-    """
+    """Copy the tensors on disk into the views `want`, a part at a time, to save memory. ValueError
+    for a missing, extra, misshapen or quantised one; layers behind the last (DeepSeek's multi-token
+    prediction) and the rotary frequencies of old Llama files are skipped."""
     for name in sorted(want.keys() | where.keys()):
         if name not in where:
             folder = os.path.dirname(next(iter(where.values())))
@@ -298,8 +286,7 @@ def save(model: torch.nn.Module, folder: str) -> None:
 def export(checkpoint: str, out: str, tokenizer: str) -> None:
     """Write a policy's training checkpoint as a model folder, with the tokenizer of another."""
     if not os.path.isdir(checkpoint):
-        fix = "give a folder such as runs/zero/checkpoint/zero-00000060"
-        raise ValueError(f"there is no checkpoint '{checkpoint}': {fix}")
+        raise ValueError(f"there is no checkpoint '{checkpoint}': see runs/NAME/checkpoint")
     cfg = SimpleNamespace(**read_progress(checkpoint)["shape"])
     if not os.path.exists(os.path.join(tokenizer, "tokenizer.json")):
         raise ValueError(f"'{tokenizer}' has no tokenizer.json: give a model folder")

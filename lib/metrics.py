@@ -32,8 +32,7 @@ class Timer:
         return out | {"throughput/train_tok_s": trained / self.laps["train"]}
 
 
-def mean(values) -> float:
-    values = list(values)
+def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
@@ -51,26 +50,24 @@ def of_rollout(batch, rewards: Tensor, records: list[dict], group_size: int) -> 
         "entropy": -batch.logprobs.sum().item() / lengths.sum().item(),
     }
     for name in sorted({name for r in records for name in r["rewards"]} - {"total"}):
-        given = (r["rewards"][name] for r in records if name in r["rewards"])
+        given = [r["rewards"][name] for r in records if name in r["rewards"]]
         out[f"rewards/{name}/mean"] = mean(given)
     out["language_consistency"] = out["rewards/language/mean"]
-    out["reflection_words"] = mean(r["reflection_words"] for r in records)
+    out["reflection_words"] = mean([r["reflection_words"] for r in records])
     for task in sorted({r["task"] for r in records}):
         rows = [i for i, r in enumerate(records) if r["task"] == task]
         found = [records[i] for i in rows]
         if "accuracy" in found[0]["rewards"]:  # a general request has none
-            out[f"{task}/accuracy"] = mean(r["rewards"]["accuracy"] for r in found)
-        out[f"{task}/format"] = mean(r["rewards"]["format"] for r in found)
+            out[f"{task}/accuracy"] = mean([r["rewards"]["accuracy"] for r in found])
+        out[f"{task}/format"] = mean([r["rewards"]["format"] for r in found])
         out[f"{task}/mean_length"] = lengths[rows].mean().item()
-        out[f"{task}/language_consistency"] = mean(r["language_consistency"] for r in found)
+        out[f"{task}/language_consistency"] = mean([r["language_consistency"] for r in found])
     return out
 
 
 def of_update(steps: list, sums: Counter, widest_gap: float) -> dict[str, float]:
-    """Of an update's lib.trainer.Steps, and of what their losses have counted.
-
-    Means over the steps that were made, and over tokens of all processes.
-    """
+    """Of an update's lib.trainer.Steps and of what their losses have counted: means over the steps
+    that were made, and over tokens of all processes."""
     names = sorted({name for part in distributed.gather([dict(sums)]) for name in part})
     totals = dict(zip(names, distributed.sum_floats([float(sums[name]) for name in names])))
     tokens, gap = totals.pop("tokens", 0.0), totals.pop("gap", 0.0)

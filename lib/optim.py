@@ -7,11 +7,8 @@ from lib import distributed
 
 
 class Muon(torch.optim.Optimizer):
-    """Every singular value of the update becomes about 1.
-
-    Here and not torch.optim.Muon since that takes 2-D parameters only: a stack of experts
-    [E, in, out] is E matrices.
-    """
+    """Every singular value of the update becomes about 1. torch.optim.Muon takes 2-D parameters
+    only, but a stack of experts [E, in, out] is E matrices."""
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
@@ -32,10 +29,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """Newton-Schulz iteration: g [..., m, n] = U S V^T -> about U V^T.
-
-    bf16 on GPUs is enough, as the iteration corrects itself.
-    """
+    """Newton-Schulz iteration: g [..., m, n] = U S V^T -> about U V^T. bf16 on GPUs is enough, as
+    the iteration corrects itself."""
     x = g.bfloat16() if g.is_cuda else g
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x

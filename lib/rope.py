@@ -7,12 +7,10 @@ from torch import Tensor
 
 
 def scaled(freqs: Tensor, cfg) -> Tensor:
-    """Frequencies [dim/2] slowed down for a longer context; cfg is a ModelConfig.
-
-    Pairs that turn often within the original context stay as they are, pairs that do not complete a
-    turn are divided by the factor, and between the two there is a ramp: over turns for llama3, over
-    pairs for YaRN [arXiv 2309.00071].
-    """
+    """Frequencies [dim/2] slowed down for a longer context; cfg is a ModelConfig. Pairs that turn
+    often within the original context stay as they are, pairs that do not complete a turn are
+    divided by the factor, with a ramp between the two: over turns for llama3, over pairs for YaRN
+    [arXiv 2309.00071]."""
     dim = cfg.rope_dim
     if cfg.rope_scaling == "llama3":
         turns = cfg.rope_original * freqs / (2 * math.pi)  # within the original context

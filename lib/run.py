@@ -32,8 +32,7 @@ class Run:
 
     def __init__(self, folder: str, settings: dict, resume: bool, stage: str):
         """stage: the checkpoints' name; settings: what the result depends on. With resume the run
-        goes on from its newest checkpoint; without, an existing run is an error and is not touched.
-        """
+        goes on from its newest checkpoint; without, an existing run is an error."""
         self.folder, self.settings, self.stage = folder, settings, stage
         self.stopped, self.skipped = False, 0
         self.logs = [os.path.join(folder, name) for name in ("metrics.jsonl", "samples.jsonl")]
@@ -93,10 +92,8 @@ class Run:
             raise ValueError(f"cannot write to '{self.folder}' ({reason}): {fix}") from None
 
     def steps(self, batches, models, optimizers, save_every: int, name: str, show=None):
-        """Yield (i, batches[i]), from where the run's checkpoint ends, and save checkpoints.
-
-        A bar `name` shows some of the metrics that each step has logged (label -> metric).
-        """
+        """Yield (i, batches[i]), from where the run's checkpoint ends, and save checkpoints. A bar
+        `name` shows some of the metrics that each step has logged (show: label -> metric)."""
         if self.checkpoint:
             self.restore(models, optimizers)
         start, show, n = self.state.setdefault("step", 0), show or {"loss": "loss"}, len(batches)
@@ -272,6 +269,5 @@ def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
         if isinstance(value, dict) and isinstance(before, dict):
             check_settings(before, value, folder, name + ".")
         elif before != value and name not in ADJUSTABLE:
-            change = f"--{name} {before}, not {value}"
             fix = "use the same settings, or name another --out"
-            raise ValueError(f"the run in '{folder}' was started with {change}: {fix}")
+            raise ValueError(f"'{folder}' was started with --{name} {before}, not {value}: {fix}")

@@ -22,7 +22,6 @@ def same_text(a: str, b: str) -> bool:
 
 def consensus(answers: list[str | None], equal=same_text) -> str | None:
     """The answer that most samples agree on, as it was first written; None if nobody answered.
-
     Answers that are `equal` vote together. A tie goes to the answer that appeared first.
 
     >>> consensus(["7", "8", " 7", None])

@@ -37,8 +37,7 @@ class Trainer:
     def optimizer_step(self, factor: float = 1.0, *others: nn.Module | None):
         """Inside, all weights of the model (and of others that are only read) are there, and losses
         are added with Step.backward; at the end the gradient's norm is clipped and the weights
-        change, at `factor` of the peak rates, unless loss or norm is not finite.
-        """
+        change, at `factor` of the peak rates, unless loss or norm is not finite."""
         step = Step(self.model)
         with distributed.gathered(self.model, *others):
             yield step
@@ -69,8 +68,7 @@ class Step:
 
     def backward(self, loss: Tensor, balance_weight: float = 0.0, value: float | None = None):
         """Add the gradient of a micro-batch's loss plus balance_weight times the experts' balance
-        loss; `value`, by default the loss, is added to self.loss.
-        """
+        loss; `value`, by default the loss, is added to self.loss."""
         with phase("forward"):
             total = loss + self.model.balance_loss() * balance_weight if balance_weight else loss
         with phase("backward"):
@@ -88,10 +86,8 @@ class Step:
 @torch.no_grad()
 def balance_experts(model: nn.Module) -> dict[str, float]:
     """After each step: bias -= gamma where an expert was overloaded, += gamma where underloaded
-    [V3 2.1.2], by the counts since the last call, of all processes: the whole global batch.
-
-    Returns the busiest and the idlest expert's share of tokens, 1.0 = perfectly balanced.
-    """
+    [V3 2.1.2], by the counts of all processes since the last call: the whole global batch. Returns
+    the busiest and the idlest expert's share of tokens, 1.0 = perfectly balanced."""
     loads = []
     for moe in (m for m in model.modules() if hasattr(m, "sequence_loss")):
         moe.sequence_loss = None
@@ -115,12 +111,9 @@ def _logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: floa
 
 
 def chunked_logprobs(hidden, weight, targets, temperature=1.0, chunk: int | None = None) -> Tensor:
-    """log p(target) [N] at a temperature, in nats, float32.
-
-    hidden [N, D], weight [V, D], targets [N]. Never more than `chunk` x V logits exist (by default
-    2048 rows, fewer for vocabularies above 65,536): they are recomputed in the backward pass, so
-    that memory does not grow with N.
-    """
+    """log p(target) [N] at a temperature, in nats, float32; hidden [N, D], weight [V, D], targets
+    [N]. So that memory does not grow with N, never more than `chunk` x V logits exist (by default
+    2048 rows, fewer for vocabularies above 65,536): the backward pass recomputes them."""
     chunk = chunk or min(2048, 2**27 // len(weight))
     if len(hidden) <= chunk:
         return _logprobs(hidden, weight, targets, temperature)
@@ -213,10 +206,8 @@ def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
 
 
 def minibatches(questions: list[int], count: int, rng: random.Random) -> list[list[int]]:
-    """The questions, shuffled in place, in `count` parts of like size.
-
-    Fewer parts where rounding up fills them sooner: 9 questions in 4 are 3, 3, 3.
-    """
+    """The questions, shuffled in place, in `count` parts of like size, or fewer where rounding up
+    fills them sooner: 9 questions in 4 are 3, 3, 3."""
     rng.shuffle(questions)
     size = max(1, -(-len(questions) // count))  # rounded up
     return [questions[start : start + size] for start in range(0, len(questions), size)]
@@ -224,10 +215,8 @@ def minibatches(questions: list[int], count: int, rng: random.Random) -> list[li
 
 @dataclass
 class LocalWork:
-    """What this process trains on of a minibatch of questions; without torchrun all of it.
-
-    Responses are divided among processes one by one, so a question's may go to several of them.
-    """
+    """What this process trains on of a minibatch of questions; without torchrun all of it. The
+    responses are divided one by one, so a question's may go to several processes."""
 
     prompts: list[int]  # rows of the rollout whose prompts are read
     counted: list[bool]  # which of them count as experts' load: one process counts each

@@ -21,26 +21,17 @@ def thinking(text: str) -> str:
 
 
 def after_thinking(text: str) -> str:
-    """The text after the thinking: all of it if there is none, "" if the thinking never ends.
-
-    An <answer> ends the thinking too.
-    """
+    """The text after the thinking (an <answer> ends it too): "" if the thinking never ends."""
     if "<think>" in text and "</think>" not in text:
         return text[text.find("<answer>") :] if "<answer>" in text else ""
     return text.rpartition("</think>")[2]
 
 
-# ------------------------------------------------------------------------------ a marked answer
-
-
 def extract_answer(text: str) -> str | None:
-    r"""The final answer that a response marks, or None.
-
-    It is the last <answer> block, else the last \boxed{}, else the text after the last "#### ",
-    else after the last "the answer is"; a sentence in an <answer> may say "the answer is" too.
-    Boxes that one statement joins are one list: "\boxed{1} and \boxed{2}" gives "1, 2". A box
-    that is never closed gives None.
-    """
+    r"""The final answer that a response marks, or None. It is the last <answer> block (which may
+    say "the answer is"), else the last \boxed{}, else the text after the last "#### ", else after
+    the last "the answer is". Boxes that one statement joins are one list: "\boxed{1} and \boxed{2}"
+    gives "1, 2". A box that is never closed gives None."""
     text = after_thinking(text)
     if found := ANSWER_BLOCK.findall(text):
         answer = _SAID.split(found[-1])[-1].strip().rstrip("。")
@@ -68,10 +59,8 @@ def _boxed(text: str) -> str | None:
 
 
 def closing_bracket(text: str, start: int) -> int:
-    """The index where the bracket that opens at start is closed, or -1.
-
-    A brace is closed by a brace; other brackets by any: [0,1) is balanced.
-    """
+    """The index where the bracket that opens at start is closed, or -1. A brace is closed by a
+    brace; other brackets by any: [0,1) is balanced."""
     openers, closers = ("{", "}") if text[start] == "{" else ("([{", ")]}")
     depth = 0
     for i in range(start, len(text)):
@@ -82,17 +71,13 @@ def closing_bracket(text: str, start: int) -> int:
 
 
 def _joins(between: str) -> bool:
-    """Whether the text between two boxes makes them parts of one answer.
-
-    Such a text is short, within a sentence, and has a comma, "and", "or" or no word at all.
-    """
+    """Whether the text between two boxes makes them parts of one answer: it is short, within a
+    sentence, and has a comma, "and", "or" or no word at all."""
     if len(between) > 60 or re.search(r"[.\n]", between.strip()):
         return False
     plain = re.sub(r"\\[a-zA-Z]+|\\.", " ", between)
     return bool(re.search(r",|\b(?:and|or)\b|^[^\w=]*$", plain))
 
-
-# ------------------------------------------------------------------------------ free text
 
 _MATH = re.compile(
     r"(?<!\\)\$\$?([^$]+)\$\$?"  # $...$
@@ -105,11 +90,9 @@ _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
 def answer_in(text: str) -> str:
-    r"""The answer in free text, for a response in which extract_answer finds none.
-
-    It is the last mathematics between $...$, \(...\) or \[...\], or the last number if that comes
-    later. A text of fewer than three words is itself the answer. "" if thinking or a box is open.
-    """
+    r"""The answer in free text, for a response in which extract_answer finds none: the last
+    mathematics between $...$, \(...\) or \[...\], or the last number if that comes later. A text of
+    fewer than three words is itself the answer. "" if thinking or a box is open."""
     if "\\boxed{" in text:
         return ""
     text = after_thinking(text)[-_FREE_TEXT:].strip()

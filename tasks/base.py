@@ -29,11 +29,7 @@ class Problem:
 
 
 def pairs(table: str) -> list[tuple[str, ...]]:
-    """The rows of a table that is written in one line.
-
-    >>> pairs("red/红, blue/蓝")
-    [('red', '红'), ('blue', '蓝')]
-    """
+    """The rows of a table in one line: "red/红, blue/蓝" is [("red", "红"), ("blue", "蓝")]."""
     return [tuple(row.split("/")) for row in table.split(", ")]
 
 

@@ -31,110 +31,106 @@ def judge_of(task: str):
     return TASKS[task].judge if task in TASKS else by_value
 
 
-class Row(dict):
-    """The fields of a line, with names in lower case (some AIME files have "Problem")."""
-
-    def __init__(self, line: str, where: str):
-        self.where = where
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as e:
-            raise self.error(f"not JSON ({e})") from None
-        if not isinstance(fields, dict):
-            raise self.error(f"a {type(fields).__name__}, not an object with fields")
-        super().__init__({name.lower(): value for name, value in fields.items()})
-
-    def error(self, what: str) -> ValueError:
-        return ValueError(f"{self.where}: {what}: fix or remove the line")
-
-    def text(self, name: str) -> str:
-        value = self[name]
-        if name == "answer" and type(value) is int:  # AIME
-            return str(value)
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(f"'{name}' should be a non-empty text")
-        return value
-
-    def python(self, name: str, source: str) -> ast.Module:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Python about the source
-                return ast.parse(source)
-        except (SyntaxError, ValueError) as e:
-            raise self.error(f"'{name}' is not Python ({e})") from None
-
-
 def parse_row(line: str, where: str) -> Problem:
     """The problem of a line of JSON. ValueError that names `where` if it fits no layout."""
-    row = Row(line, where)
-    for _, fields, read in LAYOUTS:
-        if set(fields.split()) <= row.keys():
-            return read(row)
-    known = ", ".join(f"{name} ({fields.replace(' ', ', ')})" for name, fields, _ in LAYOUTS)
-    raise row.error(f"fields {sorted(row)} are not those of {known}")
+    try:
+        row = _fields(line)
+        for _, fields, read in LAYOUTS:
+            if set(fields.split()) <= row.keys():
+                return read(row)
+        known = ", ".join(f"{name} ({fields.replace(' ', ', ')})" for name, fields, _ in LAYOUTS)
+        raise ValueError(f"fields {sorted(row)} are not those of {known}")
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}: fix or remove the line") from None
 
 
-def _countdown(row: Row) -> Problem:
+def _fields(line: str) -> dict:
+    """The fields, with names in lower case (some AIME files have "Problem")."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"not JSON ({e})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__}, not an object with fields")
+    return {name.lower(): value for name, value in row.items()}
+
+
+def _text(row: dict, name: str) -> str:
+    value = row[name]
+    if name == "answer" and type(value) is int:  # AIME
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"'{name}' should be a non-empty text")
+    return value
+
+
+def _python(name: str, source: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python about the source
+            return ast.parse(source)
+    except (SyntaxError, ValueError) as e:
+        raise ValueError(f"'{name}' is not Python ({e})") from None
+
+
+def _countdown(row: dict) -> Problem:
     numbers, target = row["numbers"], row["target"]
     whole = isinstance(numbers, list) and all(type(n) is int for n in [*numbers, target])
     if not (whole and numbers and min(numbers) >= 0):
-        raise row.error("'numbers' should be a list of whole numbers from 0, 'target' one number")
+        raise ValueError("'numbers' should be a list of whole numbers from 0, 'target' one number")
     prompt = f"Using the numbers {numbers}, create an equation that equals {target}. "
     prompt += "Use each number once, with + - * / and parentheses."
     if "prompt" in row:
-        prompt = row.text("prompt")
+        prompt = _text(row, "prompt")
     tests = {"numbers": numbers, "target": target}
     return Problem(prompt, str(row.get("gold_expr", "")), "countdown", "en", tests)
 
 
-def _ours(row: Row) -> Problem:
+def _ours(row: dict) -> Problem:
     language, task = row.get("language", "en"), row["task"]
     if language not in LANGUAGES:
-        raise row.error(f"'language' should be one of {LANGUAGES}")
+        raise ValueError(f"'language' should be one of {LANGUAGES}")
     if judge_of(str(task)) is not by_value:
-        raise row.error(f"'{task}' needs more than an answer (Countdown: 'numbers' and 'target')")
-    return Problem(row.text("prompt"), row.text("answer"), row.text("task"), language)
+        raise ValueError(f"'{task}' needs more than an answer (Countdown: 'numbers' and 'target')")
+    return Problem(_text(row, "prompt"), _text(row, "answer"), _text(row, "task"), language)
 
 
-def _gsm8k(row: Row) -> Problem:
-    if type(row["answer"]) is int:  # some AIME files have "question" too
-        return Problem(row.text("question"), row.text("answer"), "math")
-    _, mark, answer = row.text("answer").rpartition("####")
-    if not mark or not answer.strip():
-        raise row.error("the 'answer' does not end in '#### number' as GSM8K's do")
-    return Problem(row.text("question"), answer.strip(), "math")
+def _gsm8k(row: dict) -> Problem:
+    _, mark, answer = _text(row, "answer").rpartition("####")
+    aime = type(row["answer"]) is int  # some of its files have "question" too
+    if not (mark or aime) or not answer.strip():
+        raise ValueError("the 'answer' does not end in '#### number' as GSM8K's do")
+    return Problem(_text(row, "question"), answer.strip(), "math")
 
 
-def _math(row: Row) -> Problem:
-    return Problem(row.text("problem"), row.text("answer"), "math")
+def _math(row: dict) -> Problem:
+    return Problem(_text(row, "problem"), _text(row, "answer"), "math")
 
 
-def _humaneval(row: Row) -> Problem:
-    prompt, entry, test = (row.text(name) for name in ("prompt", "entry_point", "test"))
+def _humaneval(row: dict) -> Problem:
+    prompt, entry, test = (_text(row, name) for name in ("prompt", "entry_point", "test"))
     for name, source, function in ("prompt", prompt, entry), ("test", test, "check"):
-        if function not in _functions(row.python(name, source)):
-            raise row.error(f"'{name}' does not define the function '{function}'")
+        if function not in _functions(_python(name, source)):
+            raise ValueError(f"'{name}' does not define the function '{function}'")
     tests = {"entry": entry, "prelude": prompt, "asserts": f"{test}\ncheck({entry})"}
     solution = prompt + str(row.get("canonical_solution", ""))
     return Problem(prompt, solution, "humaneval", "en", tests)
 
 
-def _mbpp(row: Row) -> Problem:
+def _mbpp(row: dict) -> Problem:
     """The prompt shows the tests, as the paper's does [Austin et al. 2021, 2108.07732, section 3]:
     they say what the function is called."""
     lists = row["test_list"], row.get("test_imports", []), [row.get("test_setup_code", "")]
     if not all(isinstance(x, list) and all(isinstance(s, str) for s in x) for x in lists):
-        raise row.error(
-            "'test_list' and 'test_imports' must be lists of lines, 'test_setup_code' a text"
-        )
-    text, code = row.text("text" if "text" in row else "prompt"), row.text("code")
+        raise ValueError("'test_list' and 'test_imports' should be lists, 'test_setup_code' a text")
+    text, code = _text(row, "text" if "text" in row else "prompt"), _text(row, "code")
     asserts, setup = "\n".join(lists[0]), "\n".join([*lists[1], *lists[2]])
-    solution, used = row.python("code", code), [*ast.walk(row.python("test_list", asserts))]
-    row.python("test_setup_code", setup)
+    solution, used = _python("code", code), [*ast.walk(_python("test_list", asserts))]
+    _python("test_setup_code", setup)
     calls = [n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     entry = next((name for name in calls if name in _functions(solution)), None)
     if entry is None:
-        raise row.error("'test_list' calls no function that 'code' defines")
+        raise ValueError("'test_list' calls no function that 'code' defines")
     names = {n.id for n in used if isinstance(n, ast.Name)}
     imports = [n for n in solution.body if isinstance(n, ast.Import | ast.ImportFrom)]
     # some tests rely on what the solution imports
@@ -159,20 +155,16 @@ LAYOUTS = (  # name, fields that tell it, reader; the first that fits
     ("MATH and AIME", "problem answer", _math),  # AIME: a whole number, as a text or not
 )
 
-# ------------------------------------------------------------------------------ programs
-
 _FENCED = re.compile(r"```([^`\n]*)\n(.*?)(?:```|\Z)", re.DOTALL)
 # where a continued function has ended [Chen et al. 2021, 2107.03374, section 2.2]
 _STOPS = re.compile(r"\n(?:class|def|#|if|print|```)")
 
 
 def program_in(problem: Problem, text: str) -> str | None:
-    """The program in a response to a problem of HumanEval or MBPP, or None.
-
-    It is the last ```python block after the thinking, else the last block that names no language,
-    else the <answer>. HumanEval's prompt, which may define helpers, stands before it; a response
-    with none of these continues the prompt, up to the next function.
-    """
+    """The program in a response to HumanEval or MBPP, or None. It is the last ```python block after
+    the thinking, else the last that names no language, else the <answer>. HumanEval's prompt, which
+    may define helpers, stands before it; a response with none of these continues the prompt, up to
+    the next function."""
     text = after_thinking(text)
     fenced = [(language.strip().lower(), code) for language, code in _FENCED.findall(text)]
     blocks = [code for language, code in fenced if language in ("python", "py")]
@@ -186,4 +178,4 @@ def program_in(problem: Problem, text: str) -> str | None:
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
     """Which programs pass their problem's suite of asserts; they run side by side."""
     jobs = [(answer, sandbox.Suite(**p.tests)) for p, answer in zip(problems, answers)]
-    return sandbox.passes_many(jobs)
+    return sandbox.in_parallel(sandbox.passes, jobs)

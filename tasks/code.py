@@ -16,17 +16,14 @@ OPERATIONS = {  # in both languages, as Python, and as a function
     "rest": ("take the rest by {a}", "取余{a}", "{x}%{a}", lambda x, a: x % a),
     "least": ("take at least {a}", "至少取{a}", "max({x},{a})", max),
 }
+ASK, NEXT = ("Write f(x): {}.", "写出f(x):{}。"), (", then ", ",再")
 HEAD = "def f(x): return "
 WORDS = {"en": {"first": "first ", "then": "then "}, "zh": {"first": "先", "then": "再"}}
 Steps = list[tuple[str, int]]  # (name of the operation, its number)
 
 
 def expressions(steps: Steps) -> list[str]:
-    """The Python expression in x after each step of a program.
-
-    >>> expressions([("add", 3), ("multiply", 2), ("least", 9)])
-    ['x+3', '(x+3)*2', 'max((x+3)*2,9)']
-    """
+    """The Python expression after each step: x+3 and (x+3)*2 for adding 3, then doubling."""
     out, x, closed = [], "x", True  # closed: x needs no parentheses
     for name, a in steps:
         if not closed and name in ("multiply", "rest"):
@@ -56,9 +53,7 @@ def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
             break
     lang, program = rng.randrange(2), expressions(steps)
     told = [OPERATIONS[name][lang].format(a=a) for name, a in steps]
-    prompt = (
-        f"Write f(x): {', then '.join(told)}." if lang == 0 else f"写出f(x):{',再'.join(told)}。"
-    )
+    prompt = ASK[lang].format(NEXT[lang].join(told))
     calls = [("f", [i]) for i in inputs]
     tests = {"content": steps, "program": program, "calls": calls, "values": values[-1]}
     return Problem(prompt, HEAD + program[-1], "code", LANGUAGES[lang], tests)
@@ -96,15 +91,14 @@ def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, 
             steps.insert(i, (name, rng.randint(2, 9)))
         if steps and run_steps(steps, inputs) != tests["values"]:
             answer = HEAD + expressions(steps)[-1]
-    thought, _ = guessed(problem, answer.removeprefix(HEAD))
-    return thought, answer
+    return guessed(problem, answer.removeprefix(HEAD))[0], answer
 
 
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
     """Whether each program returns the right value for each hidden input; they run in parallel."""
     jobs = [(answer, p.tests["calls"]) for p, answer in zip(problems, answers)]
     out = []
-    for p, results in zip(problems, sandbox.run_many(jobs)):
+    for p, results in zip(problems, sandbox.in_parallel(sandbox.run_python, jobs)):
         pairs = zip(results, p.tests["values"], strict=True)
         out.append(all(r.ok and sandbox.same(r.value, value) for r, value in pairs))
     return out

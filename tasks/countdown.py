@@ -2,8 +2,8 @@
 
     Use 3,4,2 to make 14.    ->    (3+4)*2
 
-A whole task in one file: the problems, the texts that people write about them, and the verifier.
-The other tasks have the same functions; tasks/__init__.py says what they are for.
+The problems, the texts that people write about them, and the verifier. The other tasks have the
+same functions; tasks/__init__.py says what they are for.
 """
 
 import operator
@@ -125,9 +125,8 @@ def countdown_correct(expression: str, numbers: list[int], target: int) -> bool:
     tokens = re.findall(r"[0-9]+|\S", left)
     if len(tokens) > 8 * len(numbers) + 8 or any(len(t) > 20 for t in tokens):
         return False  # longer than any honest expression
-    if not _EXPRESSION.fullmatch(left):
-        return False
-    if sorted(int(t) for t in tokens if t.isdigit()) != sorted(numbers):
+    used = sorted(map(int, re.findall("[0-9]+", left)))
+    if used != sorted(numbers) or not _EXPRESSION.fullmatch(left):
         return False
     value = value_at(left, 0)  # None if the parentheses do not match, or for a division by zero
     return value is not None and value.entries[0] == target

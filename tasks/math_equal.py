@@ -71,10 +71,15 @@ _LATEX = [
     (r"\\[!,;: ]|\\?%|\\\$|\\[()\[\]]", " "),
     (r"\\([{}|])", r"\1"),
 ]
-_MIXED = (  # 1\frac{4}{5} and 1 4/5
-    r"(?<![\w^.}/])([0-9]+)(?:\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}"
-    r"|\s+([0-9]+)/([0-9]+)(?![\w/]))"
-)
+
+
+def _mixed(match: re.Match) -> str:
+    r"""The sum that a mixed number such as 1\frac{4}{5} is."""
+    whole, top, bottom = match.groups()
+    proper = len(top) <= len(bottom) < 100 and int(top) < int(bottom)
+    return f"({whole}+{top}/{bottom})" if proper else match[0]
+
+
 _OPERATORS = r"<=|=< ≤ >= ≥ != ≠ == = \*\* ^ \bpi\b π \b(?:oo|infinity)\b ∞".split()
 _PLAIN = [
     (r"\\([A-Za-z]+)", lambda m: _COMMANDS.get(m[1], m[0])),
@@ -86,7 +91,8 @@ _PLAIN = [
     (r"\\frac\s*([0-9])", r"\\frac{\1}"),  # \frac12
     (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
     (r"[\s.。]+$", ""),
-    (_MIXED, lambda m: _mixed(m[0], m[1], m[2] or m[4], m[3] or m[5])),
+    (r"(?<![\w^.}/])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", _mixed),
+    (r"(?<![\w^.}/])([0-9]+)\s+([0-9]+)/([0-9]+)(?![\w/])", _mixed),
 ]
 _THOUSANDS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _WORD = r"(?=[A-Za-z]*[AEIOUaeiou])[A-Za-z]{3,}"  # with a vowel; shorter is a product of variables
@@ -104,11 +110,6 @@ def _clean(text: str) -> str:
     if not re.search(r"[(\[{]", text):
         text = _THOUSANDS.sub(lambda m: m[0].replace(",", ""), text)
     return text.strip()
-
-
-def _mixed(text: str, whole: str, top: str, bottom: str) -> str:
-    proper = len(top) <= len(bottom) < 100 and int(top) < int(bottom)
-    return f"({whole}+{top}/{bottom})" if proper else text
 
 
 def _squash(text: str) -> str:
@@ -313,8 +314,6 @@ def _rounds_to(decimal: str, value: "_Value", exact: str, other: "_Value") -> bo
 
 
 # ------------------------------------------------------------------------------ values
-
-
 class _Value(NamedTuple):
     entries: tuple  # one number, or those of a matrix
     shape: tuple  # (rows, columns) of a matrix, else ()

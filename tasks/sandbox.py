@@ -35,15 +35,14 @@ import tempfile
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lib import cli
 
 Call = tuple[str, list] | str  # function and arguments, or an expression that is evaluated inside
 
 
-@dataclass
-class Result:
+class Result(NamedTuple):
     """What one call gave: a value of plain types, or why there is none."""
 
     ok: bool
@@ -51,8 +50,7 @@ class Result:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class Suite:
+class Suite(NamedTuple):
     """Asserts about one function. All of these texts are trusted, none of them is the program's."""
 
     entry: str  # the function under test
@@ -102,15 +100,12 @@ class _Interpreter(contextlib.AbstractContextManager):
         os.set_blocking(self.process.stdin.fileno(), False)
 
     def __exit__(self, *exc) -> None:
-        if "namespaces" in self.layers:  # the launcher kills the namespace's first process, and
-            self.process.terminate()  # ends when the last is gone
-        else:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.folder.cleanup()
+        with self.folder, self.process:  # at the end closes the pipes, waits, removes the folder
+            if "namespaces" in self.layers:  # the launcher kills the namespace's first process,
+                self.process.terminate()  # and ends when the last is gone
+            else:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
 
     def call(self, call: Call) -> Result:
         """What a call gives. Once the interpreter has ended, every call gives the reason."""
@@ -183,8 +178,6 @@ def _unpack(entry: dict) -> object:
 
 
 # ------------------------------------------------------------------------ what the kernel allows
-
-
 @functools.cache
 def layers() -> tuple[str, ...]:
     """Those of LAYERS that work here, found by trial, once. OSError if no program can be run."""
@@ -213,39 +206,44 @@ def protection() -> str:
     return f"programs run apart, with {walls}{gaps}"
 
 
-def run_python(program: str, calls: list[Call], *, time_limit_s=2.0) -> list[Result]:
+def run_python(program: str, calls: list[Call], *, time_limit_s=2.0, memory_mb=256) -> list[Result]:
     """Execute a program, then call its functions: one Result a call, whatever the program does.
     Arguments and values are of Python's plain types (numbers, texts, lists, tuples, dicts, sets,
     None; exact types). time_limit_s includes the start of the interpreter."""
     if len(program) > MAX_PROGRAM:
         return [Result(False, error="program too long") for _ in calls]
-    limits = layers(), time_limit_s, int(time_limit_s) + 1, 256
+    limits = layers(), time_limit_s, int(time_limit_s) + 1, memory_mb
     with _Interpreter({"program": program}, limits) as inside:
         return [inside.call(call) for call in calls]
 
 
-def run_many(jobs: list[tuple[str, list[Call]]], **limits) -> list[list[Result]]:
-    """run_python for each (program, calls), in parallel; identical jobs are run once."""
-    return _in_parallel(functools.partial(run_python, **limits), jobs)
-
-
-def _in_parallel(function, jobs: list[tuple]) -> list:
+def in_parallel(function, jobs: list[tuple], **limits) -> list:
+    """run_python or passes of each job (program, calls or suite); identical ones are run once."""
     distinct = {repr(job): job for job in jobs}
     if jobs:
         layers()  # found out before the threads all try
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(distinct, pool.map(lambda job: function(*job), distinct.values())))
-    return [found[repr(job)] for job in jobs]
+        found = pool.map(lambda job: function(*job, **limits), distinct.values())
+        results = dict(zip(distinct, found))
+    return [results[repr(job)] for job in jobs]
 
 
 def same(value: object, expected: object) -> bool:
-    """Equality that also asks for equal types: True is not 1."""
-    return type(value) is type(expected) and value == expected
+    """Equality that also asks for equal types, all the way down: True is not 1."""
+    if type(value) is not type(expected):
+        return False
+    if isinstance(value, (list, tuple)):
+        return len(value) == len(expected) and all(map(same, value, expected))
+    if isinstance(value, dict):
+        return same(set(map(repr, value)), set(map(repr, expected))) and all(
+            same(value[key], expected[key]) for key in value
+        )
+    if isinstance(value, (set, frozenset)):
+        return len(value) == len(expected) and set(map(repr, value)) == set(map(repr, expected))
+    return value == expected
 
 
 # ------------------------------------------------------------------------------ suites of asserts
-
-
 def passes(program: str, suite: Suite, *, time_limit_s=20.0, cpu_limit_s=5) -> bool:
     """Whether every assert holds of the program's function. The program has cpu_limit_s seconds of
     a processor, however busy the machine is, and time_limit_s by the clock, so it cannot sleep
@@ -257,23 +255,16 @@ def passes(program: str, suite: Suite, *, time_limit_s=20.0, cpu_limit_s=5) -> b
     setup, calls = as_calls(suite) or ("", None)
     with _Interpreter({"program": program, "setup": setup}, limits) as tested:
         if calls:
-            results = ((tested.call(text), expected) for text, expected in calls)
-            return all(result.ok and result.value == expected for result, expected in results)
+            return all(tested.call(text) == Result(True, expected) for text, expected in calls)
         job = {"suite": suite.asserts, "prelude": suite.prelude, "entry": suite.entry}
         with _Interpreter(job, limits) as tester:
             try:
                 message = tester.receive()
-                while isinstance(message, list):  # a call
-                    result = tested.call(tuple(message))
-                    message = tester.send((result.ok, result.value if result.ok else result.error))
+                while isinstance(message, list):  # a call, to which the result goes back
+                    message = tester.send(tuple(tested.call(tuple(message))))
             except _Ended:
                 return False
             return message is True
-
-
-def passes_many(jobs: list[tuple[str, Suite]]) -> list[bool]:
-    """passes() for each (program, suite), in parallel; identical jobs are run once."""
-    return _in_parallel(passes, jobs)
 
 
 def as_calls(suite: Suite) -> tuple[str, list[tuple[str, object]]] | None:

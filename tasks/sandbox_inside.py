@@ -45,8 +45,6 @@ sched_setscheduler sched_setparam setsid setpgid memfd_create unshare setns"""
 
 
 # ------------------------------------------------------------------------ the first interpreter
-
-
 def launch(python: str, parent: str, memory: str, seconds: str, *layers: str) -> None:
     """Set limits (memory in bytes) and layers ("namespaces", "landlock", "seccomp"), then become
     the second interpreter. An exception if any of it is impossible: then nothing is run."""
@@ -64,7 +62,8 @@ def launch(python: str, parent: str, memory: str, seconds: str, *layers: str) ->
     elif LINUX:
         for capability in range(64):  # what root can do ends at exec; others have nothing to drop
             libc("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0, check=False)
-    die_with_parent()
+    if LINUX:
+        libc("prctl", PR_SET_PDEATHSIG, SIGKILL)
     if os.getppid() != int(parent):
         sys.exit("the parent died before that took effect")
     if "namespaces" in layers:
@@ -89,11 +88,6 @@ def libc(function: str, *arguments, check: bool = True) -> int:
     if check and result < 0:
         raise OSError(ctypes.get_errno(), f"{function} failed")
     return result
-
-
-def die_with_parent() -> None:
-    if LINUX:
-        libc("prctl", PR_SET_PDEATHSIG, SIGKILL)
 
 
 def _namespaces() -> None:
@@ -122,7 +116,7 @@ def _first_process() -> None:
         os.close(OUT)
         os.waitpid(child, 0)
         os._exit(0)
-    die_with_parent()
+    libc("prctl", PR_SET_PDEATHSIG, SIGKILL)  # the parent's is not inherited
     os.close(write_end)
     if select.select([alive], [], [], 0)[0]:
         os._exit(1)  # the launcher died before that took effect
@@ -178,8 +172,6 @@ def _seccomp() -> None:
 
 
 # ----------------------------------------------------------------------- the second interpreter
-
-
 def work() -> None:
     """Read the job, {"secret": ..., ...}, and do it. Each line that goes out begins with the
     secret, so that what a program prints is not taken for an answer."""
@@ -197,10 +189,8 @@ def work() -> None:
             data = data[write(OUT, data) :]
 
     guard()
-    if "suite" in job:
-        judge(job, receive, send)
-    else:
-        answer(job, receive, send)
+    do = judge if "suite" in job else answer
+    do(job, receive, send)
 
 
 def guard() -> None:
@@ -271,9 +261,9 @@ def judge(job: dict, receive, send) -> None:
         nonlocal called
         called = True
         send([job["entry"], arguments, keywords])
-        ok, value = receive()
+        ok, value, error = receive()
         if not ok:
-            raise RuntimeError(value)
+            raise RuntimeError(error)
         return value
 
     space = new_module("suite")

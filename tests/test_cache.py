@@ -62,8 +62,8 @@ def test_gradients_flow_through_a_growing_cache(tiny_model):
 
 
 def test_joined_caches_have_no_gaps(tiny_model):
-    """Two rows that began with 4 and 2 tokens, padded to 5, and have come 3 tokens further, and a new
-    one: one more token, together and apart."""
+    """Two rows that began with 4 and 2 tokens, padded to 5, and have come 3 tokens further, and a
+    third: one more token, together and apart."""
     rows = [torch.randint(3, 40, (n,)) for n in (7, 5, 20)]
     caches = [BlockCache(block=4, most=0), BlockCache(block=4, most=0)]
     with torch.no_grad():

@@ -66,8 +66,8 @@ def test_the_readable_form_keeps_thinking_and_answer():
 def answered_with(samples, monkeypatch):
     """No model is opened; these are its responses."""
     report = type("Report", (), {"samples": samples})
-    monkeypatch.setattr(rejection.GPT, "from_pretrained", lambda *a, **k: None)
-    monkeypatch.setattr(rejection.tokenizers, "load", lambda *a: None)
+    monkeypatch.setattr(rejection.evaluation.GPT, "from_pretrained", lambda *a, **k: None)
+    monkeypatch.setattr(rejection.evaluation.tokenizers, "load", lambda *a: None)
     monkeypatch.setattr(rejection.evaluation, "evaluate", lambda *a: report)
 
 

@@ -13,7 +13,7 @@ from conftest import ROOT, SHARED_DATA
 from data import Problem, load_jsonl
 from rewards import run_python, verdicts
 from tasks import sandbox, sandbox_inside
-from tasks.sandbox import Result, Suite, as_calls, passes, passes_many, run_many, same
+from tasks.sandbox import Result, Suite, as_calls, in_parallel, passes, same
 
 
 def one(program: str, *arguments, **limits):
@@ -28,14 +28,15 @@ def test_values_come_back_with_their_types():
     nested = ([1, [2.0]], (1, "a"), {"k": [None], (1,): 2}, {1, 2}, set(), ((), {}))
     for value in (*numbers, *nested, "é\n\ud800", b"x\xff", ""):
         result = one(f"def f(): return {value!r}")
-        assert result.ok and repr(result.value) == repr(value)  # types too
+        assert result.ok and same(result.value, value)
     program = "def f(x): return x * 2\ndef g(a, b): return [a, b]"
     calls = [("f", [4]), ("g", ["u", None]), ("f", [[1]])]
     results = run_python(program, calls, time_limit_s=10.0)
     assert [r.value for r in results] == [8, ["u", None], [1, 1]]
 
 
-DIFFERENT = [(1, True), (1, 1.0), ([1], (1,)), ("1", 1), ([1, 2], [1]), (None, False)]
+DIFFERENT = [(1, True), (1, 1.0), ({1}, {True}), ({1: 2}, {True: 2}), ([1], (1,))]
+DIFFERENT += [({"a": 1}, {"a": True}), ([1, 2], [1]), ("1", 1), (None, False)]
 
 
 @pytest.mark.parametrize(("value", "expected"), DIFFERENT)
@@ -175,7 +176,7 @@ def test_many_at_once_and_identical_ones_once(monkeypatch):
     counting = lambda *a, **k: started.append(a) or real(*a, **k)  # noqa: E731
     monkeypatch.setattr(sandbox, "run_python", counting)
     jobs = [(f"def f(x): return x + {i % 3}", [("f", [1])]) for i in range(12)]
-    values = [r[0].value for r in run_many(jobs, time_limit_s=10.0)]
+    values = [r[0].value for r in in_parallel(sandbox.run_python, jobs, time_limit_s=10.0)]
     assert values == [1 + i % 3 for i in range(12)] and len(started) == 3
 
 
@@ -203,7 +204,7 @@ def test_hostile_programs_earn_nothing():
     with open(HOSTILE) as f:
         rows = json.load(f)
     jobs = [(r["code"], [("f", [1])]) for r in rows]
-    for r, (result,) in zip(rows, run_many(jobs, time_limit_s=0.5)):
+    for r, (result,) in zip(rows, in_parallel(run_python, jobs, time_limit_s=0.5)):
         # those that would return 2 are stopped before
         assert not result.ok or not same(result.value, 2), r["name"]
     with pytest.raises(ChildProcessError):
@@ -436,7 +437,7 @@ SUITES = {  # what holds of ADD
 
 def test_suites_of_every_kind_are_passed():
     assert [as_calls(s) is not None for s in SUITES.values()] == [True] * 2 + [False] * 4
-    assert passes_many([(ADD, s) for s in SUITES.values()]) == [True] * len(SUITES)
+    assert in_parallel(passes, [(ADD, s) for s in SUITES.values()]) == [True] * len(SUITES)
 
 
 EQUAL = """
@@ -483,7 +484,7 @@ def f(*a, **k):
     ],
 )
 def test_no_broken_program_passes_any(broken):
-    assert not any(passes_many([(broken, s) for s in SUITES.values()]))
+    assert not any(in_parallel(passes, [(broken, s) for s in SUITES.values()]))
 
 
 def test_a_suite_that_calls_nothing_is_passed_by_nobody():

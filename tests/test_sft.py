@@ -173,15 +173,15 @@ def test_fine_tuning_learns_and_resumes(tiny_model, world_tokenizer, tmp_path, m
     assert len(losses) == 200 and losses[-1] < 0.1 * losses[0]
     model, real = copy.deepcopy(start), sft.train_step
 
-    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        with runs.Run(str(tmp_path / "b"), {}, False, "sft") as run:
+    run = runs.Run(str(tmp_path / "b"), {}, False, "sft")
 
-            def train_step(trainer, batch, factor, cfg):
-                run.stopped = factor > 0.99
-                return real(trainer, batch, factor, cfg)
+    def train_step(trainer, batch, factor, cfg):
+        run.stopped = factor > 0.99
+        return real(trainer, batch, factor, cfg)
 
-            m.setattr(sft, "train_step", train_step)
-            sft.fine_tune(model, examples, cfg, 0, run)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt), run:
+        m.setattr(sft, "train_step", train_step)
+        sft.fine_tune(model, examples, cfg, 0, run)
     model = copy.deepcopy(start)
     fine_tune(model, examples, cfg, tmp_path / "b", resume=True)
     for a, b in zip(model.state_dict().values(), tiny_model.state_dict().values()):

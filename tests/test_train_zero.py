@@ -17,7 +17,7 @@ import config
 import sft
 import tokenizer as tokenizers
 import train_zero
-from data import Problem, World
+from data import Problem
 from lib.run import Run, checkpoints
 from model import GPT
 
@@ -183,12 +183,11 @@ def test_multi_token_prediction_rests_in_reinforcement_learning(tmp_path):
 
 def test_each_step_takes_its_own_problems():
     cfg = small()
-    world = World(0, cfg.world)
-    first, second = (train_zero.problems_of(step, cfg, world, None) for step in (0, 1))
+    first, second = (train_zero.problems_of(step, cfg, None) for step in (0, 1))
     assert [p.task for p in first] == ["arithmetic", "countdown"] * 2
     assert not {p.prompt for p in first} & {p.prompt for p in second}
     data = [Problem(str(i), "", "math") for i in range(6)]
-    epoch = [p.prompt for s in range(3) for p in train_zero.problems_of(s, cfg, world, data)]
+    epoch = [p.prompt for s in range(3) for p in train_zero.problems_of(s, cfg, data)]
     assert sorted(epoch[:6]) == sorted(epoch[6:]) == list("012345") and epoch[:6] != epoch[6:]
 
 
