@@ -104,10 +104,10 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
             cfg.name = args.config
         chosen = {f"model.{k}": v for k, v in shapes.get(args.config, {}).items()}
         chosen |= quick if args.quick else {}
-        if args.algorithm:
-            if args.algorithm not in algorithms:
-                raise cli.nearest("algorithm", args.algorithm, list(algorithms))
-            found = {"algorithm": args.algorithm} | algorithms[args.algorithm]
+        if name := args.algorithm or dict(settings).get("grpo.algorithm"):
+            if name not in algorithms:
+                raise cli.nearest("algorithm", name, list(algorithms))
+            found = {"algorithm": name} | algorithms[name]
             chosen |= {f"grpo.{k}": v for k, v in found.items()}
         for key, value in [*chosen.items(), *settings]:
             set_key(cfg, key, value)

@@ -26,7 +26,7 @@ from tasks.benchmarks import instruction, parse_row
 
 __all__ = ["LANGUAGES", "PHRASES", "PROGRAMS", "REASONING", "TASKS", "Problem", "World"]
 __all__ += ["WorldConfig", "is_test", "load_jsonl", "prompt_ids"]
-DEFAULT_TASKS = ("arithmetic", "countdown", "code", "logic", "general")
+DEFAULT_TASKS = (*REASONING, "general")
 
 
 @dataclass
@@ -138,12 +138,17 @@ def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
     return [parse_row(line, f"{path}, line {number}") for number, line in rows[:limit]]
 
 
+@dataclass
+class Config(config.Config):
+    world: WorldConfig = config.section(WorldConfig)
+
+
 def main() -> None:
     parser = config.Parser(__doc__)
     parser.add_argument("file", nargs="?", help="a JSONL file of problems to look at")
-    parser.add_argument("--level", type=int, default=1, help="difficulty of the world, 1 to 3")
+    parser.add_argument("--level", type=int, help="the same as --world.level")
     parser.add_argument("--count", type=int, default=12, help="how many to print")
-    args = parser.parse_args()
+    cfg, args = config.parse(parser, Config)
     with config.user_errors():
         if args.file:
             problems = load_jsonl(args.file)
@@ -151,7 +156,8 @@ def main() -> None:
             for p in problems[: args.count]:
                 print(f"[{p.task}, {p.language}] {p.prompt}\n    -> {p.answer}")
             return
-        world = World(0, WorldConfig(level=args.level))
+        cfg.world.level = args.level or cfg.world.level
+        world = World(cfg.seed, cfg.world)
         for i in range(args.count):
             prompt, response = world.text(i)
             print(f"{prompt}\n    {response}")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import config
 import rewards as rw
 import tokenizer as tokenizers
-from data import PROGRAMS, REASONING, Problem, World, WorldConfig, load_jsonl, prompt_ids
+from data import PROGRAMS, Problem, World, WorldConfig, load_jsonl, prompt_ids
 from lib import distributed, files, report
 from lib.stats import consensus, pass_at_k, same_text, standard_error
 from model import GPT
@@ -232,7 +232,7 @@ def main() -> None:
             raise ValueError("--limit belongs to --data, --task to the world's problems: drop one")
         sets = by_task(load_jsonl(args.data, args.limit)) if args.data else {}
         if args.models and not args.data:
-            tasks = args.task or [t for t in cfg.world.tasks if t in REASONING]
+            tasks = args.task or [t for t in cfg.world.tasks if t != "general"]
             if not tasks:
                 raise ValueError("no rule can check the --world.tasks: name one with --task")
             sets = held_out(cfg.world, cfg.eval, tuple(tasks))

@@ -216,7 +216,7 @@ def main() -> None:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set it and later ones aside")
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    cfg, args = config.parse(parser, Config, QUICK)
+    cfg, args = config.parse(parser, Config, QUICK, algorithms=grpo.algorithm_settings())
     out = args.out or config.run_folder("r1", cfg, args)
     zero = args.zero or config.zero_folder(out, cfg, args)
     flags = "--resume in place of --from" if args.start else "--resume"

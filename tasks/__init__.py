@@ -8,8 +8,10 @@
     guess(rng, problem, cfg, wrong)   (thought, answer) of somebody who guesses
     judge(problems, answers)          which answers, as texts, are right: list[bool]
 
-rng is a random.Random, the only source of chance; cfg is data.WorldConfig. Then --world.tasks and
---grpo.tasks know the task: its texts are in the corpus, and its problems train and evaluate models.
+rng is a random.Random, the only source of chance; cfg is data.WorldConfig. content begins with the
+task's name, judge takes any text, and a guess that is not `wrong` gives the problem's answer. Then
+--world.tasks and --grpo.tasks know the task: its texts are in the corpus, its problems train and
+evaluate models. The default world and R1's stages keep to the tasks of REASONING and "general".
 """
 
 from tasks import arithmetic, code, countdown, general, logic
@@ -22,4 +24,4 @@ TASKS = {
     "logic": logic,
     "general": general,
 }
-REASONING = tuple(task for task in TASKS if task != "general")  # a rule can check the answers
+REASONING = ("arithmetic", "countdown", "code", "logic")  # what R1's stages are trained on

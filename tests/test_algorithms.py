@@ -67,6 +67,9 @@ def far_case(name, seed):
     return logprobs, old, ref, advantages, mask
 
 
+PAPERS = "grpo dr_grpo dapo gspo cispo rloo reinforce++ v3.2 ppo ppo-0.95".split()
+
+
 def papers_loss(name, logprobs, old, ref, advantages, mask, longest):
     """Each paper's objective, negated, token by token, with the paper's figures (the bounds of
     CISPO and V3.2 are ours); and how many tokens V3.2 masks."""
@@ -109,6 +112,9 @@ def papers_loss(name, logprobs, old, ref, advantages, mask, longest):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_each_algorithm_s_loss_and_gradient_are_its_paper_s(name):
+    assert name in PAPERS, (
+        f"write the formula of '{name}' into papers_loss, and its name into PAPERS"
+    )
     cfg = settings_of(name, max_new_tokens=9)
     masked = tokens = 0
     for seed in range(5):

@@ -51,6 +51,7 @@ def test_no_circle_and_no_import_upward():
     graph = {name: imports(parse(path), modules) for name, path in modules.items()}
     list(TopologicalSorter(graph).static_order())  # CycleError names the circle
     for name, used in graph.items():
+        assert name.split(".")[0] in RANK, f"say in LAYERS where {name} belongs"
         for other in used:
             assert RANK[other.split(".")[0]] <= RANK[name.split(".")[0]], f"{name} imports {other}"
     assert not imports(parse(modules["config"]), modules) - {"lib", "lib.cli"}

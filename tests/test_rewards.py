@@ -137,7 +137,7 @@ def test_a_new_task_and_a_new_reward(monkeypatch):
     p = Problem("?", "", "next")
     assert not rw.by_value(p)
     expected = {"accuracy": 1.0, "format": 1.0, "language": 1.0, "short": 1.0, "total": 3.5}
-    assert score(p, "<think>so</think><answer>up</answer>", cfg) == expected
+    assert_has(score(p, "<think>so</think><answer>up</answer>", cfg), expected)
 
 
 # ------------------------------------------------------------------------------ language, total
@@ -164,14 +164,19 @@ def test_reflection_words():
     assert rw.reflection_words("等等不对,应该是8") == 2
 
 
+def assert_has(scores: dict[str, float], expected: dict[str, float]) -> None:
+    """These rewards are as expected; others, of weight 0, may have been added."""
+    assert {name: scores.get(name) for name in expected} == expected
+
+
 def test_score_and_weights():
     p, values = (
         Problem("3+4?", "7", "arithmetic"),
         {"accuracy": 1.0, "format": 1.0, "language": 1.0},
     )
-    assert score(p, GOOD, RewardConfig(format=2.0)) == values | {"total": 3.0}
+    assert_has(score(p, GOOD, RewardConfig(format=2.0)), values | {"total": 3.0})
     values |= {"format": 0.0, "total": 1.0}
-    assert score(p, "The answer is 7.", RewardConfig()) == values
+    assert_has(score(p, "The answer is 7.", RewardConfig()), values)
     assert score(p, GOOD.replace("7", "8"), RewardConfig(format=0.5))["total"] == 0.5
     c = Problem("", "", "countdown", tests={"numbers": [3, 4], "target": 7})
     text = "<think>3+4</think><answer>4+3</answer>"
@@ -198,4 +203,6 @@ def test_a_general_request_has_no_accuracy():
         f"<think>x</think><answer>{p.answer}</answer>",
         RewardConfig(format=2.0, language=1.0),
     )
-    assert score(p, text, cfg) == {"format": 1.0, "language": 1.0, "total": 3.0}
+    found = score(p, text, cfg)
+    assert_has(found, {"format": 1.0, "language": 1.0, "total": 3.0})
+    assert "accuracy" not in found
