@@ -15,7 +15,7 @@ import train_r1
 from data import REASONING, TASKS, Problem, World
 from eval import Report, held_out, summarise
 from experiments import common
-from experiments.common import Plan, claims, conclude, mean_curve, metrics
+from experiments.common import CLAIMS, Plan, claims, conclude, mean_curve, metrics
 from lib import distributed
 from sft import pretrain
 
@@ -26,69 +26,7 @@ GROWTH = {  # figure -> claim, paper
     "mean_length": ("responses on {} grow (tokens in 10 steps)", LONGER),
     "reflection_words": (REFLECTION, "five to seven times as many [R1 v2]"),
 }
-MIXING = """
-first of training > last of training: fewer words are in the problem's language at the end of Zero's
-    training than at its beginning | R1-Zero mixes languages [R1 v1]
-base of held out > zero of held out: held out, Zero mixes more than its base
-"""
-ABOVE = """
-1 of Zero, {0} > base, {0}: {1}: Zero is above the base at k = 1 | RL raises pass@1 [2504.13837]"""
-BELOW = """
-{2} of base, {0} > Zero, {0}: {1}: at k = {2}, the largest at which blind guessing finds under half,
-    the base is above Zero | at large k the base is above [2504.13837]"""
-VOTING = """
-{1} of {0} > 1 of {0}: {0}: the majority of {1} is right more often than one answer | AIME 86.7 with
-    64 against 71.0 [R1 v1]"""
 # most, least: of what a method was given to spend; (tokens): how many both sides spent
-SEARCH = """
-voting most > zero-shot least: voting: the most samples beat one answer (tokens) | AIME 86.7 with 64
-    against 71.0 [R1 v1]
-outcome most > voting most: best of N by the outcome model beats voting, at the most samples
-    (tokens) | MATH 72.4 against 69.6, of 1,860 [2305.20050]
-process-least most > voting most: best of N by the process model beats voting, at the most samples
-    (tokens) | MATH 78.2 against 69.6, of 1,860 [2305.20050]; a PRM reranks and guides well, at a
-    cost [R1 v1 4.2]
-process-least least > process-least most: with more samples the process model chooses worse | reward
-    hacking [R1 v1 4.2]
-beam most > zero-shot least: the widest beam beats one answer (tokens) | a PRM reranks and guides
-    well, at a cost [R1 v1 4.2]
-tree most > tree least: more simulations help tree search (tokens) | MCTS can help with a good value
-    model [R1 v1 4.2]
-tree most > voting most: the largest tree beats voting with the most samples (tokens)
-zero-shot least > few-shot most: worked examples in the prompt hurt | few-shot prompts hurt
-    [R1 v1 5]
-wait least > zero-shot least: 'wait' improves the answer (tokens) | AIME 50 to 57 [s1 2501.19393]
-cut most > cut least: a larger budget of thinking before the cut is better (tokens) | accuracy grows
-    with thinking time [s1 2501.19393]
-"""
-JOURNEY = """
-{0} of journey > shortcut: {0}: traces with caught mistakes teach more than as many, shorter, clean
-    ones | 8 points more on MATH with 327 examples [2410.18982]
-"""
-TENTH = """
-tenth > base: a small set of rejection-sampled answers beats the base | 17k answers make
-    o1-preview's level [Sky-T1]; R1: 800k
-tenth ~ all: it is about as good as ten times as many
-"""
-COUNTDOWN = """
-RL > base: RL raises accuracy | 3B learns to search and to check itself [TinyZero]
-tries of RL > base: it tries more often (tries a response)
-right_if_retried of RL > base: of responses that try again, more end right
-right_within_10 of RL > right_within_3 of RL: thinking longer helps: right within ten tries against
-    within three | accuracy grows with thinking time [R1 v1]
-"""
-HACKING = """
-score of with > R1: the reward model's score goes on up | the reward goes on up while Codeforces
-    falls [R1 v2 figure 6]
-helpfulness of R1 > with: helpfulness by the world's own rules falls | long training on it invites
-    reward hacking [R1 v2]
-helpfulness of without > with: helpfulness ends below that of as many steps without the preference
-    reward
-reasoning of R1 > with: reasoning falls | the reward goes on up while Codeforces falls [R1 v2 figure
-    6]
-reasoning of without > with: reasoning ends below that of as many steps without the preference
-    reward
-"""
 
 
 def growth(plan: Plan):
@@ -135,7 +73,7 @@ def mixing(plan: Plan):
         found = common.read(path)
         bars = {name: (row[key], found["sd"][name][key]) for name, row in found["mean"].items()}
         panels.append(("Dev2 with and without the language reward", "", bars))
-    return conclude(plan, runs, claims(runs, MIXING), panels)
+    return conclude(plan, runs, claims(runs, CLAIMS["mixing"]), panels)
 
 
 def many_samples(plan: Plan, seed: int) -> dict[str, dict[str, Report]]:
@@ -181,7 +119,9 @@ def passk(plan: Plan):
             run[f"blind, {task}"] = guessed
         most = max((k for k in ks if guessed[str(k)] < 0.5), default=1)  # beyond, guessing does it
         what = task if task in cfg.grpo.tasks else f"{task} (not trained)"
-        text += (ABOVE + BELOW * (most > 1)).format(task, what, most)
+        text += (CLAIMS["passk above"] + CLAIMS["passk below"] * (most > 1)).format(
+            task, what, most
+        )
     means, _ = common.over_seeds(runs)
     for task in base:
         log, names = [math.log2(k) for k in ks], ("base", "Zero", "blind")
@@ -206,7 +146,7 @@ def voting(plan: Plan):
                 row[str(n)] = summarise(repeated, r.samples, n).cons
     means, _ = common.over_seeds(runs)
     ns = list(map(int, row))
-    text = "".join(VOTING.format(task, ns[-1]) for task in means)
+    text = "".join(CLAIMS["voting"].format(task, ns[-1]) for task in means)
     lines = {t: ([math.log2(n) for n in ns], list(row.values())) for t, row in means.items()}
     panels = [("right answers of the majority of N", "log2 N", lines)]
     return conclude(plan, runs, claims(runs, text), panels)
@@ -233,8 +173,10 @@ def search(plan: Plan):
         x, y = lines.setdefault(method, ([], []))
         x.append(math.log2(row["tokens"]))
         y.append(row["accuracy"])
-    rows = claims([{end: run[name] for end, name in ends.items()} for run in runs], SEARCH)
-    for row, sides in zip(rows, re.findall(r"^(\S.*) > (.*?): ", SEARCH, re.M)):
+    rows = claims(
+        [{end: run[name] for end, name in ends.items()} for run in runs], CLAIMS["search"]
+    )
+    for row, sides in zip(rows, re.findall(r"^(\S.*) > (.*?): ", CLAIMS["search"], re.M)):
         a, b = (f"{means[ends[end]]['tokens']:.0f}" for end in sides)
         row["claim"] = row["claim"].replace("(tokens)", f"({a} tokens against {b})")
     panels = [("accuracy on four tasks", "log2 of the tokens spent on a problem", lines)]
@@ -282,9 +224,9 @@ def journey(plan: Plan):
             tuned, folder = replace(cfg, r1=replace(cfg.r1, epochs=epochs)), f"{out}/{name}"
             model = train_r1.fine_tune(tuned, base, texts, folder, True)
             runs[-1][name] = common.examine(cfg, model, folder) | {"examples": len(texts)}
-    rows = [row for task in tasks for row in claims(runs, JOURNEY.format(task))]
+    rows = [row for task in tasks for row in claims(runs, CLAIMS["journey"].format(task))]
     keys = ("accuracy", "format", "length", "reflection")
-    return conclude(plan, runs, rows + claims(runs, TENTH), keys=keys)
+    return conclude(plan, runs, rows + claims(runs, CLAIMS["journey tenth"]), keys=keys)
 
 
 def tries(text: str) -> int:
@@ -331,7 +273,9 @@ def countdown(plan: Plan):
     for rate in rates:  # JSON has no nan
         rate |= {m: [None if math.isnan(v) else v for v in y] for m, y in rate.items()}
     panels, keys = [("share of n-th tries that hit", "n", lines)], "accuracy tries right_if_retried"
-    return conclude(plan, runs, claims(runs, COUNTDOWN), panels, keys.split(), hit_rates=rates)
+    return conclude(
+        plan, runs, claims(runs, CLAIMS["countdown"]), panels, keys.split(), hit_rates=rates
+    )
 
 
 def hacking(plan: Plan):
@@ -367,4 +311,4 @@ def hacking(plan: Plan):
         curves.append([row["rewards/helpful/mean"] for row in metrics(f"{out}/with")])
     panel = ("the reward model's score in training", "step", {"with": mean_curve(curves)})
     keys = ("score", "helpfulness", "reasoning")
-    return conclude(plan, runs, claims(runs, HACKING), [panel], keys)
+    return conclude(plan, runs, claims(runs, CLAIMS["hacking"]), [panel], keys)

@@ -32,6 +32,10 @@ QUICK = train_r1.QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.gr
 QUICK |= {"eval.problems": 16, "eval.k": 4, "sft.tokens": 300_000}
 ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.direct": 0.4}
 
+with open(os.path.join(os.path.dirname(__file__), "claims.txt"), encoding="utf-8") as f:
+    parts = re.split(r"^\[(.*)\]\n", f.read(), flags=re.M)[1:]
+CLAIMS = {name: text.strip() + "\n" for name, text in zip(parts[::2], parts[1::2])}
+
 CLOSE = 0.05  # "about as good as": less than this behind
 RULE = (
     "Verdict: seen if the claimed difference, seed by seed, is on average larger than twice its "
@@ -87,7 +91,7 @@ def of(runs: list[dict], model: str, figure: str = "accuracy") -> list[float]:
 
 
 def claims(runs: list[dict], text: str, figure: str = "accuracy") -> list[dict[str, str]]:
-    """Rows of the table from lines such as
+    """Rows of the table from lines of claims.txt such as
 
         length of ppo > grpo: PPO's answers are longer | what the paper says
 
@@ -95,7 +99,7 @@ def claims(runs: list[dict], text: str, figure: str = "accuracy") -> list[dict[s
     by less than CLOSE; "a": it exceeds 0; "a - b": a difference; "2 x a": twice a. Without words a
     "ends above" b; without a paper it is that of the line before."""
     rows, paper = [], ""
-    for line in text.strip().replace("\n    ", " ").split("\n"):
+    for line in text.strip().split("\n"):
         claim, _, source = line.partition(" | ")
         formula, _, words = claim.partition(": ")
         a, sign, b = re.fullmatch(r"(.*?)(?: ([>~]) (.*))?", formula).groups()

@@ -7,46 +7,27 @@ import preference
 import stages
 import train_r1
 from distill import STUDENTS
-from experiments.common import Plan, bars, claims, configured, metrics, over_seeds, read, spread
+from experiments.common import (
+    CLAIMS,
+    Plan,
+    bars,
+    claims,
+    configured,
+    metrics,
+    over_seeds,
+    read,
+    spread,
+)
 from lib import report
 
 STUDENT = next(iter(STUDENTS))
-ZERO = """
-pass1 of {0} zero > {0} base: {0}: RL alone raises pass@1 | AIME 15.6 to 77.9 [R1 v2]
-mean_length of {0} zero > 2 x {0} base: {0}: responses at least double in length (tokens, against
-    twice the base's) | from hundreds to ten thousand tokens [R1 v1]
-cons of {0} zero > pass1 of {0} zero: {0}: the majority of {1} beats one answer | AIME 86.7 with 64
-    against 71.0 [R1 v1]
-"""
-CLAIMS = {  # of their reasoning, if nothing else is said
-    "r1": """
-zero > dev1: Dev1 loses reasoning against Zero | AIME 77.9 to 59.0 [R1 v2]
-language_consistency of dev1 > zero: Dev1 keeps to the language better than Zero | the cold start
-    makes it readable [R1 v1]
-dev2 > dev1: Dev2 regains reasoning over Dev1 | AIME 59.0 to 74.0 [R1 v2]
-dev3 > dev2: Dev3 reasons better than Dev2 | AIME 74.0 to 78.1 [R1 v2]
-r1 > dev3: R1 reasons better than Dev3 | AIME 78.1 to 79.8 [R1 v2]
-helpfulness of r1 > dev3: R1 is more helpful than Dev3 | AlpacaEval 62.1 to 87.6 [R1 v2]
-""",
-    "language": """
-language_consistency of with > without: the language reward keeps the thinking in the problem's
-    language | it does [R1 v1]
-without > with: and costs reasoning | slightly [R1 v1]
-""",
-    "distill": f"""
-{STUDENT}, distilled > {STUDENT}, RL alone: a distilled small model reasons better than one trained
-    by RL alone | AIME 72.6 against 47.0 [R1 v1]
-{STUDENT}, distilled + RL > {STUDENT}, distilled: RL after distillation helps further | it does
-    [R1 v1]
-""",
-}
 SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
 
 
 def claims_of(name: str, content: dict) -> list[dict]:
     """The claims of a result: as it has them; those of the recipes are read off its figures."""
-    if name in CLAIMS:
-        return claims(content["runs"], CLAIMS[name], "reasoning")
+    if name in ("r1", "language", "distill"):
+        return claims(content["runs"], CLAIMS[name].format(STUDENT), "reasoning")
     if name != "zero":
         return content["claims"]
     found = {f"{t} {m}": row for t, ms in content["figures"].items() for m, row in ms.items()}
@@ -54,7 +35,7 @@ def claims_of(name: str, content: dict) -> list[dict]:
     for i, run in enumerate(runs):
         for model, row in found.items():
             run[model] = {key: s["values"][i] for key, s in row.items()}
-    texts = [ZERO.format(task, content["k"]) for task in content["figures"]]
+    texts = [CLAIMS["zero"].format(task, content["k"]) for task in content["figures"]]
     return [row for text in texts for row in claims(runs, text)]
 
 
