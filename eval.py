@@ -23,8 +23,8 @@ from model import GPT
 from sample import SamplingParams, generate
 from tasks import sandbox
 
-# Responses that each row of a batch generates in sequence. On CPUs more than one do not pay: the
-# speed is 0.85 (arithmetic) to 1.04 (Countdown) of this.
+# Responses that each row of a batch generates, one after another. On CPUs more than one do not pay
+# (results/log.md).
 RESPONSES_PER_ROW = {"cpu": 1, "cuda": 16}
 
 

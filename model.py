@@ -199,6 +199,7 @@ class MLA(nn.Module):
             self.q_a_proj = nn.Linear(cfg.dim, cfg.q_lora_rank, bias=False)
             self.q_a_layernorm = RMSNorm(cfg.q_lora_rank, cfg.norm_eps)
             self.q_b_proj = nn.Linear(cfg.q_lora_rank, q_dim, bias=False)
+        # DeepSeek's names, as in its checkpoints; a: down, b: up, nope: without position
         self.kv_a_proj_with_mqa = nn.Linear(cfg.dim, self.rank + self.rope, bias=False)
         self.kv_a_layernorm = RMSNorm(self.rank, cfg.norm_eps)
         kv_dim = cfg.n_heads * (self.nope + self.v_dim)
@@ -242,6 +243,7 @@ class MLA(nn.Module):
         [B, 1, S, rank + rope]; returns [B, 1, H, v].
         """
         weight = self.kv_b_proj.weight.view(self.n_heads, -1, self.rank)
+        # W_UK and W_UV are the two halves of kv_b_proj: [H, nope, rank] and [H, v, rank]
         w_uk, w_uv = weight.split([self.nope, self.v_dim], 1)
         q = (q_nope[:, 0].transpose(0, 1) @ w_uk.to(q_nope.dtype)).transpose(0, 1)  # [B, H, rank]
         q = torch.cat([q[:, None], q_rope.to(q.dtype)], -1)  # [B, 1, H, rank + rope]
@@ -341,7 +343,7 @@ class MoE(nn.Module):
     def __init__(self, cfg: ModelConfig):
         super().__init__()
         self.cfg = cfg
-        self.gate = Router(cfg)
+        self.gate = Router(cfg)  # not the gates of SwiGLU: those are half of gate_up
         self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, cfg.dim, 2 * cfg.expert_dim))
         self.down = nn.Parameter(torch.empty(cfg.n_experts, cfg.expert_dim, cfg.dim))
         if cfg.n_shared_experts:
@@ -350,7 +352,8 @@ class MoE(nn.Module):
         self.register_buffer("counts", torch.zeros(cfg.n_experts), persistent=False)
         self.sequence_loss: Tensor | None = None
         self.chosen: Tensor | None = None  # [B, T, K] in the last forward pass
-        self.again = False  # while activations are recomputed: their tokens have been counted
+        # set by lib/distributed.py while activations are recomputed: their tokens have been counted
+        self.again = False
 
     def forward(self, x: Tensor, valid: Tensor, chosen: Tensor | None = None) -> Tensor:
         """x [B, T, D]; valid [B, T] is False at padding, which is neither counted nor balanced;
@@ -375,7 +378,8 @@ class MoE(nn.Module):
         """Sort the (token, expert) pairs by expert, one grouped product over all experts, and put
         the results back into the tokens' order."""
         (N, D), K = x.shape, chosen.shape[1]
-        experts, order = chosen.flatten().sort(stable=True)  # [N*K] pair numbers, expert by expert
+        # [N*K] the sorted experts, and which pair each is of: pair p belongs to token p // K
+        experts, order = chosen.flatten().sort(stable=True)
         every = torch.arange(self.cfg.n_experts, device=x.device)
         # where each expert's pairs end [E]; bincount would make the host wait for the device
         ends = torch.searchsorted(experts, every, right=True, out_int32=True)

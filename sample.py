@@ -41,7 +41,7 @@ class SamplingParams:
 
 @dataclass
 class Rollout:
-    """B = prompts x num_return_sequences rows, those of a prompt side by side; padded with 0."""
+    """B = prompts x num_return_sequences rows, a prompt's side by side; padded with pad_id."""
 
     tokens: Tensor  # [B, T] int64, prompt and response
     prompt_lengths: Tensor  # [B]

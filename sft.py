@@ -116,6 +116,7 @@ def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg:
     """One optimiser step over a list of micro-batches; returns its metrics. The loss is divided by
     the step's count of learned tokens, over all processes."""
     model, rows = trainer.model, [row for micro in batch for row in micro]
+    # the first token is never predicted
     learned = sum(len(ids) - max(prompt, 1) for ids, prompt in rows)
     with trainer.optimizer_step(factor) as step:
         # under torchrun each process takes some of the micro-batches

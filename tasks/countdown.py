@@ -44,7 +44,7 @@ def random_expression(rng: random.Random, numbers: list[int], most: int) -> tupl
 
 
 def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
-    """A problem that has a solution: its target is the value of a random expression."""
+    """A problem that has a solution: its target is a random expression's value. All are easy."""
     sizes, language = LEVELS[level], rng.choice(LANGUAGES)
     while True:
         numbers = [rng.randint(1, sizes["number"]) for _ in range(sizes["count"])]
@@ -79,7 +79,7 @@ def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
         words = WORDS[language]
         for _ in range(20):  # nothing twice, as long as something else is found
             expression, value = random_expression(rng, problem.tests["numbers"], most)
-            attempt = (value, sorted(expression))
+            attempt = (value, sorted(expression))  # 3+4 and 4+3 are one
             if (careless or low < value < high) and attempt not in tried:
                 break
         tried.append(attempt)
