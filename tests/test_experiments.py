@@ -202,8 +202,7 @@ def test_claims_are_read_from_their_text():
     runs = [{"a": {"accuracy": v, "length": 30.0}, "b": b} for v in (0.5, 0.6)]
     text = """
 a > b: a is better | paper 1: x
-length of a > 2 x b: a is
-    longer
+length of a > 2 x b: a is longer
 a ~ b | paper 2
 a - b: there is a difference
 0.9 > a
