@@ -3,6 +3,8 @@ import os
 import sys
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small: two threads take twice as long
 import torch
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
