@@ -326,6 +326,7 @@ class Learner:
         for mini, work in zip(minis, works):
             mini_rows = [q * G + j for q in mini for j in range(G)]
             lengths = [responses.lengths[i] for i in mini_rows]
+            normalizer = step_normalizer(lengths, cfg)
             if cfg.average == "question":
                 per_question = question_weights(lengths, G).to(advantages.device)
                 advantages[mini_rows] *= per_question[:, None]
@@ -342,7 +343,6 @@ class Learner:
                         here = rows, slice(mask.shape[1])  # this micro-batch's part of a [B, R]
                         more = [None if x is None else x[here] for x in (ref, importance)]
                         terms = logprobs, old[here], advantages[rows], mask, cfg, more[0]
-                        normalizer = step_normalizer(lengths, cfg)
                         loss, counts = self.algorithm.loss(*terms, normalizer, more[1])
                     step.backward(loss, balance_weight=len(rows) / len(mini_rows))
                     sums.update(counts)
