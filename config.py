@@ -104,7 +104,8 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
             cfg.name = args.config
         chosen = {f"model.{k}": v for k, v in shapes.get(args.config, {}).items()}
         chosen |= quick if args.quick else {}
-        if name := args.algorithm or dict(settings).get("grpo.algorithm"):
+        name = args.algorithm or dict(settings).get("grpo.algorithm")
+        if name and algorithms:
             if name not in algorithms:
                 raise cli.nearest("algorithm", name, list(algorithms))
             found = {"algorithm": name} | algorithms[name]

@@ -21,8 +21,8 @@ import config
 import preference
 import sft
 import train_r1
+from algorithms import ALGORITHM_SETTINGS
 from data import World
-from grpo import algorithm_settings
 from lib import distributed, files, report
 from lib.run import fingerprint, lock_settings
 from model import GPT, ModelConfig
@@ -146,7 +146,7 @@ def main() -> None:
     add("--students", default=known, help=f"default {known}; the first is also trained by RL")
     add("--out", help="run folder (default runs/distill; with --config or --quick: -THAT)")
     add("--resume", action="store_true", help="go on with the run in --out")
-    cfg, args = config.parse(parser, Config, QUICK, algorithms=algorithm_settings())
+    cfg, args = config.parse(parser, Config, QUICK, algorithms=ALGORITHM_SETTINGS)
     out = args.out or config.run_folder("distill", cfg, args)
     r1 = config.run_folder("r1", cfg, args)
     teacher = args.teacher or os.path.join(r1, "r1", "model")

@@ -1,13 +1,12 @@
 """Group relative policy optimisation: roll out, score, compare within the group, update.
 
     python grpo.py runs/zero/base/model --steps 5        # a few updates of a saved model
-    python grpo.py runs/zero/base/model --algorithm dapo # ... with one of GRPO's relatives
     python train_zero.py                                 # the whole R1-Zero recipe on the laptop
 
 For each question G responses are drawn; a response's advantage is how much better than its group it
 did, so no critic is needed [DeepSeekMath, 2402.03300; DeepSeek-R1, 2501.12948v1, eq 1-3]. Relatives
 (Dr. GRPO, DAPO, GSPO, CISPO, RLOO, REINFORCE++, DeepSeek-V3.2's, PPO) replace some of these
-functions in experiments/algorithms.py. lib/trainer.py makes the optimiser steps.
+functions, in algorithms/. lib/trainer.py makes the optimiser steps.
 
 Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and every public
 trainer, we have one for each token. (2) Groups whose responses all earned the same are left out and
@@ -23,7 +22,6 @@ Shapes: B responses, G of them a group, side by side; R tokens of the longest re
 not counted: column j is response token j.
 """
 
-import importlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -77,9 +75,9 @@ class GRPOConfig:
     save_every: int = setting(10, low=1)
 
     def __post_init__(self):
-        if self.algorithm != "grpo" and self.algorithm not in algorithms():
+        if self.algorithm not in ALGORITHMS:
             told = f"there is no algorithm '{self.algorithm}'"
-            raise ValueError(f"--grpo.algorithm: {told}; use one of {', '.join(algorithms())}")
+            raise ValueError(f"--grpo.algorithm: {told}; use one of {', '.join(ALGORITHMS)}")
 
 
 # ------------------------------------------------------------------------------ the mathematics
@@ -200,7 +198,7 @@ def question_weights(lengths: list[int], group_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """GRPO; its relatives replace some of these functions (experiments/algorithms.py)."""
+    """GRPO; its relatives in algorithms/ replace some of these functions."""
 
     settings: dict[str, object] = field(default_factory=dict)  # of the section grpo that it sets
     advantages: Callable = group_advantages
@@ -210,14 +208,7 @@ class Algorithm:
     critic: Callable | None = None  # (model folder, cfg) -> the network that advantages come from
 
 
-def algorithms() -> dict[str, Algorithm]:
-    """All by name; imported late, since experiments/algorithms.py builds on this file."""
-    return importlib.import_module("experiments.algorithms").ALGORITHMS
-
-
-def algorithm_settings() -> dict[str, dict]:
-    """For config.parse: what --algorithm NAME sets."""
-    return {name: a.settings for name, a in algorithms().items()}
+ALGORITHMS = {"grpo": Algorithm()}  # the recipes import algorithms/, which adds the relatives
 
 
 # ------------------------------------------------------------------------------ one step
@@ -231,7 +222,7 @@ class Learner:
 
     def __init__(self, model: GPT, tokenizer, cfg, base: str | None = None, judge=None):
         self.model, self.tokenizer, self.cfg, self.judge = model, tokenizer, cfg, judge
-        self.algorithm = algorithms()[cfg.grpo.algorithm]
+        self.algorithm = ALGORITHMS[cfg.grpo.algorithm]
         settings = dict(lr=cfg.grpo.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
         optimizer = torch.optim.AdamW(model.parameters(), **settings)
         self.trainer = training.Trainer(model, [optimizer], cfg.grpo.max_grad_norm)
@@ -419,7 +410,7 @@ def main() -> None:
     add("model", help="model folder to start from, such as runs/zero/model; it is not changed")
     add("--steps", type=int, default=5, help="updates to make (default 5)")
     add("--data", help="JSONL file of problems, instead of the world's")
-    cfg, args = config.parse(parser, Config, algorithms=algorithm_settings())
+    cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):
         model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)
         model = distributed.shard(model, model.blocks(), cfg)

@@ -48,7 +48,7 @@ def check_room(cfg, init: str | None, learnt: int, steps: int, sampled: int = 0)
     if cfg.name == "tiny" and not init:
         return
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
-    networks = 2 if grpo.algorithms()[cfg.grpo.algorithm].critic else 1
+    networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
     memory.check_room(cfg, model, learnt, steps, sampled, networks)
 
 

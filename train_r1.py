@@ -26,6 +26,7 @@ import preference
 import sft
 import stages
 import train_zero
+from algorithms import ALGORITHM_SETTINGS
 from config import setting
 from data import REASONING, TASKS, Problem, World
 from lib import distributed, files, report
@@ -216,7 +217,7 @@ def main() -> None:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set it and later ones aside")
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    cfg, args = config.parse(parser, Config, QUICK, algorithms=grpo.algorithm_settings())
+    cfg, args = config.parse(parser, Config, QUICK, algorithms=ALGORITHM_SETTINGS)
     out = args.out or config.run_folder("r1", cfg, args)
     zero = args.zero or config.zero_folder(out, cfg, args)
     flags = "--resume in place of --from" if args.start else "--resume"

@@ -26,6 +26,7 @@ import grpo
 import sft
 import stages
 import tokenizer as tokenizers
+from algorithms import ALGORITHM_SETTINGS
 from data import PROGRAMS, Problem, load_jsonl, prompt_ids
 from eval import EvalConfig, by_task, evaluate_folder, held_out, save_reports, table
 from grpo import GRPOConfig
@@ -116,7 +117,7 @@ def main() -> None:
     add("--init", help="base model, ours or Hugging Face's (default: pretrained in OUT/base)")
     add("--data", help="JSONL file of problems to train on, instead of the world's")
     add("--resume", action="store_true", help="go on with the run in --out")
-    cfg, args = config.parse(parser, Config, QUICK, algorithms=grpo.algorithm_settings())
+    cfg, args = config.parse(parser, Config, QUICK, algorithms=ALGORITHM_SETTINGS)
     home = config.run_folder("zero", cfg, args)
     variant = [os.path.splitext(os.path.basename(args.data))[0]] if args.data else []
     variant += [args.algorithm] if args.algorithm not in (None, "grpo") else []

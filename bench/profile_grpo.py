@@ -24,6 +24,7 @@ import config
 import grpo
 import sft
 import tokenizer as tokenizers
+from algorithms import ALGORITHM_SETTINGS
 from lib import distributed, profiling
 from lib.files import write_json
 from lib.memory import matrix_speed
@@ -175,9 +176,9 @@ def main() -> None:
     add("--steps", type=int, default=5, help="steps against the clock (default 5)")
     add("--out", default="profile.json", help="where the figures go (default profile.json)")
     add("--trace", metavar="FILE", help="one step more, as a Chrome trace")
-    cfg, args = config.parse(parser, Config, algorithms=grpo.algorithm_settings())
+    cfg, args = config.parse(parser, Config, algorithms=ALGORITHM_SETTINGS)
     with config.user_errors(), distributed.started(cfg):
-        if grpo.algorithms()[cfg.grpo.algorithm].critic and not args.model:
+        if grpo.ALGORITHMS[cfg.grpo.algorithm].critic and not args.model:
             raise ValueError("a critic starts from a model: name a folder, such as runs/zero/model")
         if args.model:
             model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)

@@ -1,7 +1,7 @@
 """How RL is done (PPO, GRPO's relatives, its settings), and what the base brings to it."""
 
+from algorithms import ALGORITHMS
 from experiments import common
-from experiments.algorithms import ALGORITHMS
 from experiments.common import CLAIMS, CLOSE, Plan, claims, conclude, short
 
 # grpo-sequence: the mean over sequences of DeepSeekMath, with which the relatives' papers compare

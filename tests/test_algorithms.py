@@ -13,15 +13,15 @@ from test_grpo import assert_gradient, case, fake_rollout, gradient_of_update, m
 
 import config
 import grpo
+from algorithms import ALGORITHMS, relatives
+from algorithms.relatives import batch_advantages, centred, leave_one_out
 from data import Problem, World, WorldConfig
-from experiments import algorithms
-from experiments.algorithms import ALGORITHMS, batch_advantages, centred, leave_one_out
 from grpo import GRPOConfig, group_advantages
 from sample import Rollout
 
 
 def test_doctests():
-    assert doctest.testmod(algorithms, extraglobs={"torch": torch}).failed == 0
+    assert doctest.testmod(relatives, extraglobs={"torch": torch}).failed == 0
 
 
 def settings_of(name, **more):
@@ -151,7 +151,7 @@ def test_sequences_of_one_token_have_the_token_s_ratio():
     for seed in range(5):
         logprobs, old, _, advantages, _ = case(T=7, seed=seed)
         mask = torch.arange(7) == torch.tensor([1, 2, 3, 4, 5])[:, None]
-        losses = grpo.policy_loss, algorithms.gspo_loss
+        losses = grpo.policy_loss, relatives.gspo_loss
         one, other = (loss(logprobs, old, advantages, mask, cfg)[0] for loss in losses)
         torch.testing.assert_close(one, other)
 
@@ -173,7 +173,7 @@ def test_only_the_unbiased_kl_has_the_kl_s_gradient():
 
     kl = (logits.softmax(-1) * (logits.log_softmax(-1) - ref.log_softmax(-1))).sum()
     exact = torch.autograd.grad(kl, logits)[0]
-    torch.testing.assert_close(expected_gradient(algorithms.v32_loss), exact)
+    torch.testing.assert_close(expected_gradient(relatives.v32_loss), exact)
     assert (expected_gradient(grpo.policy_loss) - exact).abs().max() > 0.1
 
 
@@ -235,7 +235,7 @@ def test_overlong_responses_lose_reward_by_hand(tiny_model, world_tokenizer, mon
         return [{"accuracy": 1.0, "format": 0.0, "language": 1.0, "total": 1.0} for _ in texts]
 
     monkeypatch.setattr(grpo.rw, "score_all", score_all)
-    half = partial(algorithms.overlong_penalty, part=0.5)
+    half = partial(relatives.overlong_penalty, part=0.5)
     monkeypatch.setitem(ALGORITHMS, "test", grpo.Algorithm(penalty=half))
     lengths = torch.tensor([2, 5, 6, 9, 10, 4])
     finished = torch.tensor([True, True, True, True, True, False])
@@ -279,7 +279,7 @@ def test_dynamic_sampling_refills(tiny_model, world_tokenizer, monkeypatch):
 
     monkeypatch.setattr(grpo.rw, "score_all", score_all)
     monkeypatch.setattr(grpo.Learner, "update", update)
-    twice = partial(algorithms.dynamic_sampling, most=2)
+    twice = partial(relatives.dynamic_sampling, most=2)
     monkeypatch.setitem(ALGORITHMS, "test", grpo.Algorithm(resample=twice))
     settings = dict(algorithm="test", group_size=4, max_new_tokens=8, steps=10)
     learner = make_learner(tiny_model, world_tokenizer, **settings)

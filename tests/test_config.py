@@ -9,7 +9,7 @@ import pytest
 import config
 import distill
 import experiments.search
-import grpo
+from algorithms import ALGORITHM_SETTINGS
 from config import section
 from experiments.search import SearchConfig
 
@@ -19,9 +19,6 @@ class Everything(distill.Config):
     """All sections of all scripts."""
 
     search: SearchConfig = section(SearchConfig)
-
-
-ALGORITHMS = grpo.algorithm_settings()
 
 
 def parse(*argv, **kw):
@@ -69,15 +66,15 @@ def test_a_saved_run_s_settings(tmp_path):
 def test_an_algorithm_sets_what_the_command_line_leaves_open():
     quick = {"grpo.steps": 3}
     argv = ["--algorithm", "dapo", "--grpo.average", "sequence", "--quick"]
-    cfg = parse(*argv, quick=quick, algorithms=ALGORITHMS).grpo
+    cfg = parse(*argv, quick=quick, algorithms=ALGORITHM_SETTINGS).grpo
     found = cfg.algorithm, cfg.clip_high, cfg.average, cfg.steps
     assert found == ("dapo", 0.28, "sequence", 3)
     big = ["--config", "big"]
-    assert parse(*big, "--algorithm", "gspo", algorithms=ALGORITHMS).grpo.kl_beta == 0.0
-    plain = parse(*big, algorithms=ALGORITHMS)
-    assert plain == parse(*big, "--algorithm", "grpo", algorithms=ALGORITHMS) == parse(*big)
-    for name in ALGORITHMS:
-        parse("--algorithm", name, algorithms=ALGORITHMS)
+    assert parse(*big, "--algorithm", "gspo", algorithms=ALGORITHM_SETTINGS).grpo.kl_beta == 0.0
+    plain = parse(*big, algorithms=ALGORITHM_SETTINGS)
+    assert plain == parse(*big, "--algorithm", "grpo", algorithms=ALGORITHM_SETTINGS) == parse(*big)
+    for name in ALGORITHM_SETTINGS:
+        parse("--algorithm", name, algorithms=ALGORITHM_SETTINGS)
 
 
 MISTAKES = [
@@ -104,7 +101,7 @@ MISTAKES = [
 @pytest.mark.parametrize("argv,message", MISTAKES)
 def test_mistakes_are_one_sentence_and_status_2(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse(*argv.split(), quick={}, algorithms=ALGORITHMS)
+        parse(*argv.split(), quick={}, algorithms=ALGORITHM_SETTINGS)
     err = capsys.readouterr().err
     assert stop.value.code == 2 and message in err and err.count("\n") == 1
 

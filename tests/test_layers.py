@@ -12,6 +12,7 @@ LAYERS = [  # from the bottom up; a file imports only from its layer and from th
     "config data tokenizer model rewards",
     "sample sft",
     "grpo eval reward_model preference",
+    "algorithms",
     "rejection stages train_zero train_r1 distill",
     "experiments",
 ]
@@ -22,7 +23,7 @@ MOST_LINES, MOST_IN_FUNCTION, MOST_PARAMETERS = 700, 60, 8
 def sources() -> dict[str, str]:
     """Module name -> path, of all code but tests and bench."""
     found = {}
-    for pattern in ("*.py", "lib/*.py", "tasks/*.py", "experiments/*.py"):
+    for pattern in ("*.py", "lib/*.py", "tasks/*.py", "algorithms/*.py", "experiments/*.py"):
         for path in glob.glob(os.path.join(ROOT, pattern)):
             name = os.path.relpath(path, ROOT).removesuffix(".py").replace(os.sep, ".")
             found[name.removesuffix(".__init__")] = path

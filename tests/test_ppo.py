@@ -14,8 +14,8 @@ from test_grpo import fake_rollout, make_learner
 
 import config
 import grpo
+from algorithms import ppo
 from data import Problem
-from experiments import ppo
 from grpo import GRPOConfig
 from lib import run as runs
 from lib.trainer import Trainer

@@ -22,8 +22,8 @@ import grpo
 import preference
 import sft
 import train_zero
+from algorithms import ALGORITHMS, relatives
 from data import Problem
-from experiments import algorithms
 from lib import distributed, files
 from model import GPT
 from preference import PreferenceConfig
@@ -36,9 +36,9 @@ SHAPES = {
     "moe": COMMON | MOE | dict(v_head_dim=8, mtp=True),
     "dense": COMMON | DENSE | dict(tie_embeddings=False),
 }
-algorithms.ALGORITHMS["test"] = grpo.Algorithm(
-    penalty=partial(algorithms.overlong_penalty, part=0.5),
-    resample=partial(algorithms.dynamic_sampling, most=2),
+ALGORITHMS["test"] = grpo.Algorithm(
+    penalty=partial(relatives.overlong_penalty, part=0.5),
+    resample=partial(relatives.dynamic_sampling, most=2),
 )
 
 

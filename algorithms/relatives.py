@@ -2,17 +2,14 @@
 
     python train_zero.py --algorithm dapo
 
-In all of them a ratio is clipped from a rollout's second minibatch on; see ALGORITHMS at the end.
+In all of them a ratio is clipped from a rollout's second minibatch on; __init__.py says which
+algorithm takes which function.
 """
-
-from functools import partial
 
 import torch
 from torch import Tensor
 
 import grpo
-from experiments.ppo import make_critic
-from grpo import Algorithm
 from sample import Rollout
 
 
@@ -133,23 +130,3 @@ def dynamic_sampling(learner, batch: Rollout, rewards: Tensor, step: int, next_p
     metrics = {"dynamic/problems": groups, "dynamic/tokens": tokens}
     idle = grpo.without_spread(rewards, G).float().mean().item()
     return batch, rewards, metrics | {"dynamic/frac_reward_zero_std": idle}
-
-
-DAPO = dict(penalty=overlong_penalty, resample=dynamic_sampling)
-GSPO = dict(clip_low=3e-4, clip_high=4e-4, average="sequence", kl_beta=0.0)  # section 5.1
-CISPO = dict(clip_low=1.0, clip_high=4.0, average="token", kl_beta=0.0)  # high is ours, low is none
-V32 = dict(average="sequence", kl_beta=1e-3, replay_routes=True)  # kl_beta is ours; no top-p mask
-
-ALGORITHMS = {
-    "grpo": Algorithm(),
-    "dr_grpo": Algorithm(dict(average="constant", kl_beta=0.0), centred),
-    "dapo": Algorithm(dict(clip_high=0.28, average="token", kl_beta=0.0), **DAPO),
-    "gspo": Algorithm(GSPO, loss=gspo_loss),
-    "cispo": Algorithm(CISPO, loss=cispo_loss, **DAPO),
-    # both without the KL in the reward; in RLOO a response is one action: its log p add up
-    "rloo": Algorithm(dict(average="constant"), leave_one_out),
-    "reinforce++": Algorithm(dict(average="token"), batch_advantages),
-    "v3.2": Algorithm(V32, centred, v32_loss),
-    "ppo": Algorithm(critic=make_critic),
-    "ppo-0.95": Algorithm(critic=partial(make_critic, gae_lambda=0.95)),
-}
