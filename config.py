@@ -17,6 +17,7 @@ from lib import cli
 
 # fields with limits, and one sentence for an error: scripts take these from here
 Parser, user_errors, check = cli.Parser, cli.user_errors, cli.check
+number, path = cli.number, cli.path
 section, setting, keys, set_key = cli.section, cli.setting, cli.keys, cli.set_key
 
 
@@ -25,7 +26,7 @@ class Config:
     """What all scripts can be told. A script's own Config adds its sections."""
 
     name: str = "tiny"
-    seed: int = 0
+    seed: int = setting(0, high=1e9)
     device: str = setting("auto", choices=("auto", "cpu", "cuda"))  # "auto": a GPU if there is one
     precision: str = setting("float32", choices=("float32", "bfloat16"))  # of forward and backward
     recompute: bool = False  # activations: compute them again in the backward pass, keep none
@@ -89,10 +90,9 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
         parser.add_argument("--algorithm", metavar="NAME", help=f"GRPO or a relative: {told}")
     parser.set_defaults(quick=False, algorithm=None)  # of scripts without them
     parser.epilog = "\n".join(["settings, with the values of `tiny`:", *cli.settings_help(cls())])
-    flags = [s[2:] for a in parser._actions for s in a.option_strings if s.startswith("--")]
     with user_errors():
         words = sys.argv[1:] if argv is None else argv
-        settings, rest = cli.split_words(words, keys(cls()), flags)
+        settings, rest = cli.split_words(words, keys(cls()), parser.flags())
         args = parser.parse_args(rest)
         saved = args.config.endswith(".json")
         if args.config not in names and not saved:

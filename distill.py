@@ -24,6 +24,7 @@ import train_r1
 from algorithms import ALGORITHM_SETTINGS
 from data import World
 from lib import distributed, files, report
+from lib.errors import UserError
 from lib.run import fingerprint, lock_settings
 from model import GPT, ModelConfig
 from rejection import harvest
@@ -155,9 +156,9 @@ def main() -> None:
         if args.init:
             names = [os.path.basename(os.path.normpath(args.init))]
         elif unknown := set(names) - set(STUDENTS):
-            raise ValueError(f"there is no student '{unknown.pop()}'; the students are {known}")
+            raise UserError(f"there is no student '{unknown.pop()}'; the students are {known}")
         if not args.resume and any(os.path.exists(os.path.join(out, name)) for name in names):
-            raise ValueError(f"'{out}' has these students: add --resume, or name another --out")
+            raise UserError(f"'{out}' has these students: add --resume, or name another --out")
         distributed.barrier()  # all have looked before one writes
         if not (args.data or args.teacher or is_model(teacher)):
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)

@@ -2,13 +2,16 @@
 
     python eval.py runs/zero/model runs/zero/base/model --k 16   # the world's held-out problems
     python eval.py MODEL --data humaneval.jsonl --limit 50       # a benchmark's problems
+    python eval.py MODEL --resume                                # go on after a stop
     python eval.py --rescore eval.jsonl                          # judge saved responses once more
 
 pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3], its standard
 error is over questions [2411.00640]; pass@k: one of k is right, cons@k: the majority's answer is.
 """
 
+import json
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 
 from tqdm import tqdm
@@ -16,9 +19,11 @@ from tqdm import tqdm
 import config
 import rewards as rw
 import tokenizer as tokenizers
-from data import PROGRAMS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import distributed, files, report
-from lib.stats import consensus, pass_at_k, same_text, standard_error
+from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
+from lib import cli, distributed, files, report
+from lib.errors import UserError, shortened
+from lib.run import check_settings, fingerprint
+from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
 from tasks import sandbox
@@ -84,8 +89,38 @@ def sampling(cfg: EvalConfig) -> dict[str, float]:
     return {k: getattr(cfg, k) for k in ("temperature", "top_p", "max_new_tokens")}
 
 
-def evaluate(model: GPT, tokenizer, problems, cfg: EvalConfig, seed=0, name="evaluating") -> Report:
-    """Sample cfg.k responses to every problem (all of one task) and score them."""
+class Stopped:
+    """The responses of an evaluation so far, in a JSONL file: the settings, then a line a batch."""
+
+    def __init__(self, path: str, settings: dict, resume: bool):
+        self.path, self.batches = path, {}
+        if resume != os.path.exists(path):
+            told = f"there is no stopped evaluation '{path}': start without --resume"
+            there = f"'{path}' holds a stopped evaluation: add --resume to go on, or remove it"
+            raise UserError(told if resume else there)
+        if not resume:
+            files.write_lines(path, [{"settings": settings}])
+            return
+        with open(path, encoding="utf-8") as f:
+            lines = [line for line in f if line.endswith("\n")]  # the last one may be half written
+        try:
+            first, *rest = map(json.loads, lines)
+            self.batches = {batch["name"]: [tuple(s) for s in batch["samples"]] for batch in rest}
+            before = dict(first["settings"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"'{path}' is damaged: remove it and start without --resume") from None
+        check_settings(before, settings, path)
+
+    def add(self, name: str, samples: list[tuple]) -> None:
+        with open(self.path, "a", encoding="utf-8") as f:
+            f.write(files.to_json({"name": name, "samples": samples}) + "\n")
+
+
+def evaluate(
+    model, tokenizer, problems, cfg: EvalConfig, seed=0, name="evaluating", stopped=None
+) -> Report:
+    """Sample cfg.k responses to every problem (all of one task) and score them. stopped (Stopped):
+    keeps each batch of responses, and has those that need not be sampled again."""
     prompts, context = [prompt_ids(p, tokenizer) for p in problems], model.cfg.max_seq_len
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i]))  # like lengths together
     fits = [i for i in order if len(prompts[i]) < context]
@@ -99,22 +134,31 @@ def evaluate(model: GPT, tokenizer, problems, cfg: EvalConfig, seed=0, name="eva
     with tqdm(total=total, desc=name, leave=False, unit="response") as bar:
         for start in range(0, len(fits), per_call):
             chunk = fits[start : start + per_call]
-            batch = [prompts[i] for i in chunk]
+            batch, key = [prompts[i] for i in chunk], f"{name}, {start}"
+            if stopped and key in stopped.batches:
+                samples += stopped.batches[key]
+                bar.update(len(chunk) * cfg.k)
+                continue
             rollout = generate(model, batch, params, seed * 1_000_003 + start, on_end=bar.update)
             lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
+            new = []
             for j, ids in enumerate(rollout.responses()):
                 text, ended = tokenizer.decode(ids), bool(rollout.finished[j])
-                samples.append((chunk[j // cfg.k], text, lengths[j], ended))
+                new.append((chunk[j // cfg.k], text, lengths[j], ended))
+            samples += new
+            if stopped:
+                stopped.add(key, new)
     samples.sort(key=lambda s: s[0])  # stable: a problem's samples keep their order
     return summarise(problems, score_texts(problems, samples), cfg.k)
 
 
-def evaluate_folder(cfg, folder: str, sets: dict[str, list], seed: int, name: str):
+def evaluate_folder(cfg, folder: str, sets: dict[str, list], seed: int, name: str, stopped=None):
     """evaluate() the model in a folder on sets of problems, by task: task -> Report."""
     model = GPT.from_pretrained(folder, distributed.dtype(cfg), distributed.device(cfg.device))
     tokenizer, out = tokenizers.load(folder), {}
     for task, problems in sets.items():
-        out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, f"{name}, {task}")
+        bar = f"{name}, {task}"
+        out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, bar, stopped)
     return out
 
 
@@ -140,8 +184,8 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
     """The figures of k samples a problem; a problem's samples stand together."""
     groups = [samples[i : i + k] for i in range(0, len(samples), k)]
     right = [sum(s["correct"] for s in g) for g in groups]
-    equal = rw.math_equal if rw.by_value(problems[0]) else same_text
-    voted = rw.verdicts(problems, [consensus([s["answer"] for s in g], equal) for g in groups])
+    answers = [rw.majority(p, [s["answer"] for s in g]) for p, g in zip(problems, groups)]
+    voted = rw.verdicts(problems, answers)
 
     def mean(key: str, of: list[dict] = samples) -> float:
         return sum(s[key] for s in of) / max(1, len(of))
@@ -188,7 +232,7 @@ def save_samples(rows: list[tuple[str, Report]], sets: list[list[Problem]], path
 
 
 def rescore(path: str) -> list[tuple[str, Report]]:
-    """Reports of the responses that save_samples() wrote. ValueError if the file is not whole."""
+    """Reports of the responses that save_samples() wrote. UserError if the file is not whole."""
 
     def parse(s: dict) -> tuple:
         text = s["problem"], s["response"], s["length"], s["finished"]  # as score_texts takes it
@@ -200,46 +244,70 @@ def rescore(path: str) -> list[tuple[str, Report]]:
     for (name, task, k), found in groups.items():
         if len(found) % k:
             why = f"{len(found)} responses of {name} to '{task}' are not {k} a problem"
-            raise ValueError(f"{path}: {why}: restore the file from a copy")
+            raise UserError(f"{path}: {why}: restore the file from a copy")
         problems = [problem for problem, _ in found[::k]]
         samples = score_texts(problems, [text for _, text in found])
         rows.append((name, summarise(problems, samples, k)))
     return rows
 
 
+def chosen_problems(cfg, args) -> dict[str, list[Problem]]:
+    """The problems that the flags name, by task. UserError for flags that do not go together."""
+    if bool(args.models) == bool(args.rescore):
+        raise UserError("name one or more model folders, or a file with --rescore")
+    if args.rescore and (args.task or args.data or args.limit or args.k or args.resume):
+        raise UserError("--rescore takes problems and samples from its file: no other flags")
+    if (args.data and args.task) or (args.limit and not args.data):
+        raise UserError("--limit belongs to --data, --task to the world's problems: drop one")
+    if args.rescore:
+        return {}
+    if args.data:
+        return by_task(load_jsonl(args.data, args.limit))
+    tasks = args.task or [t for t in cfg.world.tasks if t != "general"]
+    if unknown := [t for t in tasks if t not in TASKS]:
+        raise cli.nearest("task", unknown[0], list(TASKS))
+    if not tasks:
+        raise UserError("no rule can check the --world.tasks: name one with --task")
+    return held_out(cfg.world, cfg.eval, tuple(tasks))
+
+
 def main() -> None:
     parser = config.Parser(__doc__)
-    add = parser.add_argument
-    add("models", nargs="*", help="model folders, ours or Hugging Face's")
-    add("--rescore", help="judge the responses in this file again instead of sampling models")
+    add, whole = parser.add_argument, config.number(int, low=1)
+    add("models", nargs="*", type=config.path, help="model folders, ours or Hugging Face's")
+    told = "judge the responses in this file again instead of sampling models"
+    add("--rescore", type=config.path, help=told)
     add("--task", action="append", help="a task of the world (repeatable; default: all with rules)")
-    add("--data", help="a JSONL file of problems instead of the world's")
-    add("--limit", type=int, help="only its first so many problems")
-    add("--k", type=int, help="samples a problem (default 16)")
-    add("--out", default="eval.json", help="the figures (default eval.json); responses: .jsonl")
+    add("--data", type=config.path, help="a JSONL file of problems instead of the world's")
+    add("--limit", type=whole, help="only its first so many problems")
+    add("--k", type=whole, help="samples a problem (default 16)")
+    told = "the figures (default eval.json); responses: .jsonl"
+    add("--out", type=config.path, default="eval.json", help=told)
+    add("--resume", action="store_true", help="go on with the evaluation that was stopped")
     cfg, args = config.parse(parser, Config)
     cfg.eval.k = cfg.eval.k if args.k is None else args.k
     with config.user_errors():
-        if any(n is not None and n < 1 for n in (args.k, args.limit)):
-            raise ValueError("--k and --limit must be at least 1")
-        if args.out.endswith(".jsonl") or not os.path.isdir(os.path.dirname(args.out) or "."):
-            raise ValueError("--out: name a file that ends in .json, in a folder that exists")
-        if bool(args.models) == bool(args.rescore):
-            raise ValueError("name one or more model folders, or a file with --rescore")
-        if args.rescore and (args.task or args.data or args.limit or args.k):
-            raise ValueError("--rescore takes problems and samples from its file: no other flags")
-        if (args.data and args.task) or (args.limit and not args.data):
-            raise ValueError("--limit belongs to --data, --task to the world's problems: drop one")
-        sets = by_task(load_jsonl(args.data, args.limit)) if args.data else {}
-        if args.models and not args.data:
-            tasks = args.task or [t for t in cfg.world.tasks if t != "general"]
-            if not tasks:
-                raise ValueError("no rule can check the --world.tasks: name one with --task")
-            sets = held_out(cfg.world, cfg.eval, tuple(tasks))
+        stem, ending = os.path.splitext(args.out)
+        if ending != ".json":
+            raise UserError(f"--out is '{shortened(args.out)}': name a file that ends in .json")
+        sets = chosen_problems(cfg, args)
+        settings = {"eval": asdict(cfg.eval), "seed": cfg.seed, "models": args.models}
+        settings["problems"] = fingerprint(sets)
+        for folder in args.models:  # whatever is wrong is known before the work
+            settings[folder] = GPT.from_pretrained(folder).fingerprint()
+            tokenizers.load(folder)
+        files.check_output(args.out)
+        files.check_output(f"{stem}.jsonl")
         rows = rescore(args.rescore) if args.rescore else []
-        for path in args.models:
-            reports = evaluate_folder(cfg, path, sets, cfg.seed, path)
-            rows += [(path, r) for r in reports.values()]
+        stopped = Stopped(f"{stem}.stopped.jsonl", settings, args.resume) if args.models else None
+        try:
+            for path in args.models:
+                reports = evaluate_folder(cfg, path, sets, cfg.seed, path, stopped)
+                rows += [(path, r) for r in reports.values()]
+        except KeyboardInterrupt:
+            told = f"stopped; the responses so far are in '{stopped.path}'"
+            print(f"{told}: go on with the same command and --resume", file=sys.stderr)
+            sys.exit(130)
         if any(r.task in PROGRAMS for _, r in rows):
             print(sandbox.protection())
         print(table(rows))
@@ -249,9 +317,10 @@ def main() -> None:
                 print(f"{name}: helpfulness {r.helpfulness:.1%}; declines {told} requests")
         save_reports(rows, args.out)
         print(f"figures: {args.out}")
-        if args.models:
-            path = os.path.splitext(args.out)[0] + ".jsonl"
+        if stopped:
+            path = f"{stem}.jsonl"
             save_samples(rows, list(sets.values()) * len(args.models), path)
+            os.remove(stopped.path)
             print(f"responses: {path}; judge them again: python eval.py --rescore {path}")
 
 

@@ -38,6 +38,8 @@ from data import TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
 from lib import distributed, metrics
 from lib import run as runs
 from lib import trainer as training
+from lib.errors import UserError
+from lib.optim import adamw
 from lib.profiling import phase
 from model import GPT
 from rewards import RewardConfig
@@ -77,7 +79,7 @@ class GRPOConfig:
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
             told = f"there is no algorithm '{self.algorithm}'"
-            raise ValueError(f"--grpo.algorithm: {told}; use one of {', '.join(ALGORITHMS)}")
+            raise UserError(f"--grpo.algorithm: {told}; use one of {', '.join(ALGORITHMS)}")
 
 
 # ------------------------------------------------------------------------------ the mathematics
@@ -223,9 +225,8 @@ class Learner:
     def __init__(self, model: GPT, tokenizer, cfg, base: str | None = None, judge=None):
         self.model, self.tokenizer, self.cfg, self.judge = model, tokenizer, cfg, judge
         self.algorithm = ALGORITHMS[cfg.grpo.algorithm]
-        settings = dict(lr=cfg.grpo.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-        optimizer = torch.optim.AdamW(model.parameters(), **settings)
-        self.trainer = training.Trainer(model, [optimizer], cfg.grpo.max_grad_norm)
+        optimizers = [adamw(model.parameters(), cfg.grpo.lr)]
+        self.trainer = training.Trainer(model, optimizers, cfg.grpo.max_grad_norm)
         self.ref = self.critic = None
         if cfg.grpo.kl_beta and base:  # the frozen model that the KL penalty is measured from
             ref = GPT.from_pretrained(base).requires_grad_(False)
@@ -250,9 +251,9 @@ class Learner:
             rewards = rewards.to(self.model.device)
             advantages, returns, more = self.critic.advantages(batch, rewards, cfg)
             logged |= more
+            timer.lap("critic")
         else:
             advantages = self.algorithm.advantages(rewards, cfg.group_size).to(self.model.device)
-        timer.lap("critic" if self.critic else "rest")
         factor, seed = learning_rate(number, cfg), f"{self.cfg.seed} {number}"
         logged |= self.update(batch, advantages, factor, random.Random(seed))
         timer.lap("train")
@@ -314,13 +315,12 @@ class Learner:
             gap = (old - responses.logprobs) * (responses.positions >= 0)
             importance = gap.exp().clamp(max=cfg.importance_cap)  # [B, R]
         steps, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
-        for mini, work in zip(minis, works):
-            mini_rows = [q * G + j for q in mini for j in range(G)]
-            lengths = [responses.lengths[i] for i in mini_rows]
+        for work in works:
+            lengths = [responses.lengths[row] for row in work.rows]
             normalizer = step_normalizer(lengths, cfg)
             if cfg.average == "question":
                 per_question = question_weights(lengths, G).to(advantages.device)
-                advantages[mini_rows] *= per_question[:, None]
+                advantages[work.rows] *= per_question[:, None]
             # The prompts' cache is a detached copy. Leaving the block sends the gradients that it
             # has gathered on through the prompts, clips, and steps the optimiser.
             with self.trainer.optimizer_step(lr_factor) as step:
@@ -335,7 +335,7 @@ class Learner:
                         more = [None if x is None else x[here] for x in (ref, importance)]
                         terms = logprobs, old[here], advantages[rows], mask, cfg, more[0]
                         loss, counts = self.algorithm.loss(*terms, normalizer, more[1])
-                    step.backward(loss, balance_weight=len(rows) / len(mini_rows))
+                    step.backward(loss, balance_weight=len(rows) / len(work.rows))
                     sums.update(counts)
                     # before the first step pi = pi_old: any gap is rounding between generation and
                     # training, and the clip acts from the second step on
@@ -368,14 +368,18 @@ def train(cfg, base: str, out: str, resume: bool, stage, next_problems, judge=No
     `settings` is whatever else the result depends on. KeyboardInterrupt after a clean stop."""
     model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
     settings["init"] = model.fingerprint()  # another base under the same name is another run
-    with runs.Run(out, asdict(cfg) | settings, resume, stage) as run:
+    settings = asdict(cfg) | settings
+    if resume and (done := runs.finished(out, settings, stage, cfg.grpo.steps)):
+        print(f"'{out}' is finished: its model is {done}")
+        return done
+    with runs.Run(out, settings, resume, stage) as run:
         model = distributed.shard(model, model.blocks(), cfg)
         learner = Learner(model, tokenizer, cfg, base, judge)
         ref, critic = learner.ref, learner.critic
         models = {"model": model, "ref": ref, "critic": critic}
         optimizers = learner.trainer.optimizers + (critic.trainer.optimizers if critic else [])
-        shown = {"reward": "reward", "accuracy": "rewards/accuracy/mean"}
-        shown |= {"format": "rewards/format/mean", "length": "completions/mean_length"}
+        shown = {"reward": "reward", "length": "completions/mean_length"}
+        shown |= {"accuracy": "rewards/accuracy/mean", "format": "rewards/format/mean"}
         numbers, every = range(cfg.grpo.steps), cfg.grpo.save_every
         for step, _ in run.steps(numbers, models, optimizers, every, stage, shown):
             if ref and cfg.grpo.ref_every and step and step % cfg.grpo.ref_every == 0:

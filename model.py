@@ -3,14 +3,14 @@
     python model.py                            # cost report of the laptop model
     python model.py --config deepseek-v3       # 671B parameters, counted on the meta device
 
-Everything DeepSeek-V3 [arXiv 2412.19437] needs stands here: rotary positions, latent (MLA) and
-grouped-query (GQA) attention, SwiGLU, the mixture of experts with its auxiliary-loss-free
-balancing, and multi-token prediction. The key-value cache is in lib/cache.py. A dense model is the
-same config with n_experts = 0 and attention = "gqa".
+Everything DeepSeek-V3 [arXiv 2412.19437] needs to answer stands here: rotary positions, latent
+(MLA) and grouped-query (GQA) attention, SwiGLU, and the mixture of experts with its
+auxiliary-loss-free balancing. The key-value cache is in lib/cache.py. A dense model is the same
+config with n_experts = 0 and attention = "gqa".
 
 Simplified: (1) the embedding may be tied to the head; (2) the shared experts are one wide SwiGLU,
 which is the same function; (3) the laptop model has no query compression (q_lora_rank = None, as
-DeepSeek-V2-Lite).
+DeepSeek-V2-Lite); (4) multi-token prediction is left out: answers do not need it [V3 2.2].
 
 Shapes: B rows, T new tokens, S tokens in the cache with them, D model width, H heads, G key-value
 heads, E experts, K experts a token, V vocabulary.
@@ -29,6 +29,7 @@ from torch.nn import RMSNorm  # x / rms(x) * weight over the last dimension [arX
 import config
 from config import section, setting
 from lib import hf, memory, rope
+from lib.errors import UserError
 
 
 @dataclass
@@ -77,8 +78,6 @@ class ModelConfig:
     routed_scale: float = 1.0
     bias_update_speed: float = 1e-3  # gamma of the balancing bias [V3 2.1.2]
     balance_loss: float = 1e-4  # alpha of the sequence-wise balance loss [V3 eq 17]
-    # multi-token prediction, depth 1 [V3 2.2]
-    mtp: bool = False
 
     @property
     def rope_dim(self) -> int:
@@ -90,20 +89,20 @@ class ModelConfig:
         known = {"rope_scaling": ("default", "llama3", "yarn"), "attention": ("mla", "gqa")}
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
-                raise ValueError(f"model.{name} is '{value}'; use one of {', '.join(values)}")
+                raise UserError(f"model.{name} is '{value}'; use one of {', '.join(values)}")
         if self.rope_scaling != "default" and self.rope_original < 1:
-            raise ValueError(f"model.rope_scaling '{self.rope_scaling}' needs model.rope_original")
+            raise UserError(f"model.rope_scaling '{self.rope_scaling}' needs model.rope_original")
         multiples = [("n_experts", "n_groups")]
         multiples += [("n_heads", "n_kv_heads")] if self.attention == "gqa" else []
         for whole, part in multiples:
             if (a := getattr(self, whole)) % (b := getattr(self, part)):
-                raise ValueError(f"model.{whole} {a} is not a multiple of model.{part} {b}")
+                raise UserError(f"model.{whole} {a} is not a multiple of model.{part} {b}")
         reach = self.n_experts // self.n_groups * self.topk_groups
         if self.n_experts and not 0 < self.n_experts_per_token <= reach:
             told = f"model.n_experts_per_token is {self.n_experts_per_token}"
-            raise ValueError(f"{told}, but the router can reach only {reach} experts")
+            raise UserError(f"{told}, but the router can reach only {reach} experts")
         if self.rope_dim % 2:
-            raise ValueError("model.qk_rope_head_dim (mla) or model.head_dim (gqa) must be even")
+            raise UserError("model.qk_rope_head_dim (mla) or model.head_dim (gqa) must be even")
 
 
 def rope_frequencies(cfg: ModelConfig, device=None) -> Tensor:
@@ -206,15 +205,11 @@ class MLA(nn.Module):
         self.kv_b_proj = nn.Linear(self.rank, kv_dim, bias=False)
         self.o_proj = nn.Linear(cfg.n_heads * self.v_dim, cfg.dim, bias=False)
 
-    def queries(self, x: Tensor) -> Tensor:
-        if hasattr(self, "q_proj"):
-            return self.q_proj(x)
-        return self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
-
     def forward(self, x: Tensor, freqs_cis: Tensor, mask: Tensor | None, cache=None) -> Tensor:
         B, T, _ = x.shape
-        q = self.queries(x).view(B, T, self.n_heads, -1)
-        q_nope, q_rope = q.split([self.nope, self.rope], -1)
+        compressed = hasattr(self, "q_a_proj")
+        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if compressed else self.q_proj(x)
+        q_nope, q_rope = q.view(B, T, self.n_heads, -1).split([self.nope, self.rope], -1)
         q_rope = apply_rope(q_rope, freqs_cis)  # [B, T, H, rope]
         c, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], -1)
         c = self.kv_a_layernorm(c)  # [B, T, rank]
@@ -419,17 +414,6 @@ class Block(nn.Module):
         return x + (self.mlp(h, valid, chosen) if isinstance(self.mlp, MoE) else self.mlp(h))
 
 
-class MTP(nn.Module):
-    """Multi-token prediction, depth 1 [V3 eq 21-23]: one more block that sees the next token and
-    predicts the one after."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.enorm, self.hnorm = RMSNorm(cfg.dim, cfg.norm_eps), RMSNorm(cfg.dim, cfg.norm_eps)
-        self.eh_proj = nn.Linear(2 * cfg.dim, cfg.dim, bias=False)
-        self.block = Block(cfg, cfg.n_layers)
-
-
 # ------------------------------------------------------------------------------ the model
 
 
@@ -441,8 +425,6 @@ class GPT(nn.Module):
         self.layers = nn.ModuleList(Block(cfg, i) for i in range(cfg.n_layers))
         self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.lm_head = nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
-        if cfg.mtp:
-            self.mtp = MTP(cfg)
         if cfg.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         for name, p in self.named_parameters():
@@ -498,24 +480,15 @@ class GPT(nn.Module):
         causal = torch.ones(T, start + T, dtype=torch.bool, device=cache.valid.device).tril(start)
         return cache.valid[:, None, None, : start + T] & causal  # [B, 1, T, S]
 
-    def mtp_hidden(self, tokens: Tensor, hidden: Tensor, positions: Tensor) -> Tensor:
-        """Hidden states [B, T-1, D] that predict token t+2 from the model's hidden state at t and
-        token t+1."""
-        mtp, positions = self.mtp, positions[:, 1:]
-        freqs_cis = rope_rotations(positions, self.cfg)
-        both = [mtp.enorm(self.embed_tokens(tokens[:, 1:])), mtp.hnorm(hidden[:, :-1])]
-        x = mtp.eh_proj(torch.cat(both, -1))
-        return self.norm(mtp.block(x, freqs_cis, None, None, positions >= 0))
-
     def blocks(self) -> list[Block]:
-        return [m for m in self.modules() if isinstance(m, Block)]
+        return list(self.layers)
 
     def moe_layers(self) -> list[MoE]:
-        return [m for m in self.modules() if isinstance(m, MoE)]
+        return [block.mlp for block in self.layers if isinstance(block.mlp, MoE)]
 
     def routes(self) -> Tensor | None:
         """The experts [B, T, layers, K] int16 of the last forward pass; None for a dense model."""
-        chosen = [block.mlp.chosen for block in self.layers if isinstance(block.mlp, MoE)]
+        chosen = [moe.chosen for moe in self.moe_layers()]
         return torch.stack(chosen, 2).short() if chosen else None
 
     def balance_loss(self) -> Tensor | float:
@@ -545,7 +518,7 @@ class GPT(nn.Module):
         """Read a Hugging Face folder of one of hf.FAMILIES, or one of ours; float32 by default.
 
         Tensor by tensor, so that memory never holds much more than the model. On the device "meta"
-        no weights are read. ValueError in one sentence if something is missing, damaged or unknown.
+        no weights are read. UserError in one sentence if something is missing, damaged or unknown.
         """
         raw = hf.read_config(folder, {f.name for f in fields(ModelConfig)})
         where = hf.places(folder)
@@ -555,7 +528,7 @@ class GPT(nn.Module):
             model = cls.empty(ModelConfig(**raw))
         except (TypeError, RuntimeError) as e:
             path = os.path.join(folder, "config.json")
-            raise ValueError(f"{path} does not describe a model ({e}): restore it") from None
+            raise UserError(f"{path} does not describe a model ({e}): restore it") from None
         if str(device) == "meta":
             return model
         model = model.to(dtype).to_empty(device=device)
@@ -576,9 +549,8 @@ class Config(config.Config):
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    parser.add_argument("--context", type=int, help="tokens, for FLOPs and cache (default: all)")
-    cfg, args = config.parse(parser, Config, shapes=memory.SHAPES)
-    memory.print_report(cfg.name, GPT.empty(cfg.model), args.context)
+    cfg, _ = config.parse(parser, Config, shapes=memory.SHAPES)
+    memory.print_report(cfg.name, GPT.empty(cfg.model))
 
 
 if __name__ == "__main__":

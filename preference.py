@@ -12,7 +12,6 @@ What is simpler than in the paper: the judgements are made by rule, by tasks/gen
 
 import os
 import random
-import time
 from dataclasses import asdict, dataclass
 
 import torch
@@ -24,6 +23,7 @@ import rewards as rw
 import tokenizer as tokenizers
 from data import Problem, World, WorldConfig
 from lib import distributed, files
+from lib.optim import adamw
 from lib.run import Run, finished
 from lib.trainer import Trainer
 from model import GPT
@@ -94,7 +94,7 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     gpt, n = GPT.from_pretrained(base), cfg.preference.held_out
     settings = {"preference": asdict(cfg.preference), "world": asdict(cfg.world)}
     settings |= {"seed": cfg.seed, "base": gpt.fingerprint()}
-    if done := finished(out, settings):
+    if done := finished(out, settings, kind):
         return done
     torch.manual_seed(cfg.seed)
     model, tokenizer, world = RewardModel(gpt), tokenizers.load(base), World(cfg.seed, cfg.world)
@@ -120,17 +120,14 @@ def fit(cfg, model: RewardModel, count: int, loss, run: Run, name: str) -> None:
         order = random.Random(f"{cfg.seed} {epoch}").sample(range(count), count)
         batches += [order[i : i + size] for i in range(0, count, size)]
     distributed.shard(model, model.gpt.blocks(), cfg)
-    adam = dict(betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    optimizers = [torch.optim.AdamW(model.parameters(), cfg.preference.lr, **adam)]
-    trainer, models = Trainer(model, optimizers, 1.0), {"model": model}
-    for i, batch in run.steps(batches, models, optimizers, cfg.sft.save_every, name):
-        start = time.perf_counter()
+    trainer = Trainer(model, [adamw(model.parameters(), cfg.preference.lr)], 1.0)
+    models, every = {"model": model}, cfg.sft.save_every
+    for i, batch in run.steps(batches, models, trainer.optimizers, every, name):
         local = batch[distributed.local_slice(len(batch))]  # of this process
         with trainer.optimizer_step(1 - (i + 0.5) / len(batches)) as step:
             if local:
                 step.backward(loss(local) * (len(local) / len(batch)))
-        out = {"loss": step.loss, "grad_norm": step.grad_norm, "skipped_steps": int(step.skipped)}
-        run.log(step=i + 1, step_time=time.perf_counter() - start, **out)
+        run.log(step=i + 1, **step.metrics())
 
 
 class Judge:

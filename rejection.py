@@ -14,6 +14,7 @@ import rewards as rw
 import sft
 from data import Problem
 from lib import files
+from lib.errors import UserError
 
 
 def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=None) -> list[dict]:
@@ -42,7 +43,7 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     print(f"{len(drawn)} responses of {folder}: {reasons}; {len(rows)} kept, in {path}", flush=True)
     if not rows:
         problem = f"not one response of {folder} was clean enough to learn from"
-        raise ValueError(f"{problem}: train it longer first")
+        raise UserError(f"{problem}: train it longer first")
     files.write_lines(path, rows)
     return sft.read_rows(path)  # the main process's, on all
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import sft
 from lib import distributed, files
+from lib.errors import UserError
 from model import GPT
 
 
@@ -52,12 +53,12 @@ class RewardModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str, device, dtype=torch.float32) -> "RewardModel":
-        """ValueError if the head's file is missing or damaged."""
+        """UserError if the head's file is missing or damaged."""
         model = cls(GPT.from_pretrained(folder, dtype, device)).to(dtype)
         path = os.path.join(folder, "score.safetensors")
         try:
             model.head.load_state_dict(load_file(path, device=str(device)))
         except (OSError, RuntimeError, SafetensorError) as e:
             problem = f"{path} is missing or damaged ({type(e).__name__})"
-            raise ValueError(f"{problem}: train the reward model again") from None
+            raise UserError(f"{problem}: train the reward model again") from None
         return model

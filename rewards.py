@@ -12,16 +12,19 @@ import re
 from dataclasses import dataclass
 
 import config
+from lib.stats import consensus, same_text
 from tasks.answers import TAGS, answer_in, extract_answer, thinking
-from tasks.base import PROGRAMS, Problem
-from tasks.base import by_value as judge_by_value
+from tasks.base import PROGRAMS, Problem, by_value
 from tasks.benchmarks import judge_of, program_in
+from tasks.countdown import countdown_correct  # noqa: F401  a public name of this module, as are
+from tasks.general import declines, helpfulness, reply  # noqa: F401  these,
+from tasks.math_equal import math_equal
+from tasks.sandbox import run_python  # noqa: F401  and this one
 
-# public names of this module
-from tasks.countdown import countdown_correct  # noqa: F401
-from tasks.general import declines, helpfulness, reply  # noqa: F401
-from tasks.math_equal import math_equal  # noqa: F401
-from tasks.sandbox import run_python  # noqa: F401
+
+def weight(default: float):
+    """A reward's weight; a negative one makes it a penalty."""
+    return config.setting(default, low=-1000, high=1000)
 
 
 @dataclass
@@ -29,9 +32,9 @@ class RewardConfig:
     """The weights of the rewards in the total. The paper weighs accuracy and format alike; 4 was
     chosen on single runs with other changes, and is not shown to be needed (results/log.md)."""
 
-    accuracy: float = 1.0  # of a right answer
-    format: float = 4.0  # of one <think> and one <answer> block
-    language: float = 0.0  # of thinking in the problem's language; train_r1.py sets it
+    accuracy: float = weight(1.0)  # of a right answer
+    format: float = weight(4.0)  # of one <think> and one <answer> block
+    language: float = weight(0.0)  # of thinking in the problem's language; train_r1.py sets it
 
 
 def answer_of(problem: Problem, text: str) -> str | None:
@@ -45,9 +48,11 @@ def answer_of(problem: Problem, text: str) -> str | None:
     return answer
 
 
-def by_value(problem: Problem) -> bool:
-    """Whether answers are compared with math_equal; expressions, programs and replies are not."""
-    return judge_of(problem.task) is judge_by_value
+def majority(problem: Problem, answers: list[str | None]) -> str | None:
+    """The answer that most samples agree on (stats.consensus): values are compared with math_equal,
+    expressions, programs and replies as texts."""
+    equal = math_equal if judge_of(problem.task) is by_value else same_text
+    return consensus(answers, equal)
 
 
 def correct(problem: Problem, answer: str | None) -> bool:

@@ -4,9 +4,8 @@
     python sample.py runs/zero/model                 # chat: a question a line, Ctrl-D ends
 
 The loop is in `decode`: read each prompt once, copy its cache for all of its responses, then one
-token at a time. For rollouts lib/engine.py does the same in less time: rows that have ended leave
-the batch, waiting ones take their places, and on CPUs two teams of threads work side by side.
-Under torchrun each process answers its share of the prompts, and all get the whole rollout.
+token at a time. For rollouts lib/engine.py does the same in less time. Under torchrun each process
+answers its share of the prompts, and all get the whole rollout.
 """
 
 import argparse
@@ -15,14 +14,16 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 import config
 import tokenizer as tokenizers
 from lib import distributed, engine
 from lib.cache import GrowingCache
+from lib.errors import UserError
 from lib.printer import Printer
 from lib.profiling import phase
-from model import GPT, MoE
+from model import GPT
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,18 @@ class Rollout:
     @staticmethod
     def concat(parts: list["Rollout"], pad_id: int) -> "Rollout":
         """The rows of several rollouts, one after the other, as wide as the widest."""
-        T, out = max(part.tokens.shape[1] for part in parts), {}
 
-        def widened(x: Tensor, fill: int) -> Tensor:
-            return torch.cat([x, x.new_full((len(x), T - x.shape[1], *x.shape[2:]), fill)], 1)
-
-        for name in vars(parts[0]):
+        def joined(name: str) -> Tensor | None:
             tensors = [getattr(part, name) for part in parts]
-            if tensors[0] is not None and tensors[0].dim() > 1:
-                tensors = [widened(x, pad_id if name == "tokens" else 0) for x in tensors]
-            out[name] = None if tensors[0] is None else torch.cat(tensors)
-        return Rollout(**out)
+            if tensors[0] is None:
+                return None
+            if tensors[0].dim() == 1:
+                return torch.cat(tensors)
+            rows = [row for x in tensors for row in x]
+            fill = pad_id if name == "tokens" else 0
+            return pad_sequence(rows, batch_first=True, padding_value=fill)
+
+        return Rollout(*map(joined, vars(parts[0])))
 
 
 def sampling_logprobs(logits: Tensor, params: SamplingParams) -> Tensor:
@@ -120,10 +122,8 @@ def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, o
     """Write the responses to prompts into `out`, token by token; uniform [steps, B] in [0, 1)."""
     n, every = params.num_return_sequences, torch.arange(len(prompts), device=model.device)
     tokens, lengths = engine.padded(prompts, model.cfg.pad_id, model.device)  # [n prompts, P]
-    slots = torch.arange(tokens.shape[1], device=model.device)
-    cache = GrowingCache()
+    cache, positions = GrowingCache(), engine.positions_of(lengths, tokens.shape[1])
     # prefill: each prompt is read once, and its last token's logits give the first new token
-    positions = torch.where(slots < lengths[:, None], slots, -1)
     hidden = model(tokens, cache, positions, return_hidden=True)
     logits = model.lm_head(hidden[every, lengths - 1])  # [n prompts, V]
     # the group's rows start from copies of their prompt's cache
@@ -156,16 +156,16 @@ def generate(model: GPT, prompts, params: SamplingParams, seed=None, on_token=No
 
     Row i's random numbers do not depend on which other rows are running, nor on which process
     answers them, so a seed fixes every response. on_token(row, token) is called for each token,
-    and then the plain loop runs; on_end(count) when so many more rows have ended. ValueError for an
+    and then the plain loop runs; on_end(count) when so many more rows have ended. UserError for an
     empty prompt or one that leaves no room in the model's context; a response that fills the
     context ends there.
     """
     if not prompts or not all(prompts):
-        raise ValueError("a prompt is empty: give at least one token")
+        raise UserError("a prompt is empty: give at least one token")
     longest, context = max(map(len, prompts)), model.cfg.max_seq_len
     if longest >= context:
         told = f"a prompt of {longest} tokens leaves no room in the model's context of {context}"
-        raise ValueError(f"{told}: shorten it")
+        raise UserError(f"{told}: shorten it")
     steps = min(params.max_new_tokens, context - min(map(len, prompts)))
     generator, n = torch.Generator(model.device), params.num_return_sequences
     generator.seed() if seed is None else generator.manual_seed(seed)
@@ -197,7 +197,7 @@ def empty_rollout(model: GPT, prompts, params: SamplingParams, steps: int) -> Ro
     B, P = tokens.shape
     T = min(P + steps, cfg.max_seq_len)
     tokens = F.pad(tokens, (0, T - P), value=cfg.pad_id)  # [B, T]
-    routes, layers = None, sum(isinstance(block.mlp, MoE) for block in model.layers)
+    routes, layers = None, len(model.moe_layers())
     if params.record_routes and layers:
         shape = (B, T, layers, cfg.n_experts_per_token)
         routes = torch.zeros(shape, dtype=torch.int16, device=device)
@@ -243,17 +243,15 @@ def main() -> None:
     add("--top-k", type=int, default=0, help="0: all")
     add("--max-new-tokens", type=int, default=400)
     add("--seed", type=int)
-    add = parser.add_mutually_exclusive_group().add_argument
-    add("--show-thinking", dest="thinking", action="store_true", default=True, help="the default")
     add("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
     args = parser.parse_args()
     with config.user_errors():
         if args.temperature < 0 or args.top_k < 0:
-            raise ValueError("--temperature and --top-k must not be negative")
+            raise UserError("--temperature and --top-k must not be negative")
         if not 0 < args.top_p <= 1 or args.max_new_tokens < 1:
-            raise ValueError("--top-p must be in (0, 1], and --max-new-tokens at least 1")
+            raise UserError("--top-p must be in (0, 1], and --max-new-tokens at least 1")
         if args.prompt is not None and not args.prompt.strip():
-            raise ValueError("the prompt is empty: ask something")
+            raise UserError("the prompt is empty: ask something")
         device = distributed.device("auto")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         model = GPT.from_pretrained(args.model, dtype, device)

@@ -13,7 +13,6 @@ right answers to arithmetic from 37% to 10% and left most other tasks as they we
 
 import os
 import random
-import time
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -26,7 +25,9 @@ from config import section, setting
 from data import World, WorldConfig
 from lib import distributed, files
 from lib import run as runs
-from lib.optim import Muon
+from lib.engine import padded, positions_of
+from lib.errors import UserError
+from lib.optim import Muon, adamw
 from lib.trainer import Trainer, chunked_logprobs, micro_batches
 from model import GPT, ModelConfig
 
@@ -39,12 +40,10 @@ class SFTConfig:
     micro_tokens: int = setting(2048, low=1)  # of a forward pass, padding included
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
-    weight_decay: float = 0.0
     warmup: float = 0.03  # share of the run
     decay: float = setting(0.6, low=0.001)  # share of the run over which the learning rate falls
     final_lr: float = 0.05  # of its peak
     clip: float = 1.0  # norm of the gradient, at most
-    mtp_weight: float = 0.3  # of the second-next-token loss, if the model has that head [V3 4.2]
     save_every: int = setting(100, low=1)
 
 
@@ -58,10 +57,7 @@ def make_trainer(model: GPT, cfg: SFTConfig) -> Trainer:
     for name, p in model.named_parameters():
         outer = name.startswith(("embed_tokens", "lm_head")) or name.endswith("gate.weight")
         (rest if outer or p.dim() < 2 else matrices).append(p)
-    muon = Muon(matrices, cfg.muon_lr, weight_decay=cfg.weight_decay)
-    decay, betas = cfg.weight_decay, (0.9, 0.95)
-    adam = torch.optim.AdamW(rest, cfg.adam_lr, betas=betas, weight_decay=decay, fused=True)
-    return Trainer(model, [muon, adam], cfg.clip)
+    return Trainer(model, [Muon(matrices, cfg.muon_lr), adamw(rest, cfg.adam_lr)], cfg.clip)
 
 
 def learning_rate(progress: float, cfg: SFTConfig) -> float:
@@ -89,27 +85,16 @@ def steps_of(examples: list[Example], cfg: SFTConfig, rng: random.Random) -> lis
 def collate(rows: list[Example], pad_id: int, device) -> tuple[Tensor, Tensor, Tensor]:
     """tokens [B, T], positions [B, T] (-1 at padding), and target_mask [B, T-1]: which of
     tokens[:, 1:] are learned."""
-    T = max(len(ids) for ids, _ in rows)
-    padded = [ids + [pad_id] * (T - len(ids)) for ids, _ in rows]
-    tokens, slots = torch.tensor(padded, device=device), torch.arange(T, device=device)
-    lengths = torch.tensor([[len(ids)] for ids, _ in rows], device=device)
+    tokens, lengths = padded([ids for ids, _ in rows], pad_id, device)
+    positions = positions_of(lengths, tokens.shape[1])
     prompts = torch.tensor([[n] for _, n in rows], device=device)
-    positions = torch.where(slots < lengths, slots, -1)
-    return tokens, positions, ((slots >= prompts) & (slots < lengths))[:, 1:]
+    return tokens, positions, (positions >= prompts)[:, 1:]
 
 
-def loss_sum(model: GPT, tokens, positions, mask, mtp_weight: float) -> tuple[Tensor, float]:
-    """Summed next-token loss [nats] of the masked targets, with the multi-token-prediction loss if
-    there is one, and without it as a number."""
-    hidden = model(tokens, positions=positions, return_hidden=True)  # [B, T, D]
-    head, targets = model.lm_head.weight, tokens[:, 1:]
-    loss = -chunked_logprobs(hidden[:, :-1][mask], head, targets[mask]).sum()
-    plain = loss.item()
-    if model.cfg.mtp and mtp_weight:
-        second = model.mtp_hidden(tokens, hidden, positions)[:, :-1]  # [B, T-2, D]: of tokens t+2
-        known, targets = mask[:, 1:], tokens[:, 2:]
-        loss = loss - mtp_weight * chunked_logprobs(second[known], head, targets[known]).sum()
-    return loss, plain
+def loss_sum(model: GPT, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    """Summed next-token loss [nats] of the masked targets."""
+    hidden = model(tokens, positions=positions, return_hidden=True)[:, :-1]  # [B, T-1, D]
+    return -chunked_logprobs(hidden[mask], model.lm_head.weight, tokens[:, 1:][mask]).sum()
 
 
 def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg: SFTConfig) -> dict:
@@ -121,17 +106,11 @@ def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg:
     with trainer.optimizer_step(factor) as step:
         # under torchrun each process takes some of the micro-batches
         for micro in batch[distributed.rank() :: distributed.world_size()]:
-            tensors = collate(micro, model.cfg.pad_id, model.device)
-            loss, plain = loss_sum(model, *tensors, cfg.mtp_weight)
+            loss = loss_sum(model, *collate(micro, model.cfg.pad_id, model.device))
             weight = len(micro) / len(rows)
-            step.backward(loss / learned, balance_weight=weight, value=plain)
-    return {
-        "loss": step.loss / learned,
-        "grad_norm": step.grad_norm,
-        "skipped_steps": int(step.skipped),
-        "learning_rate": cfg.adam_lr * factor,
-        "num_tokens": sum(len(ids) for ids, _ in rows),
-    } | step.balance
+            step.backward(loss / learned, balance_weight=weight, value=loss.item())
+    out = step.metrics() | {"loss": step.loss / learned, "learning_rate": cfg.adam_lr * factor}
+    return out | step.balance | {"num_tokens": sum(len(ids) for ids, _ in rows)}
 
 
 def pretrain(cfg, folder: str, resume: bool) -> str:
@@ -140,10 +119,11 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
     after a clean stop."""
     named = ("seed", "tokenizer", "model", "world", "sft")
     settings = {k: v for k, v in asdict(cfg).items() if k in named}
-    if done := runs.finished(folder, settings):
+    if done := runs.finished(folder, settings, "sft"):
         return done
+    runs.check_folder(folder, resume, "sft")
+    tokenizer, total = corpus_tokenizer(cfg), cfg.sft.tokens
     with runs.Run(folder, settings, resume, "sft") as run:
-        tokenizer, total = corpus_tokenizer(cfg), cfg.sft.tokens
         model = build(cfg, tokenizer)
         trainer, models = make_trainer(model, cfg.sft), {"model": model}
         if run.state:
@@ -153,10 +133,9 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         print(f"pretraining on {told}", flush=True)
         with tqdm(total=total, initial=seen, unit="tok", unit_scale=True, desc="base") as bar:
             for pool, skip, batch in corpus_batches(cfg, tokenizer, *place):
-                start, factor = time.perf_counter(), learning_rate(seen / total, cfg.sft)
-                metrics = train_step(trainer, batch, factor, cfg.sft)
+                metrics = train_step(trainer, batch, learning_rate(seen / total, cfg.sft), cfg.sft)
                 seen, step = seen + metrics["num_tokens"], step + 1
-                run.log(step=step, seen=seen, step_time=time.perf_counter() - start, **metrics)
+                run.log(step=step, seen=seen, **metrics)
                 bar.update(metrics["num_tokens"])
                 bar.set_postfix(loss=f"{metrics['loss']:.3f}")
                 state, last = dict(seen=seen, step=step, pool=pool, skip=skip), seen >= total
@@ -204,10 +183,8 @@ def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, ru
     for epoch in range(cfg.epochs):
         steps += steps_of(examples, cfg, random.Random(f"{seed} {epoch}"))
     for i, batch in run.steps(steps, models, trainer.optimizers, cfg.save_every, "fine-tuning"):
-        start = time.perf_counter()
         progress = (i + 0.5) / len(steps)  # at neither end, where the learning rate may be 0
-        metrics = train_step(trainer, batch, learning_rate(progress, cfg), cfg)
-        run.log(step=i + 1, step_time=time.perf_counter() - start, **metrics)
+        run.log(step=i + 1, **train_step(trainer, batch, learning_rate(progress, cfg), cfg))
 
 
 def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: bool) -> str:
@@ -217,6 +194,9 @@ def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: b
     examples = to_examples(rows, tokenizer, model.cfg.max_seq_len, where)
     settings = {"sft": asdict(cfg.sft), "seed": cfg.seed}
     settings |= {"rows": runs.fingerprint(rows), "base": model.fingerprint()}
+    if resume and (done := runs.finished(out, settings, "sft")):
+        print(f"'{out}' is finished: its model is {done}")
+        return done
     with runs.Run(out, settings, resume, "sft") as run:
         model = distributed.shard(model, model.blocks(), cfg)
         fine_tune(model, examples, cfg.sft, cfg.seed, run)
@@ -224,7 +204,7 @@ def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: b
 
 
 def read_rows(path: str) -> list[dict]:
-    """Lines {"prompt", "response"} of a JSONL file. ValueError that names a line which is none."""
+    """Lines {"prompt", "response"} of a JSONL file. UserError that names a line which is none."""
 
     def parse(row: dict) -> dict:
         if not isinstance(row["prompt"], str) or not isinstance(row["response"], str):
@@ -235,12 +215,12 @@ def read_rows(path: str) -> list[dict]:
 
 
 def to_examples(rows: list[dict], tokenizer, context: int, where: str) -> list[Example]:
-    """Rows as training examples. ValueError that names a row which does not fit the context."""
+    """Rows as training examples. UserError that names a row which does not fit the context."""
     examples = [tokenizer.example(row["prompt"], row["response"]) for row in rows]
     for number, (ids, _) in enumerate(examples, 1):
         if len(ids) > context:
             told = f"{len(ids)} tokens, but the model's context is {context}"
-            raise ValueError(f"{where}, line {number}: {told}: shorten it")
+            raise UserError(f"{where}, line {number}: {told}: shorten it")
     return examples
 
 
@@ -260,7 +240,7 @@ def main() -> None:
     cfg, args = config.parse(parser, Config, quick={"sft.tokens": 1_500_000})
     with config.user_errors(), distributed.started(cfg):
         if bool(args.init) != bool(args.data):
-            raise ValueError("fine-tuning needs both --init FOLDER and --data FILE.jsonl")
+            raise UserError("fine-tuning needs both --init FOLDER and --data FILE.jsonl")
         out = args.out or config.run_folder("sft" if args.init else "base", cfg, args)
         if args.init:
             rows = read_rows(args.data)

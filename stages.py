@@ -11,6 +11,7 @@ import grpo
 from data import REASONING, TASKS
 from eval import Report
 from lib import distributed, files, memory
+from lib.errors import UserError, shortened
 from model import GPT
 
 
@@ -29,6 +30,18 @@ def settings_to_lock(cfg, **models: str | None) -> dict:
     out = asdict(cfg) | {"eval": evaluation.sampling(cfg.eval)}
     out.pop("device")
     return out | {k: GPT.from_pretrained(m).fingerprint() for k, m in models.items() if m}
+
+
+def begin(out: str, resume: bool) -> None:
+    """Take the run folder `out`: from now on no other process may write there. UserError if one
+    does, if nobody can, or if there is nothing to resume."""
+    if resume and not os.path.isdir(out):
+        told = f"there is no run in '{shortened(out)}' to go on with"
+        raise UserError(f"{told}: correct --out, or start without --resume")
+    distributed.barrier()  # all have looked before one writes
+    if distributed.is_main_process():
+        files.lock(out)
+    distributed.barrier()
 
 
 @contextlib.contextmanager

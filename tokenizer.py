@@ -23,6 +23,7 @@ import tiktoken
 
 import config
 from lib import hf_tokenizer
+from lib.errors import UserError
 from lib.files import atomic_write
 
 SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>"]
@@ -213,7 +214,7 @@ def _pieces(pattern: str | regex.Pattern, text: str) -> list[str]:
 def load(name: str, template: str | None = None) -> Tokenizer:
     """A tokenizer from a model folder (ours or Hugging Face's), or a tiktoken encoding by its name
     with our special tokens added. template: a key of TEMPLATES instead of the model's own.
-    ValueError if the folder has none, it is damaged or of another kind, or cannot be fetched."""
+    UserError if the folder has none, it is damaged or of another kind, or cannot be fetched."""
     if os.path.isdir(name):
         with hf_tokenizer.clear_errors(name):
             vocabulary = Vocabulary(**hf_tokenizer.read(name))
@@ -221,13 +222,13 @@ def load(name: str, template: str | None = None) -> Tokenizer:
             return Tokenizer(vocabulary, text or TEMPLATES["r1"])
     if name not in tiktoken.list_encoding_names():
         known = ", ".join(tiktoken.list_encoding_names())
-        raise ValueError(f"'{name}' is neither a model folder nor a tiktoken encoding ({known})")
+        raise UserError(f"'{name}' is neither a model folder nor a tiktoken encoding ({known})")
     try:
         base = tiktoken.get_encoding(name)
     except Exception as e:  # requests' own exceptions; tiktoken does not wrap them
         error = f"the encoding '{name}' could not be fetched ({type(e).__name__})"
         fix = "connect once, or set TIKTOKEN_CACHE_DIR to a folder that has it"
-        raise ValueError(f"{error}: {fix}, or train a tokenizer with --tokenizer corpus") from None
+        raise UserError(f"{error}: {fix}, or train a tokenizer with --tokenizer corpus") from None
     # the only way that tiktoken's guide gives to extend an encoding
     ranks, patterns, special = base._mergeable_ranks, [base._pat_str], base._special_tokens
     hidden = {*special, *HIDDEN}

@@ -30,6 +30,7 @@ from algorithms import ALGORITHM_SETTINGS
 from config import setting
 from data import REASONING, TASKS, Problem, World
 from lib import distributed, files, report
+from lib.errors import UserError
 from lib.run import lock_settings
 from preference import PreferenceConfig
 from rejection import harvest
@@ -61,7 +62,7 @@ class R1Config:
     def __post_init__(self):
         if self.preference_steps > self.final_steps:
             limit = f"they are the last of --r1.final_steps, {self.final_steps}"
-            raise ValueError(f"--r1.preference_steps is {self.preference_steps}; {limit}")
+            raise UserError(f"--r1.preference_steps is {self.preference_steps}; {limit}")
 
 
 @dataclass
@@ -116,10 +117,9 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) 
 
 def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Cold start: Zero's clean samples, rewritten readably, teach the base the form."""
-    world, path = World(cfg.seed, cfg.world), os.path.join(out, "cold_start.jsonl")
-    problems = reasoning_problems(world, cfg.r1.cold_prompts, 100_000)
-    samples, most = cfg.r1.cold_samples, cfg.r1.most_kept
-    rows = harvest(models["zero"], problems, samples, most, cfg, path, cfg.seed)
+    r, path = cfg.r1, os.path.join(out, "cold_start.jsonl")
+    problems = reasoning_problems(World(cfg.seed, cfg.world), r.cold_prompts, 100_000)
+    rows = harvest(models["zero"], problems, r.cold_samples, r.most_kept, cfg, path, cfg.seed)
     return fine_tune(cfg, models["base"], rows, out, resume)
 
 
@@ -144,19 +144,20 @@ def dev2(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     return reinforce(cfg, models["dev1"], out, resume, "dev2", cfg.r1.dev2_steps, 300_000)
 
 
-def reinforce(cfg, start, out, resume, stage: str, steps: int, first: int, *requests) -> str:
+def reinforce(cfg, start, out, resume, stage: str, steps: int, first: int, judge=None) -> str:
     """GRPO with the language reward on the reasoning tasks, one after the other. first: index of
-    its first problem in the world, as every stage has other problems. requests: nothing, or a
-    function and a judge: how many general requests step i has, and who judges them."""
+    its first problem in the world, as every stage has other problems. judge: of general requests,
+    which then are among the problems of the last cfg.r1.preference_steps steps."""
     rl = replace(cfg.grpo, steps=steps, tasks=REASONING)
     cfg = replace(cfg, grpo=rl, rewards=replace(cfg.rewards, language=cfg.r1.language))
     world, n = World(cfg.seed, cfg.world), cfg.grpo.problems_per_step
-    requests_of, judge = requests or (lambda step: 0, None)
 
     def next_problems(step: int) -> list[Problem]:
-        count = requests_of(step % steps)  # dynamic sampling asks for steps beyond the last
-        tasks = [REASONING[(step * n + i) % len(REASONING)] for i in range(n - count)]
-        tasks += ["general"] * count
+        # dynamic sampling asks for steps beyond the last
+        mixed = judge and step % steps >= steps - cfg.r1.preference_steps
+        general = round(cfg.r1.general * n) if mixed else 0
+        tasks = [REASONING[(step * n + i) % len(REASONING)] for i in range(n - general)]
+        tasks += ["general"] * general
         return [world.problem(task, first + step * n + i) for i, task in enumerate(tasks)]
 
     return grpo.train(cfg, start, out, resume, stage, next_problems, judge)
@@ -164,11 +165,10 @@ def reinforce(cfg, start, out, resume, stage: str, steps: int, first: int, *requ
 
 def dev3(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Rejection sampling: Dev2's clean responses and people's replies teach the base once more."""
-    world, path = World(cfg.seed, cfg.world), os.path.join(out, "rejection.jsonl")
-    problems = reasoning_problems(world, cfg.r1.reject_prompts, 200_000)
-    samples, most = cfg.r1.reject_samples, cfg.r1.most_kept
-    rows = harvest(models["dev2"], problems, samples, most, cfg, path, cfg.seed)
-    for p, text in (general.demonstration(world, i) for i in range(cfg.r1.demonstrations)):
+    world, r, path = World(cfg.seed, cfg.world), cfg.r1, os.path.join(out, "rejection.jsonl")
+    problems = reasoning_problems(world, r.reject_prompts, 200_000)
+    rows = harvest(models["dev2"], problems, r.reject_samples, r.most_kept, cfg, path, cfg.seed)
+    for p, text in (general.demonstration(world, i) for i in range(r.demonstrations)):
         rows.append({"prompt": p.prompt, "response": text, "task": "general"})
     return fine_tune(cfg, models["base"], rows, out, resume)
 
@@ -180,13 +180,7 @@ def r1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
         folder = os.path.join(os.path.dirname(out), kind)
         folders[kind] = preference.train(cfg, models["dev3"], folder, kind, resume)
     judge = preference.Judge(folders, distributed.device(cfg.device), distributed.dtype(cfg))
-    steps = cfg.r1.final_steps
-    count = round(cfg.r1.general * cfg.grpo.problems_per_step)
-
-    def requests(step: int) -> int:
-        return count if step >= steps - cfg.r1.preference_steps else 0
-
-    return reinforce(cfg, models["dev3"], out, resume, "r1", steps, 400_000, requests, judge)
+    return reinforce(cfg, models["dev3"], out, resume, "r1", cfg.r1.final_steps, 400_000, judge)
 
 
 STAGES = {"dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": r1}
@@ -199,7 +193,7 @@ def set_aside(out: str, start: str) -> None:
     for stage in earlier:
         if not is_model(os.path.join(out, stage, "model")):
             needs = f"--from {start} needs the finished stage '{stage}' in '{out}'"
-            raise ValueError(f"{needs}: start from an earlier one")
+            raise UserError(f"{needs}: start from an earlier one")
     distributed.barrier()  # all have looked before one writes
     names = [*later, *preference.KINDS, "stages.json", "stages.png", "settings.json"]
     names += [os.path.join("eval", f"{stage}.json") for stage in later]
@@ -224,12 +218,12 @@ def main() -> None:
     with config.user_errors(), distributed.started(cfg), stages.resumable(out, flags):
         if args.init and not args.zero:
             hint = "name the folder of its Zero too (--zero FOLDER; made if it is not there)"
-            raise ValueError(f"--init is another base: {hint}")
+            raise UserError(f"--init is another base: {hint}")
         if args.start:
             set_aside(out, args.start)
         elif not args.resume and any(os.path.exists(os.path.join(out, s)) for s in STAGES):
             fix = "add --resume to go on, --from STAGE to repeat stages, or name another --out"
-            raise ValueError(f"'{out}' already holds a run: {fix}")
+            raise UserError(f"'{out}' already holds a run: {fix}")
         distributed.barrier()
         recipe(cfg, zero, out, args.resume, args.init)
 

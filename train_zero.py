@@ -4,6 +4,7 @@
     python train_zero.py --quick                           # the same in a few minutes
     python train_zero.py --algorithm dapo                  # a relative of GRPO
     python train_zero.py --init FOLDER --data FILE.jsonl   # another base, a benchmark's problems
+    python train_zero.py --data TRAIN.jsonl --test TEST.jsonl
 
 During RL no worked solution is shown: the model samples, rules score accuracy and format, GRPO
 updates. What is simpler than in the paper (grpo.py has the loss's deviations):
@@ -27,10 +28,11 @@ import sft
 import stages
 import tokenizer as tokenizers
 from algorithms import ALGORITHM_SETTINGS
-from data import PROGRAMS, Problem, load_jsonl, prompt_ids
+from data import PROGRAMS, Dataset, Problem, prompt_ids
 from eval import EvalConfig, by_task, evaluate_folder, held_out, save_reports, table
 from grpo import GRPOConfig
 from lib import distributed, report
+from lib.errors import UserError
 from lib.run import fingerprint
 from model import GPT
 from rewards import RewardConfig
@@ -49,9 +51,10 @@ class Config(sft.Config):
 
 def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=None) -> None:
     """The whole of R1-Zero, into the folder `out`. Without a base one is pretrained in `folder`, if
-    it is not there yet. dataset: problems to train on instead of the world's."""
+    it is not there yet. dataset: a Dataset to train on instead of the world's problems."""
     start, cfg = time.time(), stages.settings_of(cfg, Config)
     stages.check_room(cfg, base, 0 if base else cfg.sft.tokens, cfg.grpo.steps)
+    stages.begin(out, resume)
 
     # 1. The base: next-token prediction on web text
     if base is None:
@@ -62,24 +65,26 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
             sft.pretrain(cfg, folder, resume)
 
     # 2. Zero: reinforcement learning
-    if dataset and any(p.task in PROGRAMS for p in dataset):
+    if dataset and any(p.task in PROGRAMS for p in dataset.train):
         print(sandbox.protection())
     print(f"reinforcement learning on {base}; into {out}", flush=True)
-    zero = train(cfg, base, out, resume, dataset)
+    zero = train(cfg, base, out, resume, dataset and dataset.train)
     if distributed.is_main_process():
         report.plot_curves(f"{out}/metrics.jsonl", f"{out}/curves.png")
 
     # 3. Both on the same problems
-    n, split = cfg.eval.problems, "training" if dataset else "held-out"
-    sets = by_task(dataset, n) if dataset else held_out(cfg.world, cfg.eval, cfg.grpo.tasks)
+    about = dataset.about_test if dataset else "problems of the world, held out by content"
+    sets = held_out(cfg.world, cfg.eval, cfg.grpo.tasks)
+    if dataset:
+        sets = by_task(dataset.test, cfg.eval.problems)
     before, after = (evaluate_folder(cfg, m, sets, cfg.seed, m) for m in (base, zero))
     rows = [row for t in sets for row in (("base", before[t]), ("zero", after[t]))]
     minutes = (time.time() - start) / 60
-    save_reports(rows, f"{out}/eval.json", minutes=minutes)
-    print(f"\nbefore and after, the same {split} problem:")
+    save_reports(rows, f"{out}/eval.json", minutes=minutes, problems=about)
+    print("\nbefore and after, the same problem:")
     for task, problems in sets.items():
         print(stages.before_after(problems, before[task], after[task]))
-    print(f"\n{table(rows)}\n\nmodel: {zero}\ncurves: {out}/curves.png")
+    print(f"\n{table(rows)}\n\nthe table's: {about}\nmodel: {zero}\ncurves: {out}/curves.png")
     print(f"figures: {out}/eval.json\nminutes: {minutes:.1f}\ntry it: python sample.py {zero}")
 
 
@@ -92,7 +97,7 @@ def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None 
         if len(fits) < len(dataset):
             print(f"{len(dataset) - len(fits)} problems exceed the context of {context}: left out")
         if not fits:
-            raise ValueError(f"no problem fits the model's context of {context} tokens: use others")
+            raise UserError(f"no problem fits the model's context of {context} tokens: use others")
         dataset = fits
     next_problems = partial(problems_of, cfg=cfg, dataset=dataset)
     return grpo.train(cfg, base, out, resume, "zero", next_problems, data=fingerprint(dataset))
@@ -113,9 +118,14 @@ def problems_of(step: int, cfg, dataset: list[Problem] | None) -> list[Problem]:
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    add("--out", help="run folder (default runs/zero; with --quick, --data and so on: -THAT)")
-    add("--init", help="base model, ours or Hugging Face's (default: pretrained in OUT/base)")
-    add("--data", help="JSONL file of problems to train on, instead of the world's")
+    told = "run folder (default runs/zero; with --quick, --data and so on: -THAT)"
+    add("--out", type=config.path, help=told)
+    told = "base model, ours or Hugging Face's (default: pretrained in OUT/base)"
+    add("--init", type=config.path, help=told)
+    told = "JSONL file of problems to train on, instead of the world's"
+    add("--data", type=config.path, help=told)
+    told = "JSONL file of problems for the table (default: a fifth of --data)"
+    add("--test", type=config.path, help=told)
     add("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, Config, QUICK, algorithms=ALGORITHM_SETTINGS)
     home = config.run_folder("zero", cfg, args)
@@ -125,7 +135,9 @@ def main() -> None:
     # variants start from the plain run's base
     base = os.path.join(out if args.out and not variant else home, "base")
     with config.user_errors(), distributed.started(cfg), stages.resumable(out):
-        dataset = load_jsonl(args.data) if args.data else None
+        if args.test and not args.data:
+            raise UserError("--test belongs to --data: name the problems to train on too")
+        dataset = Dataset.load(args.data, args.test) if args.data else None
         recipe(cfg, args.init, base, out, args.resume, dataset)
 
 

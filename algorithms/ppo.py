@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from grpo import GRPOConfig
-from lib import distributed
+from lib import distributed, metrics
 from lib.cache import GrowingCache
+from lib.optim import adamw
 from lib.profiling import phase
 from lib.trainer import LocalWork, Responses, Trainer, minibatches, read_prompts
 from model import GPT
@@ -80,13 +81,13 @@ class Critic(RewardModel):
         scaled = (raw - raw[mask].mean()) / raw[mask].std(correction=0).clamp(min=1e-8)
         rest = (rewards[:, None] - values)[mask].var(correction=0).item()
         spread = rewards[:, None].expand_as(values)[mask].var(correction=0).item()
-        metrics = {"critic/explained_variance": 1 - rest / spread if spread else 0.0}
-        return scaled.masked_fill(~mask, 0.0), raw + values, metrics
+        told = {"critic/explained_variance": 1 - rest / spread if spread else 0.0}
+        return scaled.masked_fill(~mask, 0.0), raw + values, told
 
     def fit(self, batch: Rollout, returns: Tensor, cfg: GRPOConfig, factor: float, rng):
         """cfg.minibatches steps over a rollout, on the mean over tokens of (V - return)^2, with a
         factor on the learning rate; returns metrics."""
-        responses, G, losses, norms, skipped = Responses.of(batch), cfg.group_size, 0.0, 0.0, 0
+        responses, G, steps = Responses.of(batch), cfg.group_size, []
         minis = minibatches(list(range(len(returns) // G)), cfg.minibatches, rng)
         for questions in minis:
             tokens = sum(responses.lengths[q * G + j] for q in questions for j in range(G))
@@ -99,22 +100,19 @@ class Critic(RewardModel):
                         errors = (values - returns[micro[0], : mask.shape[1]])[mask]
                         loss = errors.square().sum() / tokens
                     step.backward(loss)
-            if not step.skipped:
-                losses, norms = losses + step.loss, norms + step.grad_norm
-            skipped += step.skipped
-        taken = max(len(minis) - skipped, 1)
+            steps.append(step)
         # this process's part of weights, gradients and two moments, in float32
         held = 16 * sum(p.numel() for p in self.parameters()) / distributed.world_size()
-        metrics = {"critic/loss": losses / taken, "critic/grad_norm": norms / taken}
-        return metrics | {"memory/critic_gib": held / 2**30, "skipped_steps": skipped}
+        told = metrics.of_steps(steps)
+        out = {f"critic/{name}": told[name] for name in ("loss", "grad_norm")}
+        return out | {"memory/critic_gib": held / 2**30, "skipped_steps": told["skipped_steps"]}
 
 
 def make_critic(folder: str, cfg, gae_lambda: float = 1.0, critic_lr: float = 1e-3) -> Critic:
     """A critic that begins as the model in a folder and expects nothing (its head is 0)."""
     gpt = GPT.from_pretrained(folder)
     critic = distributed.shard(Critic(gpt), gpt.blocks(), cfg)
-    settings = {"betas": (0.9, 0.95), "weight_decay": 0.0, "fused": True}
-    optimizer = torch.optim.AdamW(critic.parameters(), critic_lr, **settings)
-    critic.trainer = Trainer(critic, [optimizer], cfg.grpo.max_grad_norm)
+    optimizers = [adamw(critic.parameters(), critic_lr)]
+    critic.trainer = Trainer(critic, optimizers, cfg.grpo.max_grad_norm)
     critic.gae_lambda = gae_lambda
     return critic

@@ -26,6 +26,7 @@ import sft
 import tokenizer as tokenizers
 from algorithms import ALGORITHM_SETTINGS
 from lib import distributed, profiling
+from lib.errors import UserError
 from lib.files import write_json
 from lib.memory import matrix_speed
 from lib.report import markdown_table, provenance
@@ -179,7 +180,7 @@ def main() -> None:
     cfg, args = config.parse(parser, Config, algorithms=ALGORITHM_SETTINGS)
     with config.user_errors(), distributed.started(cfg):
         if grpo.ALGORITHMS[cfg.grpo.algorithm].critic and not args.model:
-            raise ValueError("a critic starts from a model: name a folder, such as runs/zero/model")
+            raise UserError("a critic starts from a model: name a folder, such as runs/zero/model")
         if args.model:
             model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)
             model, judge = distributed.shard(model, model.blocks(), cfg), None

@@ -39,9 +39,7 @@ SECTIONS = {  # the settings of EASY that a script has
     "train_r1.py": ("model", "sft", "world", "grpo", "eval", "preference", "r1"),
     "distill.py": ("model", "sft", "world", "grpo", "eval", "preference", "r1", "distill"),
 }
-SEARCH = (
-    "--quick --problems 2 --search.train_problems 8 --search.held_out 8 --eval.max_new_tokens 32"
-)
+SEARCH = "--quick --problems 2 --search.train_problems 8 --eval.max_new_tokens 32"
 ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce++", "v3.2", "ppo")
 
 

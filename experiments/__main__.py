@@ -14,13 +14,14 @@ import re
 import subprocess
 
 import config
-from experiments.behaviour import countdown, growth, hacking, journey, mixing, passk, search, voting
-from experiments.common import COLUMNS, RULE, Plan, read
+from experiments.behaviour import countdown, hacking, journey, passk, search
+from experiments.common import COLUMNS, RULE, Plan
 from experiments.recipes import claims_of, distill, language, r1, zero
 from experiments.settings import ablations, algorithms, architecture, ppo, share, size
 from lib import files, report
+from lib.errors import UserError
 
-ALL = [zero, growth, voting, mixing, r1, language, distill, ppo, algorithms, ablations, share]
+ALL = [zero, r1, language, distill, ppo, algorithms, ablations, share]
 ALL += [passk, search, journey, countdown, hacking, size, architecture]
 EXPERIMENTS = {function.__name__: function for function in ALL}
 
@@ -31,7 +32,7 @@ def table() -> str:
     for name in EXPERIMENTS:
         path, command = f"results/{name}.json", f"`python -m experiments {name}`"
         if os.path.exists(path):
-            rows += [[*row.values(), command] for row in claims_of(name, read(path))]
+            rows += [[*row.values(), command] for row in claims_of(name, files.load_json(path))]
         else:
             missing.append(command)
     lines = report.markdown_table([*COLUMNS, "command"], rows)
@@ -42,15 +43,15 @@ def run(name: str, seeds: str, quick: bool) -> None:
     """Run an experiment, write its result, print its tables."""
     if name not in EXPERIMENTS:
         known = ", ".join(EXPERIMENTS)
-        raise ValueError(f"there is no experiment '{name}'; the experiments are {known}")
+        raise UserError(f"there is no experiment '{name}'; the experiments are {known}")
     if not re.fullmatch(r"\d+(,\d+)*", seeds):
-        raise ValueError(f"--seeds should be numbers with commas between them, not '{seeds}'")
+        raise UserError(f"--seeds should be numbers with commas between them, not '{seeds}'")
     plan = Plan(name, list(map(int, seeds.split(","))), quick)
     try:
         content, text = EXPERIMENTS[name](plan)
     except subprocess.CalledProcessError as e:
         failed = f"{' '.join(e.cmd)} ended with status {e.returncode}"
-        raise ValueError(f"{failed}; run the same command again to go on") from None
+        raise UserError(f"{failed}; run the same command again to go on") from None
     content["claims"] = claims_of(name, content)
     command = f"python -m experiments {name} --seeds {seeds}{' --quick' * quick}"
     files.write_json(plan.result("json"), report.provenance(command) | content)

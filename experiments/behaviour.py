@@ -13,67 +13,11 @@ import rewards as rw
 import stages
 import train_r1
 from data import REASONING, TASKS, Problem, World
-from eval import Report, held_out, summarise
+from eval import Report, held_out
 from experiments import common
 from experiments.common import CLAIMS, Plan, claims, conclude, mean_curve, metrics
-from lib import distributed
+from lib import distributed, files
 from sft import pretrain
-
-LONGER = "from hundreds to ten thousand tokens [R1 v1]"
-REFLECTION = "words of reflection grow more frequent (a response, in 10 steps)"
-GROWTH = {  # figure -> claim, paper
-    "accuracy": ("accuracy on {} grows (points in 10 steps)", "AIME 15.6 to 77.9 [R1 v2]"),
-    "mean_length": ("responses on {} grow (tokens in 10 steps)", LONGER),
-    "reflection_words": (REFLECTION, "five to seven times as many [R1 v2]"),
-}
-# most, least: of what a method was given to spend; (tokens): how many both sides spent
-
-
-def growth(plan: Plan):
-    """Zero's growth of accuracy, length and words of reflection, with slopes, from its metrics
-    (full 1 minute, quick 1)"""
-    every = [metrics(plan.zero(seed)) for seed in plan.seeds]
-    tasks = [k.removesuffix("/accuracy") for k in every[0][-1] if k.endswith("/accuracy")]
-    keys = [f"{t}/{figure}" for figure in ("accuracy", "mean_length") for t in tasks]
-    runs, rows, panels = [{} for _ in every], [], {figure: {} for figure in GROWTH}
-    for key in [*keys, "reflection_words"]:
-        curves = []
-        for run, steps in zip(runs, every):
-            x, y = zip(*((r["step"], r[key]) for r in steps if key in r))
-            run[key] = {"slope_of_10_steps": 10 * statistics.linear_regression(x, y).slope}
-            run[key] |= {"first": statistics.fmean(y[:5]), "last": statistics.fmean(y[-5:])}
-            curves.append((x, y))
-        task, _, figure = key.rpartition("/")
-        (words, paper), unit = GROWTH[figure], 100 if figure == "accuracy" else 1
-        slopes = common.of(runs, key, "slope_of_10_steps")
-        rows.append(common.compare(words.format(task), paper, slopes, unit=unit))
-        _, mean = mean_curve([y for _, y in curves])
-        panels[figure][key] = curves[0][0][: len(mean)], mean
-    lines = [(figure, "RL step", series) for figure, series in panels.items()]
-    return conclude(plan, runs, rows, lines)
-
-
-def mixing(plan: Plan):
-    """Language mixing over Zero's training, and on held-out problems after it (full 1 minute, quick
-    1)"""
-    runs, lines, key = [], {}, "language_consistency"
-    for seed in plan.seeds:
-        out = plan.zero(seed)
-        y = [r[key] for r in metrics(out)]
-        lines[f"seed {seed}"] = mean_curve([y])
-        training = {"first": statistics.fmean(y[:5]), "last": statistics.fmean(y[-5:])}
-        runs.append({"training": training | {"lowest": min(y)}, "held out": {}})
-        reports = common.read(f"{out}/eval.json")["reports"]
-        for name in ("base", "zero"):
-            values = [r[key] for r in reports if r["model"] == name]
-            runs[-1]["held out"][name] = statistics.fmean(values)
-    panels = [("words in the problem's language", "RL step", lines)]
-    path = plan.result("json", "language")
-    if os.path.exists(path):  # the experiment `language`: what the reward does about it
-        found = common.read(path)
-        bars = {name: (row[key], found["sd"][name][key]) for name, row in found["mean"].items()}
-        panels.append(("Dev2 with and without the language reward", "", bars))
-    return conclude(plan, runs, claims(runs, CLAIMS["mixing"]), panels)
 
 
 def many_samples(plan: Plan, seed: int) -> dict[str, dict[str, Report]]:
@@ -130,42 +74,20 @@ def passk(plan: Plan):
     return conclude(plan, runs, claims(runs, text), panels)
 
 
-def voting(plan: Plan):
-    """Majority voting on top of Zero: cons@N against N (full 20 minutes, next to none after
-    `passk`; quick 1)"""
-    runs: list[dict] = []
-    for seed in plan.seeds:
-        cfg, reports = plan.config(seed), many_samples(plan, seed)["Zero"]
-        runs.append({task: {} for task in cfg.grpo.tasks})
-        for task, row in runs[-1].items():
-            r = reports[task]
-            problems = held_out(cfg.world, replace(cfg.eval, problems=r.problems), (task,))[task]
-            # up to a quarter of the samples: each vote is the mean over at least four
-            for n in (2**i for i in range(r.k.bit_length() - 2)):
-                repeated = [p for p in problems for _ in range(r.k // n)]
-                row[str(n)] = summarise(repeated, r.samples, n).cons
-    means, _ = common.over_seeds(runs)
-    ns = list(map(int, row))
-    text = "".join(CLAIMS["voting"].format(task, ns[-1]) for task in means)
-    lines = {t: ([math.log2(n) for n in ns], list(row.values())) for t, row in means.items()}
-    panels = [("right answers of the majority of N", "log2 N", lines)]
-    return conclude(plan, runs, claims(runs, text), panels)
-
-
 def search(plan: Plan):
     """Spending more at inference on Zero: prompts, votes, reward models, beams, trees, forced
     thinking (full 40 minutes, quick 3)"""
-    runs, judges, ends, lines = [], [], {}, {}
+    runs: list[dict] = []
     for seed in plan.seeds:
         flags = [] if plan.quick else ["--problems", "32", "--preference.epochs", "4"]
         script, model = "-m experiments.search", f"{plan.zero(seed)}/model"
         out = plan.recipe(script, "findings/search", seed, "search.json", model, *flags)
-        content, row = common.read(f"{out}/search.json"), {}
-        for r in content["table"]:
-            row[f"{r['method']}, {r['budget']}"] = {k: r[k] for k in ("accuracy", "tokens")}
-        runs.append(row)
-        judges.append(content["reward_models"])
+        runs.append({})
+        for r in files.load_json(f"{out}/search.json")["table"]:
+            row = {k: r[k] for k in ("accuracy", "tokens")}
+            runs[-1][f"{r['method']}, {r['budget']}"] = row
     means, _ = common.over_seeds(runs)
+    ends, lines = {}, {}  # ends: the least and the most that each method was given to spend
     for name, row in means.items():
         method = name.split(", ")[0]
         ends.setdefault(f"{method} least", name)
@@ -173,14 +95,14 @@ def search(plan: Plan):
         x, y = lines.setdefault(method, ([], []))
         x.append(math.log2(row["tokens"]))
         y.append(row["accuracy"])
-    rows = claims(
-        [{end: run[name] for end, name in ends.items()} for run in runs], CLAIMS["search"]
-    )
+    named = [{end: run[name] for end, name in ends.items()} for run in runs]
+    rows = claims(named, CLAIMS["search"])
+    # (tokens) in a claim becomes what both sides spent
     for row, sides in zip(rows, re.findall(r"^(\S.*) > (.*?): ", CLAIMS["search"], re.M)):
         a, b = (f"{means[ends[end]]['tokens']:.0f}" for end in sides)
         row["claim"] = row["claim"].replace("(tokens)", f"({a} tokens against {b})")
     panels = [("accuracy on four tasks", "log2 of the tokens spent on a problem", lines)]
-    return conclude(plan, runs, rows, panels, reward_models=judges)
+    return conclude(plan, runs, rows, panels)
 
 
 def journeys(cfg, count: int) -> dict[str, list[dict]]:
@@ -289,14 +211,14 @@ def hacking(plan: Plan):
         folders = {kind: f"{r1}/{kind}/model" for kind in preference.KINDS}
         device, dtype = distributed.device(cfg.device), distributed.dtype(cfg)
         judge = preference.Judge(folders, device, dtype)
-        n = round(cfg.r1.general * cfg.grpo.problems_per_step)  # general requests a step
-        start, models = f"{r1}/r1/model", {"R1": f"{r1}/r1/model"}
-        for name, reward in (("with", judge), ("without", None)):
+        cfg.r1.preference_steps = steps  # general requests in every step
+        judges = {"with": judge, "without": lambda problems, texts: [{} for _ in texts]}
+        start, models, reports = f"{r1}/r1/model", {"R1": f"{r1}/r1/model"}, {}
+        for name, of_requests in judges.items():
             models[name] = f"{out}/{name}/model"
             if not stages.is_model(models[name]):
-                given = start, f"{out}/{name}", True, "r1", steps, 700_000
-                train_r1.reinforce(cfg, *given, lambda step, n=n: n, reward)
-        reports = {}
+                given = start, f"{out}/{name}", True, "r1", steps, 700_000, of_requests
+                train_r1.reinforce(cfg, *given)
         for name, model in models.items():
             reports[name] = stages.evaluate_stage(cfg, name, model, f"{out}/{name}.json")
         requests = held_out(cfg.world, cfg.eval, ("general",))["general"]

@@ -6,7 +6,6 @@ an interrupted experiment continues where it was. An experiment is a function of
 results/NAME.png and returns the content of results/NAME.json, and its tables.
 """
 
-import json
 import math
 import os
 import re
@@ -66,9 +65,9 @@ def verdict(differences: list[float]) -> str:
     return "seen" if mean > 2 * error else "the opposite" if -mean > 2 * error else "not seen"
 
 
-def compare(claim: str, paper: str, more: list, less=0.0, margin=0.0, unit=100.0) -> dict[str, str]:
-    """A row of the table: does `more`, one figure a seed, exceed `less` (of the same seeds, or a
-    number), or fall short by less than `margin`? Figures are shown times unit; 100: percentages."""
+def compare(claim: str, paper: str, more: list, less=None, margin=0.0, unit=100) -> dict[str, str]:
+    """A row of the table: does `more`, one figure a seed, exceed `less` of the same seeds (without
+    it: 0), or fall short by less than `margin`? Figures are shown times unit; 100: percentages."""
 
     def shown(values: list[float]) -> str:
         mean, sd, _ = spread([unit * v for v in values]).values()
@@ -76,11 +75,10 @@ def compare(claim: str, paper: str, more: list, less=0.0, margin=0.0, unit=100.0
             return f"{mean:.3g} (one seed)"
         return f"{mean:.1f} ± {sd:.1f}" if unit == 100 else f"{mean:.3g} ± {sd:.2g}"
 
-    others = less if isinstance(less, list) else [less] * len(more)
-    differences, ours = [a - b for a, b in zip(more, others, strict=True)], shown(more)
+    differences, ours = more, shown(more)
     if less:
-        other = shown(less) if isinstance(less, list) else f"{unit * less:.3g}"
-        ours += f" against {other}; difference {shown(differences)}"
+        differences = [a - b for a, b in zip(more, less, strict=True)]
+        ours += f" against {shown(less)}; difference {shown(differences)}"
     seen = verdict([d + margin for d in differences])
     return dict(zip(COLUMNS, (claim, paper, ours, seen)))
 
@@ -106,7 +104,7 @@ def claims(runs: list[dict], text: str, figure: str = "accuracy") -> list[dict[s
         key, paper = a.rpartition(" of ")[0] or figure, source or paper
         words = words or f"{a} {'is about as good as' if sign == '~' else 'ends above'} {b}"
         unit, margin = 1 if key in NUMBERS.split() else 100, CLOSE if sign == "~" else 0.0
-        less = side(runs, b, key) if b else 0.0
+        less = side(runs, b, key) if b else None
         rows.append(compare(words, paper, side(runs, a, key), less, margin, unit))
     return rows
 
@@ -122,11 +120,6 @@ def side(runs: list[dict], text: str, figure: str) -> list[float]:
     return [float(factor or 1) * v for v in differences]
 
 
-def read(path: str) -> dict:
-    with open(path, encoding="utf-8") as f:
-        return json.load(f)
-
-
 def metrics(folder: str) -> list[dict]:
     return files.read_lines(f"{folder}/metrics.jsonl", "a step's metrics", dict)
 
@@ -139,10 +132,10 @@ class Plan:
     seeds: list[int]
     quick: bool = False
 
-    def result(self, ending: str, name: str | None = None) -> str:
-        """The path of this experiment's (or another's) result."""
+    def result(self, ending: str) -> str:
+        """The path of this experiment's result."""
         os.makedirs("results", exist_ok=True)
-        return f"results/{name or self.name}{'-quick' * self.quick}.{ending}"
+        return f"results/{self.name}{'-quick' * self.quick}.{ending}"
 
     def folder(self, name: str, seed: int) -> str:
         """Of a run: runs/NAME, runs/NAME-1 of seed 1, runs/NAME-0-quick."""
@@ -270,10 +263,9 @@ def learning(plan: Plan, names: Iterable[str]):
 
 def conclude(plan: Plan, runs: list[dict], rows: list[dict], panels=(), keys=(), **more):
     """The experiment's content and its tables, with the rows of its claims. Draws the panels, and
-    bars of the keys (without either: of accuracy, format and length)."""
+    bars of the keys."""
     means, sds = over_seeds(runs)
-    barred = keys or (() if panels else ("accuracy", "format", "length"))
-    report.draw(plan.result("png"), [*panels, *bars(means, sds, barred)])
+    report.draw(plan.result("png"), [*panels, *bars(means, sds, keys)])
     columns, lines = list(dict.fromkeys(key for row in means.values() for key in row)), []
     for m, row in means.items():
         cells = (f"{row[c]:.3g} ± {sds[m][c]:.2g}" if c in row else "" for c in columns)

@@ -7,18 +7,9 @@ import preference
 import stages
 import train_r1
 from distill import STUDENTS
-from experiments.common import (
-    CLAIMS,
-    Plan,
-    bars,
-    claims,
-    configured,
-    metrics,
-    over_seeds,
-    read,
-    spread,
-)
+from experiments.common import CLAIMS, Plan, bars, claims, configured, metrics, over_seeds, spread
 from lib import report
+from lib.files import load_json
 
 STUDENT = next(iter(STUDENTS))
 SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
@@ -45,7 +36,7 @@ def zero(plan: Plan):
     runs, minutes = [], {"base": [], "zero": []}
     for seed in plan.seeds:
         out = plan.zero(seed)
-        runs.append(read(f"{out}/eval.json")["reports"])
+        runs.append(load_json(f"{out}/eval.json")["reports"])
         for stage, folder in (("base", f"{out}/base"), ("zero", out)):
             minutes[stage].append(sum(r["step_time"] for r in metrics(folder)) / 60)
     shutil.copy(f"{plan.folder('zero', plan.seeds[0])}/curves.png", plan.result("png"))
@@ -69,13 +60,13 @@ def r1(plan: Plan):
     """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and
     requests (full 45 minutes after `zero`, quick 6)"""
     folders = [plan.r1(seed) for seed in plan.seeds]
-    runs = [read(f"{out}/stages.json")["figures"] for out in folders]
+    runs = [load_json(f"{out}/stages.json")["figures"] for out in folders]
     means, sds = over_seeds(runs)
     named = [{train_r1.NAMES[n]: row for n, row in rows.items()} for rows in (means, sds)]
     report.plot_stages(named[0], plan.result("png"))
     content = {"seeds": plan.seeds, "reward_model_accuracy": {}}
     for kind in preference.KINDS:
-        found = [read(f"{out}/{kind}/accuracy.json")["accuracy"] for out in folders]
+        found = [load_json(f"{out}/{kind}/accuracy.json")["accuracy"] for out in folders]
         content["reward_model_accuracy"][kind] = spread(found)
     return content | {"mean": means, "sd": sds, "runs": runs}, report.stage_table(*named)
 
@@ -120,7 +111,7 @@ def distill(plan: Plan):
         flags = ["--teacher", f"{plan.r1(seed)}/r1/model"]
         flags += [] if seed == plan.seeds[0] else ["--students", STUDENT]
         out = plan.recipe("distill.py", "distill", seed, "distill.json", *flags)
-        found.append(read(f"{out}/distill.json"))
+        found.append(load_json(f"{out}/distill.json"))
         runs.append({})
         for name, ways in found[-1]["figures"].items():
             rows = runs[-1] if name == STUDENT else others

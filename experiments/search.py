@@ -1,6 +1,6 @@
 """Spending more at inference: prompts, votes, reward models, beams, trees and forced thinking.
 
-    python -m experiments.search runs/zero/model              # all methods, and their reward models
+    python -m experiments.search runs/zero/model              # all methods
     python -m experiments.search runs/zero/model --methods voting,beam --problems 32
     python -m experiments.search runs/zero/model --quick      # all of it on a small scale
 
@@ -13,12 +13,10 @@ reward model learns that at each step's end, the outcome reward model only at th
 """
 
 import contextlib
-import json
 import math
 import os
 import random
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -33,13 +31,15 @@ from tqdm import tqdm
 import config
 import preference
 import rewards as rw
+import stages
 import tokenizer as tokenizers
 from config import section, setting
 from data import REASONING, TASKS, World, prompt_ids
 from eval import EvalConfig, held_out, sampling
 from lib import distributed, files, report
+from lib.errors import UserError
 from lib.run import Run, finished, lock_settings
-from lib.stats import consensus, same_text, standard_error
+from lib.stats import standard_error
 from model import GPT
 from reward_model import RewardModel
 from sample import SamplingParams, generate
@@ -67,11 +67,10 @@ class SearchConfig:
     train_problems: int = setting(480, low=4)  # for the reward models, over all tasks
     train_samples: int = setting(4, low=1)  # responses to each
     completions: int = setting(4, low=1)  # of each step, for its value
-    held_out: int = setting(96, low=4)  # problems that check the reward models, over all tasks
 
 
 SMALL = dict(problems=8, samples="4", shots="1", widths="2", simulations="8", waits="1")
-SMALL |= dict(budgets="16", train_problems=48, train_samples=2, completions=2, held_out=16)
+SMALL |= dict(budgets="16", train_problems=48, train_samples=2, completions=2)
 QUICK = {f"search.{key}": value for key, value in SMALL.items()} | {"eval.max_new_tokens": 200}
 
 
@@ -100,7 +99,7 @@ class Policy:
 
     def __init__(self, model: GPT, tokenizer: tokenizers.Tokenizer, cfg: Config):
         self.model, self.tokenizer, self.cfg = model, tokenizer, cfg
-        self.rng, self.bar = random.Random(cfg.seed), None
+        self.rng, self.bar = random.Random(cfg.seed), tqdm(disable=True)
         self.close = tokenizer.special.get("</think>")
         vocabulary = range(tokenizer.vocab_size)
         ends = [i for i in vocabulary if set(STEP_ENDS) & set(tokenizer.decode_bytes(i))]
@@ -112,7 +111,6 @@ class Policy:
         self.rng = random.Random(f"{self.cfg.seed} {name}")
         with tqdm(unit="tok", unit_scale=True, desc=name, leave=False) as self.bar:
             yield
-        self.bar = None
 
     def draw(self, starts: list[Start], each=1, stops=(), most: int | None = None):
         """`each` continuations of every start, up to a stop, the end or `most` tokens: new ids."""
@@ -127,8 +125,7 @@ class Policy:
             begins, ends = rollout.prompt_lengths.tolist(), rollout.lengths.tolist()
             for j, (row, a, b) in enumerate(zip(rollout.tokens.tolist(), begins, ends)):
                 out[chunk[j // each]].append(row[a:b][: room[j // each]])
-            if self.bar is not None:
-                self.bar.update(sum(ends) - sum(begins))
+            self.bar.update(sum(ends) - sum(begins))
         return out
 
     def steps(self, starts: list[Start], each: int) -> list[list[list[int]]]:
@@ -199,7 +196,7 @@ def monte_carlo(policy: Policy, problems: list[Problem], samples: int, completio
 def train(cfg, base: str, out: str, kind: str, rows: list[dict], stops, settings, resume) -> str:
     """Train the reward model `kind` from the model in folder `base` on monte_carlo's rows; returns
     its folder. A finished one is returned as it is."""
-    if done := finished(out, settings):
+    if done := finished(out, settings, kind):
         return done
     torch.manual_seed(cfg.seed)
     model, first = RewardModel(GPT.from_pretrained(base)), -1 if kind == "outcome" else 0
@@ -221,75 +218,25 @@ def train(cfg, base: str, out: str, kind: str, rows: list[dict], stops, settings
 
 
 def reward_models(cfg: Config, base: str, policy: Policy, settings: dict, out: str, resume: bool):
-    """({kind: Verifier}, monte_carlo's rows of held-out problems), made in `out` or read there."""
+    """{kind: Verifier}, trained in `out` on monte_carlo's rows, or read there."""
     world, search, n = World(cfg.seed, cfg.world), cfg.search, len(cfg.search.tasks)
-    names = "tasks", "train_problems", "train_samples", "completions", "held_out"
+    names = "tasks", "train_problems", "train_samples", "completions"
     settings = settings | {"search": {k: getattr(search, k) for k in names}}
     settings["preference"] = {k: getattr(cfg.preference, k) for k in ("epochs", "per_step", "lr")}
     lock_settings(out, settings)
-    rows, judges = {}, {}
-    splits = ("train", search.train_problems, 700_000), ("test", search.held_out, 0)
-    for split, count, start in splits:
-        path, problems = f"{out}/{split}.jsonl", []
-        if not os.path.exists(path):
-            for j, task in enumerate(search.tasks):
-                problems += world.problems(task, len(range(j, count, n)), split, start)
-            with policy.method(f"values of steps, {split}"):
-                found = monte_carlo(policy, problems, search.train_samples, search.completions)
-                files.write_lines(path, found)
-        rows[split] = files.read_lines(path, "values of steps", lambda x: {k: x[k] for k in ROW})
+    path, problems, judges = f"{out}/train.jsonl", [], {}
+    if not os.path.exists(path):
+        for j, task in enumerate(search.tasks):
+            count = len(range(j, search.train_problems, n))
+            problems += world.problems(task, count, start=700_000)
+        with policy.method("values of steps, train"):
+            found = monte_carlo(policy, problems, search.train_samples, search.completions)
+        files.write_lines(path, found)
+    rows = files.read_lines(path, "values of steps", lambda x: {k: x[k] for k in ROW})
     for kind in ("outcome", "process"):
-        given = f"{out}/{kind}", kind, rows["train"], policy.stops, settings, resume
+        given = f"{out}/{kind}", kind, rows, policy.stops, settings, resume
         judges[kind] = Verifier(train(cfg, base, *given), policy.stops, cfg)
-    return judges, rows["test"]
-
-
-def correlation(pairs: list[tuple[float, float]]) -> float | None:
-    """Pearson's; None where one side does not vary."""
-    varied = pairs and all(len(set(side)) > 1 for side in zip(*pairs))
-    return statistics.correlation(*zip(*pairs)) if varied else None
-
-
-def agreement(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    """Share of pairs on the same side of 1/2; and that of the better constant prediction."""
-    n, high = max(1, len(pairs)), sum(w > 0.5 for _, w in pairs)
-    return sum((v > 0.5) == (w > 0.5) for v, w in pairs) / n, max(high, len(pairs) - high) / n
-
-
-def quality(judges: dict[str, Verifier], rows: list[dict]) -> dict:
-    """How the reward models agree with monte_carlo's rows of unseen problems: of steps before the
-    last the correlation, also of differences from a problem's mean (a search chooses among one
-    problem's responses), and the share on the right side of 1/2; of whole responses that share."""
-    starts = [(row["prompt"], row["response"]) for row in rows]
-    values = {kind: judge(starts) for kind, judge in judges.items()}
-    steps, within, by_problem = [], [], {}
-    for row, v in zip(rows, values["process"]):
-        pairs = list(zip(v[:-1], row["values"][:-1]))
-        steps += pairs
-        by_problem.setdefault(tuple(row["prompt"]), []).extend(pairs)
-    for pairs in filter(None, by_problem.values()):
-        means = [statistics.fmean(side) for side in zip(*pairs)]
-        within += [(v - means[0], w - means[1]) for v, w in pairs]
-    out = {"steps": len(steps), "correlation": correlation(steps)}
-    out["correlation_within_problem"] = correlation(within)
-    out["accuracy"], out["accuracy_of_a_constant"] = agreement(steps)
-    out |= {"responses": len(rows), "final_accuracy": {}}
-    for kind, many in values.items():
-        pairs = [(v[-1], row["values"][-1]) for v, row in zip(many, rows)]
-        out["final_accuracy"][kind], out["final_accuracy_of_a_constant"] = agreement(pairs)
-    return out
-
-
-def hacking(scores: list[list[float]], right: list[list[bool]]) -> dict:
-    """How often a reward model is fooled, where there are right and wrong samples: by wrong ones
-    that score above the best right one; in problems whose best sample by score is wrong."""
-    mixed = [list(zip(s, r)) for s, r in zip(scores, right) if any(r) and not all(r)]
-    best = [max(score for score, ok in pairs if ok) for pairs in mixed]
-    above = [sum(score > b for score, ok in pairs if not ok) for pairs, b in zip(mixed, best)]
-    wrong, lost = sum(not ok for pairs in mixed for _, ok in pairs), sum(n > 0 for n in above)
-    shares = sum(above) / max(1, wrong), lost / max(1, len(mixed))
-    keys = ("problems", "wrong", "wrong_above_best_right", "problems_lost")
-    return dict(zip(keys, (len(mixed), wrong, *shares)))
+    return judges
 
 
 @dataclass
@@ -388,21 +335,16 @@ class Bench:
         answers = [[rw.answer_of(p, decode(r)) for r in many] for p, many in pairs]
 
         def choose(i: int, n: int) -> int:
-            equal = rw.math_equal if rw.by_value(self.problems[i]) else same_text
-            answer = consensus(answers[i][:n], equal)
+            answer = rw.majority(self.problems[i], answers[i][:n])
             return 0 if answer is None else answers[i].index(answer)
 
         return self.chosen(choose)
 
-    def scores(self, name: str) -> list[list[float]]:
-        """The score of every sample, as SCORES says."""
+    def best_of(self, name: str) -> Iterator[Found]:
+        """The sample with the highest score, which SCORES[name] says."""
         kind, over_steps = SCORES[name]
         flat = [(p, r) for p, many in zip(self.prompts, self.samples) for r in many]
-        return nested([over_steps(values) for values in self.judges[kind](flat)], self.samples)
-
-    def best_of(self, name: str) -> Iterator[Found]:
-        """The sample with the highest score."""
-        scores = self.scores(name)
+        scores = nested([over_steps(values) for values in self.judges[kind](flat)], self.samples)
         return self.chosen(lambda i, n: max(range(n), key=scores[i].__getitem__))
 
     def beam(self) -> Iterator[Found]:
@@ -557,14 +499,13 @@ def run(cfg: Config, folder: str, methods: list[str], out: str, resume: bool) ->
     policy = Policy(model, tokenizer, cfg)
     if policy.close is None and (closed := [m for m in methods if m in CLOSED]):
         missing = f"the tokenizer of '{folder}' has no token </think>, which '{closed[0]}' needs"
-        raise ValueError(f"{missing}: leave it out of --methods")
-    os.makedirs(out, exist_ok=True)
+        raise UserError(f"{missing}: leave it out of --methods")
     settings = {"eval": sampling(cfg.eval), "world": asdict(cfg.world)}
     settings |= {"seed": cfg.seed, "policy": model.fingerprint()}
     lock_settings(out, settings)
-    judges, rows = {}, []
+    judges = {}
     if set(methods) & set(JUDGED):
-        judges, rows = reward_models(cfg, folder, policy, settings, out, resume)
+        judges = reward_models(cfg, folder, policy, settings, out, resume)
     sets = held_out(cfg.world, replace(cfg.eval, problems=search.problems), search.tasks)
     problems = [p for many in sets.values() for p in many]
     prompts = [prompt_ids(p, tokenizer) for p in problems]
@@ -588,17 +529,11 @@ def run(cfg: Config, folder: str, methods: list[str], out: str, resume: bool) ->
             tqdm.write(f"{name}, {row['budget']} {row['unit']}: {accuracy:.1f}% with {spent}")
         files.write_json(f"{out}/search.json", content)
         files.write_lines(f"{out}/responses.jsonl", responses)
-    content["reward_models"] = {}
-    if judges:
-        fooled = {name: hacking(bench.scores(name), right) for name in SCORES}
-        content["reward_models"] = quality(judges, rows) | {"hacking": fooled}
-    files.write_json(f"{out}/search.json", content)
-    summarise(content, out)
+    summarise(content["table"], ceiling, out)
 
 
-def summarise(content: dict, out: str) -> None:
-    """Print the table and the reward models' figures; draw accuracy against tokens."""
-    rows, ceiling, models = (content[k] for k in ("table", "right_among_samples", "reward_models"))
+def summarise(rows: list[dict], ceiling: list[dict], out: str) -> None:
+    """Print the table; draw accuracy against tokens."""
     lines: dict[str, tuple] = {}
     for r in [*rows, *({"method": "right one among the samples"} | c for c in ceiling)]:
         x, y = lines.setdefault(r["method"], ([], []))
@@ -609,8 +544,6 @@ def summarise(content: dict, out: str) -> None:
         report.draw(f"{out}/search.png", [panel])
     shares = ", ".join(f"{100 * c['accuracy']:.1f}% of {c['samples']}" for c in ceiling)
     print(f"\n{table(rows)}\n\na right answer among the samples: {shares}")
-    if models:
-        print("reward models:", json.dumps(models, indent=1))
     print(f"\nfigures: {out}/search.json\npicture: {out}/search.png")
     print(f"responses: {out}/responses.jsonl")
 
@@ -627,16 +560,12 @@ def main() -> None:
     out = args.out or config.run_folder("search", cfg, args)
     if args.problems is not None:
         cfg.search.problems = args.problems
-    with config.user_errors(), distributed.started(cfg):
+    with config.user_errors(), distributed.started(cfg), stages.resumable(out):
         config.check(cfg)
         methods = args.methods.split(",")
         if unknown := [m for m in methods if m not in METHODS]:
-            raise ValueError(f"there is no method '{unknown[0]}'; the methods are {listed}")
-        try:
-            run(cfg, args.model, methods, out, args.resume)
-        except KeyboardInterrupt:
-            print(f"stopped; '{out}' has the work so far: go on with --resume", file=sys.stderr)
-            sys.exit(130)
+            raise UserError(f"there is no method '{unknown[0]}'; the methods are {listed}")
+        run(cfg, args.model, methods, out, args.resume)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def ablations(plan: Plan):
     variants |= {"kl-0.1": variant(kl_beta=0.1), "temperature-0.6": variant(temperature=0.6)}
     variants |= {f"clip-{c}": variant(clip_low=c, clip_high=c) for c in (0.02, 10.0)}
     variants |= {f"minibatches-{n}": variant(minibatches=n) for n in (1, 16)}
-    runs = short(plan, variants)
-    return conclude(plan, runs, claims(runs, CLAIMS["ablations"]))
+    runs, keys = short(plan, variants), ("accuracy", "format", "length")
+    return conclude(plan, runs, claims(runs, CLAIMS["ablations"]), keys=keys)
 
 
 def before_and_after(runs: list[dict], names, xlabel: str, x, keys: tuple[str, ...]) -> list:

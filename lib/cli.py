@@ -3,17 +3,24 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import inspect
 import json
 import math
 import operator
 import os
 import re
+import signal
 import sys
+import threading
 import types
 import typing
 from dataclasses import field, fields, is_dataclass
 
+from lib import start
+from lib.errors import UserError, shortened
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 BOOLS = {"true": True, "1": True, "false": False, "0": False}
 # a limit's name: the test that a value passes, and its name in errors
 LIMITS = {
@@ -21,6 +28,7 @@ LIMITS = {
     "above": (operator.gt, "above"),
     "high": (operator.le, "at most"),
 }
+EVERY_NUMBER = {"low": 0, "high": 1e12}  # where a field has no limit of its own
 
 
 def setting(default, *, low=None, above=None, high=None, choices=None):
@@ -43,20 +51,22 @@ def keys(cfg: object) -> list[str]:
     return out
 
 
-def nearest(what: str, name: str, known: list[str]) -> ValueError:
+def nearest(what: str, name: str, known: list[str]) -> UserError:
     """The error for a name that does not exist."""
-    close = difflib.get_close_matches(name, known, 1, 0.0)[0]
+    close = difflib.get_close_matches(name.lower(), known, 1, 0.5)
     dashes = "--" if what == "setting" else ""
-    return ValueError(f"there is no {what} '{dashes}{name}'; the nearest is '{dashes}{close}'")
+    if close:
+        hint = f"the nearest is '{dashes}{close[0]}'"
+    else:
+        hint = "--help lists all" if dashes else f"there are {', '.join(known)}"
+    return UserError(f"there is no {what} '{dashes}{shortened(name)}'; {hint}")
 
 
 def set_key(cfg: object, key: str, value: object) -> None:
-    """Set 'section.field' (or 'field'); text is converted. ValueError if unknown or unfit."""
+    """Set 'section.field' (or 'field'); text is converted. UserError if unknown or unfit."""
     if key not in keys(cfg):
         raise nearest("setting", key, keys(cfg))
-    *sections, name = key.split(".")
-    for part in sections:
-        cfg = getattr(cfg, part)
+    cfg, name = _section(cfg, key), key.rpartition(".")[2]
     if isinstance(value, str):
         value = _convert(value, typing.get_type_hints(type(cfg))[name], key)
     setattr(cfg, name, value)
@@ -70,29 +80,91 @@ def _convert(text: str, kind: type, key: str) -> object:
     if typing.get_origin(kind) is tuple:
         return tuple(_convert(part, typing.get_args(kind)[0], key) for part in text.split(","))
     try:
-        return BOOLS[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        raise ValueError(f"--{key} should be a {kind.__name__}, not '{text}'") from None
+        return BOOLS[text.lower()] if kind is bool else parse_number(text, kind)
+    except (KeyError, ValueError, OverflowError):
+        raise UserError(f"--{key} is '{shortened(text)}'; it must be {KINDS[kind]}") from None
+
+
+def parse_number(text: str, kind: type):
+    """A text as an int (1e6 too), a float, or the text itself. UserError if it is none."""
+    if kind is int and not re.fullmatch(r"[+-]?[\d_]+", text):
+        number = float(text)
+        if number != int(number):  # OverflowError if it is infinite
+            raise ValueError
+        return int(number)
+    return kind(text)
+
+
+def number(kind: type, **limits):
+    """For argparse's `type`: a number within limits, as a setting's."""
+
+    def convert(text: str):
+        try:
+            value = parse_number(text, kind)
+        except (ValueError, OverflowError):
+            raise argparse.ArgumentTypeError(f"'{shortened(text)}' is not {KINDS[kind]}") from None
+        if problem := _beyond(value, limits):
+            raise argparse.ArgumentTypeError(f"it is {shortened(value)}; {problem}")
+        return value
+
+    return convert
+
+
+def path(text: str) -> str:
+    """For argparse's `type`: the name of a file or folder."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError("the name is empty: give a file or folder")
+    return text
 
 
 def load(cfg: object, path: str) -> None:
     """Take over the settings that a run's config.json has; what is not a setting is passed over."""
+    fix = "name a run's config.json"
     try:
         with open(path, encoding="utf-8") as f:
             saved = json.load(f)
-    except (OSError, ValueError) as e:
-        problem = f"cannot read the settings in '{path}' ({e})"
-        raise ValueError(f"{problem}: name a run's config.json") from None
-    for key in keys(cfg):
-        with contextlib.suppress(KeyError, TypeError):
-            value = saved
-            for part in key.split("."):
-                value = value[part]
-            set_key(cfg, key, tuple(value) if isinstance(value, list) else value)
+    except (OSError, ValueError, RecursionError) as e:
+        why = getattr(e, "strerror", None) or f"{type(e).__name__}: it is not JSON"
+        raise UserError(f"cannot read the settings in '{path}' ({why}): {fix}") from None
+    found = [key for key in keys(cfg) if _inside(saved, key) is not None]
+    if not found:
+        raise UserError(f"'{path}' holds no settings of this script: {fix}")
+    for key in found:
+        value = _inside(saved, key)
+        kind = typing.get_type_hints(type(_section(cfg, key)))[key.rpartition(".")[2]]
+        if not _fits(value, kind):
+            told = f"'{path}': {key} is {shortened(value)}"
+            raise UserError(f"{told}, which is no value of this setting: fix or remove it")
+        set_key(cfg, key, tuple(value) if isinstance(value, list) else value)
+
+
+def _inside(saved: object, key: str) -> object:
+    """What a saved run has under 'section.field', or None."""
+    for part in key.split("."):
+        saved = saved.get(part) if isinstance(saved, dict) else None
+    return saved
+
+
+def _section(cfg: object, key: str) -> object:
+    """The dataclass that holds 'section.field'."""
+    for part in key.split(".")[:-1]:
+        cfg = getattr(cfg, part)
+    return cfg
+
+
+def _fits(value: object, kind: type) -> bool:
+    """Whether a value from JSON is of a field's type."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if typing.get_origin(options[0]) is tuple:
+        inner = typing.get_args(options[0])[0]
+        return isinstance(value, list) and all(_fits(x, inner) for x in value)
+    if options[0] is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is options[0]
 
 
 def check(cfg: object, prefix: str = "") -> None:
-    """ValueError for values that no run could use: beyond a field's limits, or at odds."""
+    """UserError for values that no run could use: beyond a field's limits, or at odds."""
     if hasattr(cfg, "__post_init__"):
         cfg.__post_init__()
     for f in fields(cfg):
@@ -101,44 +173,84 @@ def check(cfg: object, prefix: str = "") -> None:
             check(value, f"{key}.")
         for x in value if isinstance(value, tuple) else (value,):
             if problem := _beyond(x, f.metadata):
-                raise ValueError(f"--{key} is {x}; {problem}")
+                raise UserError(f"--{key} is {shortened(x)}; {problem}")
 
 
 def _beyond(value: object, limits: dict) -> str:
     """What a value would have to be, "" if it is within its limits."""
     if isinstance(value, float) and not math.isfinite(value):
         return "it must be a finite number"
-    if value is None:
-        return ""
     if "choices" in limits:
-        listed = ", ".join(limits["choices"])
+        listed = ", ".join(map(str, limits["choices"]))
         return "" if value in limits["choices"] else f"use one of {listed}"
-    if all(LIMITS[name][0](value, limit) for name, limit in limits.items()):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    return "it must be " + " and ".join(f"{LIMITS[k][1]} {limit}" for k, limit in limits.items())
+    defaults = {name: limit for name, limit in EVERY_NUMBER.items() if name not in limits}
+    if "above" in limits:
+        defaults.pop("low")
+    for bounds in (limits, defaults):
+        if not all(LIMITS[name][0](value, limit) for name, limit in bounds.items()):
+            told = (f"{LIMITS[name][1]} {limit:g}" for name, limit in bounds.items())
+            return f"it must be {' and '.join(told)}"
+    return ""
+
+
+# what a machine does to any code that writes or reads: a full disk, a lost one, a lack of rights
+MACHINE = {"ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EIO", "ENOTDIR"}
+
+
+def program() -> str:
+    """How errors name this script."""
+    folder, name = os.path.split(sys.argv[0])
+    return os.path.basename(folder) if name == "__main__.py" else name
 
 
 @contextlib.contextmanager
 def user_errors():
-    """Turn what a user can fix into one sentence and exit status 2, and Ctrl-C into status 130."""
+    """Turn a UserError (or a full disk) into one sentence and exit status 2, and Ctrl-C into status
+    130. Whatever else goes wrong is a fault of the code, and shows its traceback."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGINT) is start.stop:  # from here on there is work
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
-    except (ValueError, OSError) as e:
-        print(f"{os.path.basename(sys.argv[0])}: {e}", file=sys.stderr)
-        sys.exit(2)
+        if sys.stdout:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (UserError, OSError) as e:
+        of_the_machine = isinstance(e, OSError) and errno.errorcode.get(e.errno) in MACHINE
+        if "--traceback" in sys.argv or not (isinstance(e, UserError) or of_the_machine):
+            raise
+        told = f"{e.filename or 'a file'}: {e.strerror}" if of_the_machine else str(e)
+        print(f"{program()}: {told}", file=sys.stderr)
+        sys.exit(2)
 
 
 class Parser(argparse.ArgumentParser):
     """A script's flags; the docstring explains them, and a wrong one gets one sentence."""
 
     def __init__(self, doc: str):
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        explained = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=doc, formatter_class=explained, allow_abbrev=False)
+        self.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+    def parse_args(self, words=None, namespace=None):
+        words = sys.argv[1:] if words is None else words
+        with user_errors():  # a flag that does not exist gets its nearest name
+            split_words(words, [], self.flags())
+        return super().parse_args(words, namespace)
+
+    def flags(self) -> list[str]:
+        """The names of the script's own flags, without dashes."""
+        return [s[2:] for a in self._actions for s in a.option_strings if s.startswith("--")]
 
     def error(self, message: str):
-        print(f"{self.prog}: {message} (--help explains)", file=sys.stderr)
+        print(f"{program()}: {shortened(message, 160)} (--help explains)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -162,17 +274,20 @@ def settings_help(cfg: object, prefix: str = "") -> list[str]:
 
 
 def split_words(words: list[str], known: list[str], flags: list[str]):
-    """A command line's settings and the rest. ValueError for a flag that is neither."""
+    """A command line's settings and the rest. UserError for a flag that is neither. What follows a
+    lone "--" is no flag."""
     settings, rest, words = [], [], list(words)
     while words:
         word = words.pop(0)
+        if word == "--":
+            return settings, [*rest, word, *words]
         key, equals, value = word[2:].partition("=")
         if not word.startswith("--") or key in flags:
             rest.append(word)
         elif key not in known:
             raise nearest("setting", key, known + flags)
         elif not equals and not words:
-            raise ValueError(f"--{key} needs a value")
+            raise UserError(f"--{key} needs a value")
         else:
             settings.append((key, value if equals else words.pop(0)))
     return settings, rest

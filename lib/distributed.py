@@ -29,19 +29,21 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from lib.errors import UserError
+
 
 def device(name: str) -> torch.device:
-    """What "auto", "cpu" or "cuda" means in this process. ValueError if there is none for it."""
+    """What "auto", "cpu" or "cuda" means in this process. UserError if there is none for it."""
     if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device is '{name}'; use auto, cpu or cuda")
+        raise UserError(f"--device is '{name}'; use auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: this machine has no usable GPU; use --device cpu")
+        raise UserError("--device cuda: this machine has no usable GPU; use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     local, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
     if local and int(local) >= count:
         problem = f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes for {count} GPUs"
-        raise ValueError(f"{problem}: use --nproc-per-node {count}")
+        raise UserError(f"{problem}: use --nproc-per-node {count}")
     return torch.device(f"cuda:{local}" if local else "cuda")
 
 

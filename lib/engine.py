@@ -33,6 +33,12 @@ def padded(rows: list[list[int]], pad_id: int, device) -> tuple[Tensor, Tensor]:
     return torch.tensor(tokens, dtype=torch.long, device=device).view(len(rows), T), lengths
 
 
+def positions_of(lengths: Tensor, T: int) -> Tensor:
+    """Positions [n, T] of the tokens of rows with these lengths [n], -1 at the padding."""
+    slots = torch.arange(T, device=lengths.device)
+    return torch.where(slots < lengths[:, None], slots, -1)
+
+
 @dataclass
 class Batch:
     """The rows of a rollout that have not ended, and what is known of their next tokens."""
@@ -57,13 +63,11 @@ class Engine:
         self.model, self.out, self.params, self.uniform = model, out, params, uniform
         self.sample, self.on_end, self.device = sample, on_end, model.device
         self.prompts, self.lengths = padded(prompts, model.cfg.pad_id, model.device)  # [n, P], [n]
-        every = torch.arange(len(prompts), device=model.device)
-        self.group = every.repeat_interleave(params.num_return_sequences)  # [B]: each row's prompt
         ends = (*model.cfg.eos_ids, *params.stop_ids)
         self.ends_with = torch.tensor(ends, device=model.device, dtype=torch.long)
 
     def run(self) -> None:
-        B, threads = len(self.group), torch.get_num_threads()
+        B, threads = len(self.out.tokens), torch.get_num_threads()
         at_once, every = min(B, self.params.rows or B), torch.arange(B, device=self.device)
         # what a layer remembers of its last call (routes, shards) and counters belong to one thread
         shared = self.out.routes is not None or profiling.counting()
@@ -94,18 +98,18 @@ class Engine:
 
     def begin(self, rows: Tensor) -> Batch:
         """Read each prompt of the rows [b] once."""
-        asked, group = self.group[rows].unique(return_inverse=True)  # [n], [b]
+        prompts = rows // self.params.num_return_sequences
+        asked, group = prompts.unique(return_inverse=True)  # [n], [b]
         lengths = self.lengths[asked]
-        slots = torch.arange(int(lengths.max()), device=self.device)
+        P = int(lengths.max())
         cache = BlockCache(block=16, most=self.out.tokens.shape[1])
         with phase("prefill"):
-            tokens = self.prompts[asked, : len(slots)]
-            positions = torch.where(slots < lengths[:, None], slots, -1)
-            hidden = self.model(tokens, cache, positions=positions, return_hidden=True)
+            tokens, positions = self.prompts[asked, :P], positions_of(lengths, P)
+            hidden = self.model(tokens, cache, positions, return_hidden=True)
             last = hidden[torch.arange(len(asked), device=self.device), lengths - 1]
             logits = self.model.lm_head(last)  # [n, V] at each prompt's last token
         if self.out.routes is not None:
-            self.out.routes[rows, : len(slots)] = self.model.routes()[group]
+            self.out.routes[rows, :P] = self.model.routes()[group]
         return Batch(rows, torch.zeros_like(rows), logits[group], cache.select(group))
 
     def advance(self, batch: Batch, fewest: float = 0) -> Batch | None:

@@ -2,26 +2,89 @@
 
 import contextlib
 import json
+import math
 import os
+import socket
 import zlib
 from collections.abc import Callable
 
 from safetensors import SafetensorError
 
 from lib.distributed import barrier, is_main_process
+from lib.errors import FileError, UserError, shortened
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two runs out of one folder there
+    fcntl = None
+
+_locks: dict[str, object] = {}  # the folders that this process writes in -> their open lock files
 
 
 @contextlib.contextmanager
 def atomic_write(path: str):
     """The name of a temporary file that becomes `path` at the end: a reader never sees half of it.
-    OSError that names the file and the fix."""
+    FileError that names the file and the fix."""
     try:
         yield path + ".tmp"
         os.replace(path + ".tmp", path)
     except (OSError, SafetensorError) as e:
         reason = getattr(e, "strerror", None) or e
         hint = "see that its folder is there and the disk has room, and try again"
-        raise OSError(f"cannot write '{path}' ({reason}): {hint}") from e
+        with contextlib.suppress(OSError):
+            os.remove(path + ".tmp")
+        raise FileError(f"cannot write '{path}' ({reason}): {hint}") from e
+
+
+def make_folder(folder: str) -> None:
+    """Make a folder for results, and try to write in it. UserError that says why it cannot be."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        trial = os.path.join(folder, f".trial-{os.getpid()}")
+        with open(trial, "w") as f:
+            f.write("x")
+        os.remove(trial)
+    except OSError as e:
+        why = "a file has this name" if isinstance(e, FileExistsError) else e.strerror
+        told = f"cannot write in the folder '{shortened(folder)}' ({why})"
+        raise UserError(f"{told}: name another with --out") from None
+
+
+def check_output(path: str, flag: str = "--out") -> None:
+    """UserError if a file cannot be written at `path`: found out before the work, not after it."""
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(0, "it is a folder")
+        with open(path + ".tmp", "a"):
+            pass
+        os.remove(path + ".tmp")
+    except OSError as e:
+        told = f"{flag}: cannot write the file '{shortened(path)}' ({e.strerror})"
+        raise UserError(f"{told}: name another") from None
+
+
+def lock(folder: str) -> None:
+    """Keep other processes from writing in a folder until this one ends, however it does; the
+    folder is made. UserError that names the process that writes there already."""
+    make_folder(folder)
+    path = os.path.join(os.path.realpath(folder), ".lock")
+    if not fcntl or path in _locks:
+        return
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open until the process ends
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        told = f"process {file.read().strip() or '(unknown)'} is writing in '{folder}'"
+        file.close()
+        raise UserError(f"{told}: wait for it, stop it, or name another --out") from None
+    except OSError:  # a file system without locks
+        file.close()
+        return
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _locks[path] = file
 
 
 def load_json(path: str):
@@ -29,37 +92,52 @@ def load_json(path: str):
         return json.load(f)
 
 
+def to_json(content, indent: int | None = None) -> str:
+    """JSON, which has no name for what is not a finite number: that becomes null."""
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(content):
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content if not isinstance(content, float) or math.isfinite(content) else None
+
+
 def write_json(path: str, content) -> None:
     """A JSON file, written by the main process alone."""
     if is_main_process():
         with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
-            json.dump(content, f, indent=1, ensure_ascii=False)
+            f.write(to_json(content, indent=1))
 
 
 def write_lines(path: str, rows: list[dict]) -> None:
     """A JSONL file, written by the main process; every process finds it when this returns."""
     if is_main_process():
         with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
-            f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            f.writelines(to_json(row) + "\n" for row in rows)
     barrier()
 
 
 def read_lines(path: str, what: str, parse: Callable[[object], object]) -> list:
-    """parse(value) of each line of a JSONL file. ValueError that names the file, or the first line
+    """parse(value) of each line of a JSONL file. UserError that names the file, or the first line
     that is not `what`: not JSON, or parse fails (KeyError, TypeError, ValueError)."""
     try:
         with open(path, encoding="utf-8") as f:
             lines = f.readlines()
     except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"cannot read '{path}' ({e}): give the path of a JSONL file") from None
+        why = getattr(e, "strerror", None) or "it is not UTF-8 text"
+        told = f"cannot read '{shortened(path)}' ({why})"
+        raise UserError(f"{told}: give the path of a JSONL file") from None
     out = []
     for number, line in enumerate(lines, 1):
         try:
             out.append(parse(json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(f"{path}, line {number}: not {what}: fix or remove the line") from None
+            raise UserError(f"{path}, line {number}: not {what}: fix or remove the line") from None
     if not out:
-        raise ValueError(f"'{path}' holds no examples")
+        raise UserError(f"'{path}' holds no examples: give a JSONL file with one a line")
     return out
 
 

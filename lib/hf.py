@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lib import cli
 from lib.distributed import barrier, full_state, is_main_process
+from lib.errors import UserError
 from lib.files import atomic_write, load_json, write_json
 from lib.run import load_checkpoint, read_progress
 
@@ -62,16 +63,16 @@ TRAINING = ("bias_update_speed", "balance_loss")  # fields that no family has
 
 
 def read_json(path: str) -> dict:
-    """A JSON object. ValueError in one sentence if it is missing or damaged."""
+    """A JSON object. UserError in one sentence if it is missing or damaged."""
     try:
         raw = load_json(path)
     except OSError:
         problem = f"no model at '{os.path.dirname(path)}' ({os.path.basename(path)} not found)"
-        raise ValueError(f"{problem}: give a folder that holds a saved model") from None
+        raise UserError(f"{problem}: give a folder that holds a saved model") from None
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path} is not valid JSON ({e}): {RESTORE}") from None
+        raise UserError(f"{path} is not valid JSON ({e}): {RESTORE}") from None
     if not isinstance(raw, dict):
-        raise ValueError(f"{path} is not a JSON object: {RESTORE}")
+        raise UserError(f"{path} is not a JSON object: {RESTORE}")
     return raw
 
 
@@ -81,24 +82,23 @@ def read_config(folder: str, known: set[str]) -> dict:
     raw = read_json(path)
     family = raw.get("model_type")
     if family == "pocket_r1":
-        raw.pop("model_type")
         if missing := known - set(raw):
-            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: {RESTORE}")
-        return raw
+            raise UserError(f"{path} lacks {', '.join(sorted(missing))}: {RESTORE}")
+        return {name: raw[name] for name in known}  # older models may have more
     if family not in FAMILIES:
         problem = f"models of type '{family}' cannot be opened"
-        raise ValueError(f"{path}: {problem}; the types are {', '.join(FAMILIES)}")
+        raise UserError(f"{path}: {problem}; the types are {', '.join(FAMILIES)}")
     if "quantization_config" in raw:
         method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
-        raise ValueError(f"{path}: weights are quantised ({method}): convert them to bf16 first")
+        raise UserError(f"{path}: weights are quantised ({method}): convert them to bf16 first")
     names, fixed, only = FAMILIES[family]
     for key, value in ({"hidden_act": "silu", "sliding_window_pattern": None} | only).items():
         if raw.get(key, value) != value:
-            raise ValueError(f"{path}: {key} is {raw[key]!r}; only {value!r} can be opened")
+            raise UserError(f"{path}: {key} is {raw[key]!r}; only {value!r} can be opened")
     if any(kind != "full_attention" for kind in raw.get("layer_types") or []):
-        raise ValueError(f"{path}: layer_types: only full_attention can be opened")
+        raise UserError(f"{path}: layer_types: only full_attention can be opened")
     if missing := [k for k in names if k not in raw]:
-        raise ValueError(f"{path} has no '{missing[0]}': {RESTORE}")
+        raise UserError(f"{path} has no '{missing[0]}': {RESTORE}")
     out = fixed | {ours: raw[theirs] for theirs, ours in names.items()} | _read_rope(raw, path)
     out |= {k: raw[k] for k in TRAINING if k in raw}
     if family == "deepseek_v3":
@@ -121,25 +121,23 @@ def end_ids(folder: str) -> list[int]:
 def _read_rope(raw: dict, path: str) -> dict:
     """Rotary settings: `rope_parameters`, or `rope_theta` and `rope_scaling` of older configs."""
     older = {"rope_theta": raw.get("rope_theta")} | (raw.get("rope_scaling") or {})
-    rope = raw.get("rope_parameters") or older
+    found = raw.get("rope_parameters") or older
+    rope = YARN_DEFAULTS | {k: v for k, v in found.items() if v is not None}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ROPE:
-        raise ValueError(f"{path}: rope scaling '{kind}' is none of {', '.join(ROPE)}")
+        raise UserError(f"{path}: rope scaling '{kind}' is none of {', '.join(ROPE)}")
     for key in ("rope_theta", *ROPE[kind]):
-        if rope.get(key) is None and key not in YARN_DEFAULTS:
-            raise ValueError(f"{path} has no '{key}': {RESTORE}")
+        if key not in rope:
+            raise UserError(f"{path} has no '{key}': {RESTORE}")
     unused = {"attention_factor": None, "partial_rotary_factor": 1.0, "truncate": True}
     if any(rope.get(key, value) != value for key, value in unused.items()):
-        raise ValueError(f"{path}: rope's {', '.join(unused)} cannot be opened")
+        raise UserError(f"{path}: rope's {', '.join(unused)} cannot be opened")
     out = {"rope_theta": float(rope["rope_theta"]), "rope_scaling": kind}
-    values = rope | {k: rope.get(k) or default for k, default in YARN_DEFAULTS.items()}
-    return out | {ours: values[theirs] for theirs, ours in ROPE[kind].items()}
+    return out | {ours: rope[theirs] for theirs, ours in ROPE[kind].items()}
 
 
 def family_of(cfg) -> str:
     """The family that can express a ModelConfig, or "pocket_r1"."""
-    if cfg.mtp:  # transformers would drop it
-        return "pocket_r1"
     if cfg.attention == "mla":
         return "deepseek_v3" if cfg.n_experts and cfg.n_shared_experts else "pocket_r1"
     if cfg.n_experts or cfg.rope_interleaved or (cfg.qkv_bias and cfg.qk_norm):
@@ -195,19 +193,16 @@ def views(state: dict[str, Tensor], cfg) -> dict[str, Tensor]:
 def places(folder: str) -> dict[str, str]:
     """Tensor name -> the safetensors file that holds it: one file, or those in the index."""
     single, index = (os.path.join(folder, f"model.safetensors{s}") for s in ("", ".index.json"))
-    listed = {}
+    paths, out = [single], {}
     if not os.path.exists(single) and os.path.exists(index):
         try:
-            for name, file in read_json(index)["weight_map"].items():
-                listed[name] = os.path.join(folder, os.path.basename(file))
+            files = {os.path.basename(file) for file in read_json(index)["weight_map"].values()}
         except (KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"{index} is damaged ({type(e).__name__}: {e}): {RESTORE}") from None
-    out = {}
-    for path in sorted(set(listed.values())) or [single]:
+            raise UserError(f"{index} is damaged ({type(e).__name__}: {e}): {RESTORE}") from None
+        paths = [os.path.join(folder, file) for file in sorted(files)] or paths
+    for path in paths:
         with _opened(path) as f:
             out |= dict.fromkeys(f.keys(), path)
-    if missing := sorted(listed.keys() - out.keys()):
-        raise ValueError(f"{listed[missing[0]]}: tensor '{missing[0]}' is missing: {RESTORE}")
     return out
 
 
@@ -217,7 +212,7 @@ def _opened(path: str):
         with safe_open(path, "pt") as f:
             yield f
     except (OSError, SafetensorError) as e:
-        raise ValueError(f"{path} is missing or damaged ({e}): {RESTORE}") from None
+        raise UserError(f"{path} is missing or damaged ({e}): {RESTORE}") from None
 
 
 def fill(want: dict[str, Tensor], where: dict[str, str], n_layers: int) -> None:
@@ -227,21 +222,21 @@ def fill(want: dict[str, Tensor], where: dict[str, str], n_layers: int) -> None:
     for name in sorted(want.keys() | where.keys()):
         if name not in where:
             folder = os.path.dirname(next(iter(where.values())))
-            raise ValueError(f"{folder}: tensor '{name}' is missing: {RESTORE}")
+            raise UserError(f"{folder}: tensor '{name}' is missing: {RESTORE}")
         path, tensor = where[name], f"{where[name]}: tensor '{name}'"
         if name not in want:
             layer = re.match(r"model\.layers\.(\d+)\.", name)
             extra = name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq")
             if extra or (layer and int(layer[1]) >= n_layers):
                 continue
-            raise ValueError(f"{tensor} is not part of the model that config.json describes")
+            raise UserError(f"{tensor} is not part of the model that config.json describes")
         with _opened(path) as f:
             found = f.get_slice(name)
             kind, shape, wanted = found.get_dtype(), found.get_shape(), list(want[name].shape)
         if kind not in ("F32", "F16", "BF16", "F64"):
-            raise ValueError(f"{tensor} is {kind}: convert the weights to bf16 first")
+            raise UserError(f"{tensor} is {kind}: convert the weights to bf16 first")
         if shape != wanted:
-            raise ValueError(f"{tensor} is {shape}, the config asks for {wanted}")
+            raise UserError(f"{tensor} is {shape}, the config asks for {wanted}")
         rows = max(1, PART // want[name][0].nbytes)
         for i, part in enumerate(want[name].split(rows)):
             with _opened(path) as f:  # opened anew each time: only that frees what was read
@@ -286,10 +281,10 @@ def save(model: torch.nn.Module, folder: str) -> None:
 def export(checkpoint: str, out: str, tokenizer: str) -> None:
     """Write a policy's training checkpoint as a model folder, with the tokenizer of another."""
     if not os.path.isdir(checkpoint):
-        raise ValueError(f"there is no checkpoint '{checkpoint}': see runs/NAME/checkpoint")
+        raise UserError(f"there is no checkpoint '{checkpoint}': see runs/NAME/checkpoint")
     cfg = SimpleNamespace(**read_progress(checkpoint)["shape"])
     if not os.path.exists(os.path.join(tokenizer, "tokenizer.json")):
-        raise ValueError(f"'{tokenizer}' has no tokenizer.json: give a model folder")
+        raise UserError(f"'{tokenizer}' has no tokenizer.json: give a model folder")
     known = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
     known = {k: x for k, x in known.items() if k.startswith("model.")}
     state = {k: torch.empty(x.size, dtype=x.properties.dtype) for k, x in known.items()}

@@ -13,6 +13,7 @@ import jinja2.sandbox
 import regex
 
 from lib import hf
+from lib.errors import UserError
 
 # The letter of each byte, as in GPT-2: itself if printable, else U+0100 and on.
 PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
@@ -24,15 +25,15 @@ DAMAGE = (LookupError, TypeError, AttributeError, ValueError, jinja2.TemplateErr
 
 @contextlib.contextmanager
 def clear_errors(folder: str):
-    """While a tokenizer is made of a folder: ValueError in one sentence for whatever is wrong."""
+    """While a tokenizer is made of a folder: UserError in one sentence for whatever is wrong."""
     try:
         yield
     except OSError as e:
         name = os.path.basename(e.filename)
-        raise ValueError(f"'{folder}' has no {name}: give a model folder") from None
+        raise UserError(f"'{folder}' has no {name}: give a model folder") from None
     except DAMAGE as e:
         path, reason = os.path.join(folder, "tokenizer.json"), f"{type(e).__name__}: {e}"
-        raise ValueError(f"{path} is damaged or of another kind ({reason})") from None
+        raise UserError(f"{path} is damaged or of another kind ({reason})") from None
 
 
 def read(folder: str) -> dict[str, object]:
@@ -45,14 +46,14 @@ def read(folder: str) -> dict[str, object]:
     raw = files["tokenizer.json"]
     model, added = raw["model"], {t["content"]: t["id"] for t in raw["added_tokens"]}
     if model["type"] != "BPE" or model.get("byte_fallback"):
-        raise ValueError(f"its model is {model['type']}, not byte-level BPE")
+        raise UserError(f"its model is {model['type']}, not byte-level BPE")
     if (raw["normalizer"] or {}).get("type", "NFC") != "NFC":
-        raise ValueError(f"its normalizer is {raw['normalizer']['type']}")
+        raise UserError(f"its normalizer is {raw['normalizer']['type']}")
     ranks, ids = _ranks(model, set(added))
     names = _names(files)
     eos = names["eos_token"] or next((t for t, i in added.items() if i in hf.end_ids(folder)), None)
     if eos not in added:
-        raise ValueError("tokenizer_config.json names no eos_token")
+        raise UserError("tokenizer_config.json names no eos_token")
     patterns = _patterns(raw["pre_tokenizer"]) or [r"[\s\S]+"]
     hidden = {t["content"] for t in raw["added_tokens"] if t["special"]}
     out = dict(ranks=ranks, ids=ids, patterns=patterns, special=added, hidden=hidden, eos=eos)
@@ -83,7 +84,7 @@ def _ranks(model: dict, special: set[str]) -> tuple[dict[bytes, int], list[int] 
 
 
 def _patterns(pre: dict | None) -> list[str]:
-    """The patterns of a pre_tokenizer. ValueError for a kind that is none."""
+    """The patterns of a pre_tokenizer. UserError for a kind that is none."""
     if pre is None:
         return []
     kind = pre["type"]
@@ -96,7 +97,7 @@ def _patterns(pre: dict | None) -> list[str]:
         return [r"\p{N}" if pre["individual_digits"] else r"\p{N}+"]
     if kind == "ByteLevel" and not pre["add_prefix_space"]:
         return [GPT2_PATTERN] if pre["use_regex"] else []
-    raise ValueError(f"its pre_tokenizer has a {kind} that is not known here")
+    raise UserError(f"its pre_tokenizer has a {kind} that is not known here")
 
 
 def chat_template(files: dict) -> str | None:
@@ -113,7 +114,7 @@ def chat_template(files: dict) -> str | None:
     messages = [{"role": "user", "content": "{prompt}"}]
     text = env.from_string(source).render(messages=messages, add_generation_prompt=True, **names)
     if text.count("{prompt}") != 1:
-        raise ValueError("its chat template does not hold the question once")
+        raise UserError("its chat template does not hold the question once")
     return text
 
 

@@ -6,6 +6,7 @@ import time
 import torch
 
 from lib.distributed import device, dtype, world_size
+from lib.errors import UserError
 
 _GQA = dict(attention="gqa", rope_interleaved=False, n_experts=0)
 _QWEN = _GQA | dict(vocab_size=151936, max_seq_len=32768, rope_theta=1e6, n_kv_heads=2)
@@ -24,15 +25,6 @@ SHAPES = {
 }
 
 
-def count_parameters(model) -> tuple[int, int]:
-    """(total, active for one token) parameters, without the multi-token-prediction block."""
-    cfg = model.cfg
-    total = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("mtp."))
-    moe_layers = max(cfg.n_layers - cfg.n_dense_layers, 0) if cfg.n_experts else 0
-    idle = moe_layers * (cfg.n_experts - cfg.n_experts_per_token)  # experts
-    return total, total - idle * 3 * cfg.dim * cfg.expert_dim
-
-
 def cost_report(model, context: int | None = None) -> dict[str, float]:
     """Parameters, FLOPs a token, cache bytes a token (bf16), bytes of memory to train and to serve.
 
@@ -46,7 +38,9 @@ def cost_report(model, context: int | None = None) -> dict[str, float]:
         cached = cfg.kv_lora_rank + cfg.qk_rope_head_dim  # numbers a token and layer
     else:
         head, cached = 2 * cfg.head_dim, cfg.n_kv_heads * 2 * cfg.head_dim
-    total, active = count_parameters(model)
+    total = sum(p.numel() for p in model.parameters())
+    idle = len(model.moe_layers()) * (cfg.n_experts - cfg.n_experts_per_token)  # experts
+    active = total - idle * 3 * cfg.dim * cfg.expert_dim
     multiplied = active - (0 if cfg.tie_embeddings else cfg.vocab_size * cfg.dim)
     all_heads, cache = cfg.n_layers * cfg.n_heads * head * 2, cfg.n_layers * cached * 2
     forward = 2 * multiplied + all_heads * context / 2
@@ -63,12 +57,12 @@ def cost_report(model, context: int | None = None) -> dict[str, float]:
     }
 
 
-def print_report(name: str, model, context: int | None = None) -> None:
+def print_report(name: str, model) -> None:
     """The cost report as a table, with units."""
     cfg, units = model.cfg, {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
     layers = f"{cfg.n_layers} layers, width {cfg.dim}, attention {cfg.attention}"
     print(f"{name}: {layers}, {cfg.n_experts or 'no'} experts")
-    for key, value in cost_report(model, context).items():
+    for key, value in cost_report(model).items():
         short = next((f"{value / size:.4g}{u}" for u, size in units.items() if value >= size), "")
         print(f"  {key:32s} {int(value):>24,d}  {short}")
 
@@ -136,7 +130,7 @@ def matrix_speed(cfg) -> float:
 
 
 def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
-    """Print what a run will take: memory of each process, and time. ValueError if it does not fit.
+    """Print what a run will take: memory of each process, and time. UserError if it does not fit.
 
     learnt: tokens of next-token training; steps: of reinforcement learning; asked: responses only
     drawn; networks: that learn together, 2 with a critic. Prompts count as 256 tokens. The time is
@@ -176,4 +170,4 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
     else:
         fix = f"lower --grpo.max_new_tokens, or {gpus}"
     needs = f"'{cfg.name}' needs about {need / gib:.1f} GiB of memory a process"
-    raise ValueError(f"{needs}, and there are {have / gib:.1f}: {fix}")
+    raise UserError(f"{needs}, and there are {have / gib:.1f}: {fix}")

@@ -27,7 +27,7 @@ class Timer:
     def metrics(self, sampled: int, trained: float) -> dict[str, float]:
         """sampled, trained: how many tokens."""
         out = {"step_time": self.last - self.start}
-        out |= {f"timing/{name}_s": s for name, s in self.laps.items() if name != "rest"}
+        out |= {f"timing/{name}_s": s for name, s in self.laps.items()}
         out["throughput/rollout_tok_s"] = sampled / self.laps["rollout"]
         return out | {"throughput/train_tok_s": trained / self.laps["train"]}
 
@@ -65,18 +65,21 @@ def of_rollout(batch, rewards: Tensor, records: list[dict], group_size: int) -> 
     return out
 
 
+def of_steps(steps: list) -> dict[str, float]:
+    """Of lib.trainer.Steps: means over those that were made, and how many were not."""
+    made = [s for s in steps if not s.skipped]
+    means = {k: sum(getattr(s, k) for s in made) / max(len(made), 1) for k in ("loss", "grad_norm")}
+    return means | {"skipped_steps": len(steps) - len(made)}
+
+
 def of_update(steps: list, sums: Counter, widest_gap: float) -> dict[str, float]:
     """Of an update's lib.trainer.Steps and of what their losses have counted: means over the steps
     that were made, and over tokens of all processes."""
     names = sorted({name for part in distributed.gather([dict(sums)]) for name in part})
     totals = dict(zip(names, distributed.sum_floats([float(sums[name]) for name in names])))
     tokens, gap = totals.pop("tokens", 0.0), totals.pop("gap", 0.0)
-    made = [s for s in steps if not s.skipped]
     out = {name: total / max(tokens, 1.0) for name, total in totals.items()}
-    out |= {
-        "loss": sum(s.loss for s in made) / max(len(made), 1),
-        "grad_norm": sum(s.grad_norm for s in made) / max(len(made), 1),
-        "skipped_steps": len(steps) - len(made),
+    out |= of_steps(steps) | {
         "trained_tokens": tokens,
         "sampling/sampling_logp_difference/mean": gap,
         "sampling/sampling_logp_difference/max": max(distributed.gather([widest_gap])),

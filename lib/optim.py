@@ -1,4 +1,4 @@
-"""Muon: momentum whose every matrix is orthogonalised [K. Jordan 2024; arXiv 2502.16982]."""
+"""AdamW as it is set here, and Muon: momentum whose every matrix is orthogonalised."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,17 @@ from torch import Tensor
 from lib import distributed
 
 
-class Muon(torch.optim.Optimizer):
-    """Every singular value of the update becomes about 1. torch.optim.Muon takes 2-D parameters
-    only, but a stack of experts [E, in, out] is E matrices."""
+def adamw(parameters, lr: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
-    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+class Muon(torch.optim.Optimizer):
+    """Every singular value of the update becomes about 1 [K. Jordan 2024; arXiv 2502.16982].
+    torch.optim.Muon takes 2-D parameters only, but a stack of experts [E, in, out] is E matrices.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.95):
+        super().__init__(params, dict(lr=lr, momentum=momentum))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -24,7 +29,6 @@ class Muon(torch.optim.Optimizer):
                 nesterov = p.grad.lerp(m, group["momentum"])
                 update = distributed.by_matrix(orthogonalise, nesterov)
                 scale = max(1, p.shape[-2] / p.shape[-1]) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * scale)
 
 

@@ -1,7 +1,8 @@
 """A run folder: how training starts, stops, and resumes.
 
 runs/NAME holds config.json, metrics.jsonl (a line a step), samples.jsonl (a few whole responses now
-and then), checkpoint/ (everything needed to resume) and model/ (the result).
+and then), checkpoint/ (everything needed to resume), status.json (how far it is) and model/ (the
+result). One process at a time writes in it, and what is finished is never written over.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib.distributed import barrier, gather, is_main_process, rank, sum_floats, world_size
-from lib.files import checksum, load_json, write_json
+from lib.errors import UserError, shortened
+from lib.files import checksum, load_json, lock, to_json, write_json
 
 PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a run gives up
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
@@ -32,16 +34,19 @@ class Run:
 
     def __init__(self, folder: str, settings: dict, resume: bool, stage: str):
         """stage: the checkpoints' name; settings: what the result depends on. With resume the run
-        goes on from its newest checkpoint; without, an existing run is an error."""
+        goes on from its newest checkpoint; without, an existing run is an error. An empty folder
+        begins a run either way: a recipe is resumed as a whole, with stages yet to begin."""
         self.folder, self.settings, self.stage = folder, settings, stage
         self.stopped, self.skipped = False, 0
         self.logs = [os.path.join(folder, name) for name in ("metrics.jsonl", "samples.jsonl")]
         self.metrics_path, self.samples_path = self.logs
         self.state, self.metrics, sizes = {}, {}, {}  # state: progress, saved with a checkpoint
+        if is_main_process():
+            lock(folder)
+        self.status = check_folder(folder, resume, stage)
         found = checkpoints(folder, stage)
-        if not resume and (found or os.path.exists(self.metrics_path)):
-            fix = "add --resume to go on with it, or name another with --out"
-            raise ValueError(f"'{folder}' already holds a run: {fix}")
+        if self.status and not found:
+            print(f"'{folder}' was stopped before its first checkpoint: it begins again")
         self.checkpoint = found[-1] if found else None
         if found:
             content = read_progress(self.checkpoint)
@@ -55,12 +60,16 @@ class Run:
                     os.truncate(path, min(size, os.path.getsize(path)))
                 os.makedirs(os.path.join(folder, "checkpoint"), exist_ok=True)
                 write_json(os.path.join(folder, "config.json"), self.settings)
+        self.set_status(stage=stage, saved=self.state.get("step", 0), finished=False)
         barrier()
 
     def __enter__(self) -> "Run":
         def stop(number, frame):
-            if self.stopped:  # a second time: at once
-                raise KeyboardInterrupt
+            if self.stopped:
+                os.write(2, b"\nstopped at once; --resume goes on from the last checkpoint\n")
+                os._exit(130)
+            told = "\nstopping: this step is finished and saved first (again: stop at once)\n"
+            os.write(2, told.encode())
             self.stopped = True
 
         self._handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -84,12 +93,12 @@ class Run:
                 e = e.__context__  # torch.save speaks of positions, only its cause of the disk
             if not os.path.exists(self.folder):
                 fix = "restore it and go on with --resume, or start anew"
-                raise ValueError(f"the run folder '{self.folder}' has vanished: {fix}") from None
+                raise UserError(f"the run folder '{self.folder}' has vanished: {fix}") from None
             reason = e.strerror if e else "a file could not be finished"
             found = checkpoints(self.folder, self.stage)
             source = f"the checkpoint {found[-1]}, which is untouched" if found else "the start"
             fix = f"make room or fix the disk, then go on with --resume from {source}"
-            raise ValueError(f"cannot write to '{self.folder}' ({reason}): {fix}") from None
+            raise UserError(f"cannot write to '{self.folder}' ({reason}): {fix}") from None
 
     def steps(self, batches, models, optimizers, save_every: int, name: str, show=None):
         """Yield (i, batches[i]), from where the run's checkpoint ends, and save checkpoints. A bar
@@ -153,19 +162,38 @@ class Run:
                 os.replace(temporary, path)
                 for old in checkpoints(self.folder, self.stage)[:-2]:
                     shutil.rmtree(old)
+            self.set_status(saved=number)
         barrier()
 
     def export(self, model, tokenizer) -> str:
-        """Write the result as a Hugging Face folder, the run's `model` folder, and return it."""
-        path = os.path.join(self.folder, "model")
+        """Write the result as a Hugging Face folder, the run's `model` folder, and return it. It is
+        written under another name first: an earlier result of a shorter run stays until then."""
+        path, before = (os.path.join(self.folder, name) for name in ("model", "model-before"))
+        temporary = os.path.join(self.folder, "model-unfinished")
         with self._file_errors():
             if is_main_process():
-                tokenizer.save(path)
-            model.save_pretrained(path)
+                shutil.rmtree(temporary, ignore_errors=True)
+                tokenizer.save(temporary)
+            barrier()
+            model.save_pretrained(temporary)
+            barrier()
+            if is_main_process():
+                shutil.rmtree(before, ignore_errors=True)
+                if os.path.exists(path):
+                    os.replace(path, before)
+                os.replace(temporary, path)
+                shutil.rmtree(before, ignore_errors=True)
+            self.set_status(finished=True)
+        barrier()
         return path
 
+    def set_status(self, **status) -> None:
+        """Write what a resume has to know of the run besides its checkpoints."""
+        self.status = (self.status or {}) | status
+        write_json(os.path.join(self.folder, "status.json"), self.status)
+
     def log(self, **metrics) -> None:
-        """One line of metrics.jsonl. ValueError once PATIENCE steps in a row were skipped."""
+        """One line of metrics.jsonl. UserError once PATIENCE steps in a row were skipped."""
         if torch.cuda.is_initialized():
             metrics["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self.metrics = metrics
@@ -175,7 +203,9 @@ class Run:
         if self.skipped == PATIENCE:
             problem = f"the loss or its gradient was not finite in {PATIENCE} steps in a row"
             fix = "lower the learning rate and start with another --out"
-            raise ValueError(f"{problem}: {fix}; the last good checkpoint is in '{self.folder}'")
+            found = checkpoints(self.folder, self.stage)
+            kept = f"; the last good checkpoint is {found[-1]}" if found else ""
+            raise UserError(f"{problem}: {fix}{kept}")
 
     def sample(self, step: int, records: list[dict]) -> None:
         self._append(self.samples_path, [{"step": step} | r for r in records])
@@ -184,7 +214,7 @@ class Run:
         if is_main_process():
             with self._file_errors(), open(path, "a", encoding="utf-8") as f:
                 rows = [{"stage": self.stage} | row for row in rows]
-                f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                f.writelines(to_json(row) + "\n" for row in rows)
 
 
 def trained(models: dict[str, nn.Module | None]) -> dict[str, nn.Parameter]:
@@ -211,7 +241,7 @@ def load_checkpoint(path: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {k: x for k, x in state.items() if k in known or not k.startswith("rng.")}
     if missing := sorted(state.keys() - known.keys()):
         hint = "it is of another kind of model, such as a reward model; give a policy's"
-        raise ValueError(f"the checkpoint {path} has no '{missing[0]}': {hint}")
+        raise UserError(f"the checkpoint {path} has no '{missing[0]}': {hint}")
     dcp.load(state, checkpoint_id=path)
     return state
 
@@ -224,7 +254,7 @@ def checkpoints(folder: str, stage: str = r"\w+") -> list[str]:
 
 
 def read_progress(path: str) -> dict:
-    """A checkpoint's progress.json. ValueError if one of its files is not as it was written."""
+    """A checkpoint's progress.json. UserError if one of its files is not as it was written."""
     try:
         content = load_json(os.path.join(path, "progress.json"))
         intact = content.pop("digest") == zlib.crc32(json.dumps(content, sort_keys=True).encode())
@@ -236,7 +266,7 @@ def read_progress(path: str) -> dict:
     if sum_floats([not intact])[0]:
         older = [c for c in checkpoints(os.path.dirname(os.path.dirname(path))) if c < path]
         fix = f"remove it to go on from {older[-1]}" if older else "start anew with another --out"
-        raise ValueError(f"the checkpoint {path} is damaged: restore it, or {fix}")
+        raise UserError(f"the checkpoint {path} is damaged: restore it, or {fix}")
     return content
 
 
@@ -246,7 +276,7 @@ def fingerprint(content) -> int:
 
 
 def lock_settings(folder: str, settings: dict) -> None:
-    """Keep the settings a folder is made with. ValueError if some differ; new ones are added."""
+    """Keep the settings a folder is made with. UserError if some differ; new ones are added."""
     path = os.path.join(folder, "settings.json")
     old = load_json(path) if os.path.exists(path) else {}
     check_settings(old, {k: v for k, v in settings.items() if k in old}, folder)
@@ -254,20 +284,80 @@ def lock_settings(folder: str, settings: dict) -> None:
     write_json(path, old | settings)
 
 
-def finished(folder: str, settings: dict) -> str | None:
-    """The model folder of a run that has ended, or None. ValueError if its settings differ."""
-    model = os.path.join(folder, "model")
-    if done := os.path.exists(os.path.join(model, "config.json")):  # the last file written
-        check_settings(load_json(os.path.join(folder, "config.json")), settings, folder)
-    return model if done else None
+def run_status(folder: str) -> dict | None:
+    """{stage, saved: the step of the last checkpoint, finished}; None if there is no run here. Runs
+    of earlier versions have no status.json: then it is what their files tell."""
+    path, metrics = (os.path.join(folder, name) for name in ("status.json", "metrics.jsonl"))
+    if os.path.exists(path):
+        return load_json(path)
+    found = checkpoints(folder)
+    if not found and not os.path.exists(metrics):
+        return None
+    saved, stage = 0, None
+    if found:
+        stage, _, saved = os.path.basename(found[-1]).rpartition("-")
+    else:
+        with contextlib.suppress(OSError, ValueError, IndexError, KeyError), open(metrics) as f:
+            last = json.loads(f.readlines()[-1])
+            stage, saved = last["stage"], last["step"]
+    done = os.path.exists(os.path.join(folder, "model", "config.json"))
+    return {"stage": stage, "saved": int(saved), "finished": done}
+
+
+def check_stage(folder: str, status: dict | None, stage: str) -> None:
+    """UserError if a folder holds a run of another stage: it is not written over."""
+    if status and status["stage"] != stage:
+        told = f"'{folder}' holds a run of the stage '{status['stage']}', not '{stage}'"
+        raise UserError(f"{told}: name another with --out")
+
+
+def check_folder(folder: str, resume: bool, stage: str) -> dict | None:
+    """The status of the run in a folder. UserError if no run of the stage may go on there."""
+    status = run_status(folder)
+    check_stage(folder, status, stage)
+    if status and not resume:
+        what = "a finished run" if status["finished"] else "a run"
+        fix = "add --resume to go on with it, or name another with --out"
+        raise UserError(f"'{folder}' already holds {what}: {fix}")
+    if status and status["saved"] and not checkpoints(folder, stage):
+        told = f"'{folder}' has lost its checkpoint of step {status['saved']}"
+        raise UserError(f"{told}: restore {folder}/checkpoint, or start with another --out")
+    return status
+
+
+def finished(folder: str, settings: dict, stage: str, steps: int = 0) -> str | None:
+    """The model folder of a run that has ended (after `steps` at least), or None. UserError if it
+    is another stage's, or its settings differ."""
+    model, status = os.path.join(folder, "model"), run_status(folder)
+    check_stage(folder, status, stage)
+    if not status or not status["finished"] or status["saved"] < steps:
+        return None
+    if not os.path.exists(os.path.join(model, "config.json")):
+        return None
+    check_settings(read_settings(folder), settings, folder)
+    return model
+
+
+def read_settings(folder: str) -> dict:
+    """A run's config.json. UserError if it is missing or damaged."""
+    path = os.path.join(folder, "config.json")
+    try:
+        return dict(load_json(path))
+    except (OSError, ValueError, TypeError):
+        told = f"'{path}' is missing or damaged"
+        raise UserError(f"{told}: restore it from a copy, or start with another --out") from None
 
 
 def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
-    """ValueError that names the first setting in which `new` differs from the run's, `old`."""
+    """UserError that names the first setting in which `new` differs from the run's, `old`; one that
+    a later version has added counts as unchanged."""
     for key, value in json.loads(json.dumps(new)).items():  # as it would be read back
-        before, name = old.get(key), prefix + key
+        if key not in old:
+            continue
+        before, name = old[key], prefix + key
         if isinstance(value, dict) and isinstance(before, dict):
             check_settings(before, value, folder, name + ".")
         elif before != value and name not in ADJUSTABLE:
             fix = "use the same settings, or name another --out"
-            raise ValueError(f"'{folder}' was started with --{name} {before}, not {value}: {fix}")
+            told = f"'{folder}' was started with --{name} {before}, not {value}"
+            raise UserError(f"{shortened(told, 140)}: {fix}")

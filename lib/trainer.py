@@ -4,7 +4,7 @@
     with trainer.optimizer_step(factor) as step:        # gathers sharded weights
         for rows in micro_batches:
             step.backward(loss(rows))                   # sums gradients
-    step.loss, step.grad_norm                           # summed over processes, clipped, stepped
+    step.metrics()                                      # summed over processes, clipped, stepped
 
 Responses to one prompt share it: the prompt is read once, its cache is copied for each response,
 and the responses' gradients are gathered at that cache and sent on through the prompt together.
@@ -13,6 +13,7 @@ and the responses' gradients are gathered at that cache and sent on through the 
 import contextlib
 import math
 import random
+import time
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from lib import distributed
 from lib.cache import GrowingCache
+from lib.engine import positions_of
 from lib.profiling import phase
 
 
@@ -34,12 +36,12 @@ class Trainer:
         self.peaks = [(group, group["lr"]) for group in groups]
 
     @contextlib.contextmanager
-    def optimizer_step(self, factor: float = 1.0, *others: nn.Module | None):
-        """Inside, all weights of the model (and of others that are only read) are there, and losses
-        are added with Step.backward; at the end the gradient's norm is clipped and the weights
-        change, at `factor` of the peak rates, unless loss or norm is not finite."""
+    def optimizer_step(self, factor: float = 1.0):
+        """Inside, all weights of the model are there, and losses are added with Step.backward; at
+        the end the gradient's norm is clipped and the weights change, at `factor` of the peak
+        rates, unless loss or norm is not finite."""
         step = Step(self.model)
-        with distributed.gathered(self.model, *others):
+        with distributed.gathered(self.model):
             yield step
             with phase("backward"):
                 for cache, leaves in step.prompts:
@@ -63,6 +65,7 @@ class Step:
 
     def __init__(self, model: nn.Module):
         self.model, self.loss, self.grad_norm, self.skipped = model, 0.0, 0.0, False
+        self.start = time.perf_counter()
         self.balance: dict[str, float] = {}  # metrics of the experts' load
         self.prompts: list[tuple[GrowingCache, GrowingCache]] = []
 
@@ -82,6 +85,11 @@ class Step:
         self.prompts.append((cache, cache.detached()))
         return self.prompts[-1][1]
 
+    def metrics(self) -> dict[str, float]:
+        """What is logged of it, the experts' load apart."""
+        out = {"loss": self.loss, "grad_norm": self.grad_norm, "skipped_steps": int(self.skipped)}
+        return out | {"step_time": time.perf_counter() - self.start}
+
 
 @torch.no_grad()
 def balance_experts(model: nn.Module) -> dict[str, float]:
@@ -92,8 +100,6 @@ def balance_experts(model: nn.Module) -> dict[str, float]:
     for moe in (m for m in model.modules() if hasattr(m, "sequence_loss")):
         moe.sequence_loss = None
         mean = distributed.all_reduce(moe.counts).mean()
-        if mean == 0:  # the multi-token-prediction block rests during reinforcement learning
-            continue
         moe.gate.e_score_correction_bias += moe.cfg.bias_update_speed * (mean - moe.counts).sign()
         loads.append(moe.counts / mean)
         moe.counts.zero_()
@@ -158,12 +164,11 @@ def read_prompts(model: nn.Module, batch, work: "LocalWork") -> GrowingCache:
     if not work.prompts:
         return cache
     ends = batch.prompt_lengths[work.prompts] - 1  # [n]
-    slots = torch.arange(max(1, int(ends.max())), device=ends.device)
-    positions = torch.where(slots < ends[:, None], slots, -1)
+    T = max(1, int(ends.max()))
+    tokens, positions = batch.tokens[work.prompts, :T], positions_of(ends, T)
     counted = torch.tensor(work.counted, device=ends.device)
-    tokens, T = batch.tokens[work.prompts], len(slots)
     routes = None if batch.routes is None else batch.routes[work.prompts, :T]
-    model(tokens[:, :T], cache, positions, return_hidden=True, counted=counted, routes=routes)
+    model(tokens, cache, positions, return_hidden=True, counted=counted, routes=routes)
     return cache
 
 
@@ -218,22 +223,22 @@ class LocalWork:
     """What this process trains on of a minibatch of questions; without torchrun all of it. The
     responses are divided one by one, so a question's may go to several processes."""
 
-    prompts: list[int]  # rows of the rollout whose prompts are read
+    rows: list[int]  # the minibatch's rows in the rollout, of all processes
+    prompts: list[int]  # rows whose prompts are read here
     counted: list[bool]  # which of them count as experts' load: one process counts each
     micro: list[tuple[Tensor, Tensor]]  # rows in the rollout [b], places of their prompts above [b]
 
     @classmethod
     def of(cls, questions: list[int], responses: Responses, group_size: int, budget: int):
         """budget: response tokens of a forward pass, padding included."""
-        rows = [q * group_size + j for q in questions for j in range(group_size)]
-        lengths = [responses.lengths[row] for row in rows]
-        mine = distributed.balanced_indices(lengths)
-        rows, lengths = [rows[i] for i in mine], [lengths[i] for i in mine]
+        every = [q * group_size + j for q in questions for j in range(group_size)]
+        mine = distributed.balanced_indices([responses.lengths[row] for row in every])
+        rows = [every[i] for i in mine]
         prompts = list(dict.fromkeys(row - row % group_size for row in rows))  # each group's first
         micro = []
-        for group in micro_batches(lengths, budget):
+        for group in micro_batches([responses.lengths[row] for row in rows], budget):
             chosen = [rows[j] for j in group]
             places = [prompts.index(row - row % group_size) for row in chosen]
             pair = (torch.tensor(x, device=responses.inputs.device) for x in (chosen, places))
             micro.append(tuple(pair))
-        return cls(prompts, [row in rows for row in prompts], micro)
+        return cls(every, prompts, [row in rows for row in prompts], micro)

@@ -15,7 +15,6 @@ evaluate models. The default world and R1's stages keep to the tasks of REASONIN
 """
 
 from tasks import arithmetic, code, countdown, general, logic
-from tasks.base import PROGRAMS  # noqa: F401
 
 TASKS = {
     "arithmetic": arithmetic,

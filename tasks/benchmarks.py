@@ -5,6 +5,7 @@ import json
 import re
 import warnings
 
+from lib.errors import UserError
 from tasks import TASKS, sandbox
 from tasks.answers import ANSWER_BLOCK, after_thinking
 from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value
@@ -32,16 +33,16 @@ def judge_of(task: str):
 
 
 def parse_row(line: str, where: str) -> Problem:
-    """The problem of a line of JSON. ValueError that names `where` if it fits no layout."""
+    """The problem of a line of JSON. UserError that names `where` if it fits no layout."""
     try:
         row = _fields(line)
         for _, fields, read in LAYOUTS:
             if set(fields.split()) <= row.keys():
                 return read(row)
         known = ", ".join(f"{name} ({fields.replace(' ', ', ')})" for name, fields, _ in LAYOUTS)
-        raise ValueError(f"fields {sorted(row)} are not those of {known}")
+        raise UserError(f"fields {sorted(row)} are not those of {known}")
     except ValueError as e:
-        raise ValueError(f"{where}: {e}: fix or remove the line") from None
+        raise UserError(f"{where}: {e}: fix or remove the line") from None
 
 
 def _fields(line: str) -> dict:
@@ -49,9 +50,9 @@ def _fields(line: str) -> dict:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"not JSON ({e})") from None
+        raise UserError(f"not JSON ({e})") from None
     if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}, not an object with fields")
+        raise UserError(f"a {type(row).__name__}, not an object with fields")
     return {name.lower(): value for name, value in row.items()}
 
 
@@ -60,7 +61,7 @@ def _text(row: dict, name: str) -> str:
     if name == "answer" and type(value) is int:  # AIME
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"'{name}' should be a non-empty text")
+        raise UserError(f"'{name}' should be a non-empty text")
     return value
 
 
@@ -70,14 +71,14 @@ def _python(name: str, source: str) -> ast.Module:
             warnings.simplefilter("ignore")  # of Python about the source
             return ast.parse(source)
     except (SyntaxError, ValueError) as e:
-        raise ValueError(f"'{name}' is not Python ({e})") from None
+        raise UserError(f"'{name}' is not Python ({e})") from None
 
 
 def _countdown(row: dict) -> Problem:
     numbers, target = row["numbers"], row["target"]
     whole = isinstance(numbers, list) and all(type(n) is int for n in [*numbers, target])
     if not (whole and numbers and min(numbers) >= 0):
-        raise ValueError("'numbers' should be a list of whole numbers from 0, 'target' one number")
+        raise UserError("'numbers' should be a list of whole numbers from 0, 'target' one number")
     prompt = f"Using the numbers {numbers}, create an equation that equals {target}. "
     prompt += "Use each number once, with + - * / and parentheses."
     if "prompt" in row:
@@ -89,9 +90,9 @@ def _countdown(row: dict) -> Problem:
 def _ours(row: dict) -> Problem:
     language, task = row.get("language", "en"), row["task"]
     if language not in LANGUAGES:
-        raise ValueError(f"'language' should be one of {LANGUAGES}")
+        raise UserError(f"'language' should be one of {LANGUAGES}")
     if judge_of(str(task)) is not by_value:
-        raise ValueError(f"'{task}' needs more than an answer (Countdown: 'numbers' and 'target')")
+        raise UserError(f"'{task}' needs more than an answer (Countdown: 'numbers' and 'target')")
     return Problem(_text(row, "prompt"), _text(row, "answer"), _text(row, "task"), language)
 
 
@@ -99,7 +100,7 @@ def _gsm8k(row: dict) -> Problem:
     _, mark, answer = _text(row, "answer").rpartition("####")
     aime = type(row["answer"]) is int  # some of its files have "question" too
     if not (mark or aime) or not answer.strip():
-        raise ValueError("the 'answer' does not end in '#### number' as GSM8K's do")
+        raise UserError("the 'answer' does not end in '#### number' as GSM8K's do")
     return Problem(_text(row, "question"), answer.strip(), "math")
 
 
@@ -111,7 +112,7 @@ def _humaneval(row: dict) -> Problem:
     prompt, entry, test = (_text(row, name) for name in ("prompt", "entry_point", "test"))
     for name, source, function in ("prompt", prompt, entry), ("test", test, "check"):
         if function not in _functions(_python(name, source)):
-            raise ValueError(f"'{name}' does not define the function '{function}'")
+            raise UserError(f"'{name}' does not define the function '{function}'")
     tests = {"entry": entry, "prelude": prompt, "asserts": f"{test}\ncheck({entry})"}
     solution = prompt + str(row.get("canonical_solution", ""))
     return Problem(prompt, solution, "humaneval", "en", tests)
@@ -122,7 +123,7 @@ def _mbpp(row: dict) -> Problem:
     they say what the function is called."""
     lists = row["test_list"], row.get("test_imports", []), [row.get("test_setup_code", "")]
     if not all(isinstance(x, list) and all(isinstance(s, str) for s in x) for x in lists):
-        raise ValueError("'test_list' and 'test_imports' should be lists, 'test_setup_code' a text")
+        raise UserError("'test_list' and 'test_imports' should be lists, 'test_setup_code' a text")
     text, code = _text(row, "text" if "text" in row else "prompt"), _text(row, "code")
     asserts, setup = "\n".join(lists[0]), "\n".join([*lists[1], *lists[2]])
     solution, used = _python("code", code), [*ast.walk(_python("test_list", asserts))]
@@ -130,7 +131,7 @@ def _mbpp(row: dict) -> Problem:
     calls = [n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     entry = next((name for name in calls if name in _functions(solution)), None)
     if entry is None:
-        raise ValueError("'test_list' calls no function that 'code' defines")
+        raise UserError("'test_list' calls no function that 'code' defines")
     names = {n.id for n in used if isinstance(n, ast.Name)}
     imports = [n for n in solution.body if isinstance(n, ast.Import | ast.ImportFrom)]
     # some tests rely on what the solution imports

@@ -300,18 +300,11 @@ def as_calls(suite: Suite) -> tuple[str, list[tuple[str, object]]] | None:
 def main() -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("program", help="source text")
-    parser.add_argument("call", nargs="+", help='such as "f(1, [2])": plain arguments only')
+    parser.add_argument("call", nargs="+", help='such as "f(1, [2])"')
     args = parser.parse_args()
     with cli.user_errors():
-        calls = []
-        for text in args.call:
-            try:
-                tree = ast.parse(text, mode="eval").body
-                calls.append((tree.func.id, [ast.literal_eval(a) for a in tree.args]))
-            except (SyntaxError, AttributeError, ValueError):
-                raise ValueError(f"'{text}' is not a call such as f(1, [2])") from None
         print(protection(), file=sys.stderr)
-        for text, result in zip(args.call, run_python(args.program, calls)):
+        for text, result in zip(args.call, run_python(args.program, args.call)):
             print(f"{text} -> {result.value!r}" if result.ok else f"{text}: {result.error}")
 
 

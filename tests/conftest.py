@@ -1,5 +1,7 @@
 import importlib
+import multiprocessing
 import os
+import runpy
 import sys
 
 import pytest
@@ -14,10 +16,29 @@ SHARED_DATA = os.path.join(ROOT, "..", "shared", "data")  # benchmark files, if 
 SMALL = dict(dim=32, n_layers=2, n_heads=2, hidden_dim=48, expert_dim=16, n_experts=4)
 SMALL |= dict(kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
 
+# Processes are started by one that no test changes and that has loaded torch, which takes seconds.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp"])
+TOKENIZERS = {}  # of known_tokenizer
+LAST = "test_distributed.py"  # it compares what processes compute beside the other tests
+
 
 def pytest_configure(config):
     quiet = "ignore:torch.distributed is disabled"  # a single process needs none
     config.addinivalue_line("filterwarnings", quiet)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name == LAST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun(request, tmp_path_factory):
+    """Before the first test: what LAST begins, if any of its tests is to be run."""
+    module = next((item.module for item in request.session.items if item.path.name == LAST), None)
+    yield module and module.begin(tmp_path_factory)
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +53,22 @@ def world_tokenizer():
 
     world = World(0, WorldConfig())
     return tokenizer.train((p + r for p, r in (world.text(i) for i in range(2000))), 1024)
+
+
+@pytest.fixture
+def known_tokenizer(monkeypatch):
+    """For tests of whole recipes: the same tokenizer is trained once for all of them."""
+    import sft
+
+    real = sft.corpus_tokenizer
+
+    def corpus_tokenizer(cfg):
+        key = repr((cfg.seed, cfg.tokenizer, cfg.world, cfg.model.vocab_size))
+        if key not in TOKENIZERS:
+            TOKENIZERS[key] = real(cfg)
+        return TOKENIZERS[key]
+
+    monkeypatch.setattr(sft, "corpus_tokenizer", corpus_tokenizer)
 
 
 @pytest.fixture
@@ -66,3 +103,26 @@ def run(monkeypatch, capsys, script, *argv):
     except SystemExit as e:
         status = e.code or 0
     return (status, *capsys.readouterr())
+
+
+def start_script(path, *argv, printed, env=None, fresh=False):
+    """Start a script in a process of its own, as `python path argv` would. The result has join(),
+    kill() and exitcode. printed: the file for what it writes to stderr. fresh: with an interpreter
+    of its own, so that sets have another order; slower."""
+    told = (os.path.join(ROOT, path), list(argv), str(printed), env or {}, fresh)
+    process = FORKS.Process(target=_run_script, args=told, daemon=True)
+    process.start()
+    return process
+
+
+def _run_script(path, argv, printed, env, fresh):
+    os.chdir(ROOT)
+    os.environ.update(env | {"PYTHONPATH": ROOT})
+    os.nice(10)  # it may run beside other tests, some of which have limits of time
+    with open(printed, "w") as err, open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+    if fresh:
+        os.execv(sys.executable, [sys.executable, path, *argv])
+    sys.argv = [path, *argv]
+    runpy.run_path(path, run_name="__main__")

@@ -49,7 +49,7 @@ def test_the_teacher_is_asked_everything(monkeypatch):
 ROW = {"prompt": "Tom has 3", "response": "<think>a</think><answer>3</answer>"}
 
 
-def test_the_recipe_with_a_saved_data_set(tmp_path, monkeypatch, capsys):
+def test_the_recipe_with_a_saved_data_set(known_tokenizer, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with open("rows.jsonl", "w") as f:
         f.write(json.dumps(ROW) + "\n")

@@ -4,12 +4,10 @@ import copy
 import json
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import start_script
 
 import config
 import sft
@@ -24,45 +22,56 @@ CUT = ("sft-cut-moe", "sft-cut-dense", "grpo-cut-moe", "grpo-cut-dense")
 HOST = "127.0.0.1"
 
 
-def together(processes: int, out, *names: str, status: int = 0) -> list[str]:
-    """Run together.py in so many processes, as torchrun would; returns their stderr."""
+def start(processes: int, out, *names: str) -> list:
+    """Start together.py in so many processes, as torchrun would; returns them."""
     out.mkdir(exist_ok=True)
     with socket.socket() as s:
         s.bind((HOST, 0))
         port = s.getsockname()[1]
-    shared = {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
-    if processes > 1:
-        size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        shared |= {"MASTER_ADDR": HOST, "MASTER_PORT": str(port)} | size
-    command = [sys.executable, os.path.join(ROOT, "tests", "together.py"), str(out), *names]
-    started = []
+    size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    size |= {"MASTER_ADDR": HOST, "MASTER_PORT": str(port)}
+    started, several = [], processes > 1
     for r in range(processes):
-        rank = {"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}
-        env = os.environ | shared | rank
-        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env))
+        env = size | {"RANK": str(r), "LOCAL_RANK": str(r)} if several else {}
+        told = dict(printed=out / f"printed-{r}", env=env, fresh=several)
+        started.append(start_script("tests/together.py", str(out), *names, **told))
+    return started
+
+
+def finish(started: list, out, status: int = 0) -> list[str]:
+    """Wait for what start() returned; returns the processes' stderr."""
     try:
-        printed = [process.communicate(timeout=400)[1] for process in started]
+        for process in started:
+            process.join(timeout=400)
     finally:
         for process in started:
-            process.kill()  # if another one hangs
-    assert all(process.returncode == status for process in started), printed
+            process.kill()  # if one hangs
+    printed = [(out / f"printed-{r}").read_text() for r in range(len(started))]
+    assert all(process.exitcode == status for process in started), printed
     return printed
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    out = tmp_path_factory.mktemp("alone")
-    together(1, out, *NAMES)
-    return out
+def together(processes: int, out, *names: str) -> None:
+    """Run together.py in so many processes."""
+    finish(start(processes, out, *names), out)
+
+
+def begin(tmp_path_factory) -> dict[int, tuple]:
+    """How many processes -> (they, their folder): what is computed beside the other tests."""
+    names = {1: NAMES + CUT, 2: NAMES, 3: ("fail",), 4: NAMES + CUT}
+    folders = {n: tmp_path_factory.mktemp(f"processes{n}") for n in names}
+    return {n: (start(n, out, *names[n]), out) for n, out in folders.items()}
 
 
 @pytest.mark.parametrize("processes,names", [(1, CUT), (2, NAMES), (4, NAMES + CUT)])
-def test_processes_and_micro_batches_do_not_matter(alone, tmp_path, processes, names):
+def test_processes_and_micro_batches_do_not_matter(begun, processes, names):
     """The same responses, losses, gradient norms and expert loads in each of five steps, and the
     same weights after them."""
-    together(processes, tmp_path, *names)
+    for n in {1, processes}:
+        finish(*begun[n])
+    alone, out = begun[1][1], begun[processes][1]
     for name in names:
-        pair = alone / name.replace("-cut", ""), tmp_path / name
+        pair = alone / name.replace("-cut", ""), out / name
         one, many = (json.loads(path.with_suffix(".json").read_text()) for path in pair)
         for a, b in zip(one, many, strict=True):
             assert a.pop("drawn", None) == b.pop("drawn", None), name
@@ -74,8 +83,8 @@ def test_processes_and_micro_batches_do_not_matter(alone, tmp_path, processes, n
             assert (one[key] - many[key]).abs().max() < 1e-5, (name, key)
 
 
-def test_an_error_of_one_process_is_printed_once(tmp_path):
-    first, *others = together(3, tmp_path, "fail", status=2)
+def test_an_error_of_one_process_is_printed_once(begun):
+    first, *others = finish(*begun[3], status=2)
     assert first == "together.py: the disk is full\n"
     # the library may warn of the lost connection
     assert not any("Traceback" in printed or "disk" in printed for printed in others), others
@@ -85,7 +94,7 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return GPT.from_pretrained(os.path.join(folder, "model")).state_dict()
 
 
-def test_a_run_resumes_with_more_or_fewer_processes(tmp_path):
+def test_a_run_resumes_with_more_or_fewer_processes(known_tokenizer, tmp_path):
     cfg = config.make(sft.Config)
     shape = dict(dim=32, n_layers=2, n_heads=2, hidden_dim=48, expert_dim=16, n_experts=4)
     values = {f"model.{k}": v for k, v in shape.items()}
@@ -127,14 +136,13 @@ params = SamplingParams(num_return_sequences=16, max_new_tokens=12)
 with distributed.started(cfg):
     model = GPT(ModelConfig(**shape, n_experts=0, attention="gqa"))
     model = distributed.shard(model, model.blocks(), cfg)
-    print(len(generate(model, [[5, 6, 7], [8]] * 16, params, seed=0).tokens))
+    assert len(generate(model, [[5, 6, 7], [8]] * 16, params, seed=0).tokens) == 512
 """
 
 
-def test_many_rows_of_a_sharded_model_without_torchrun():
-    command = [sys.executable, "-c", MANY]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.split()[-1:] == ["512"], done.stderr
+def test_many_rows_of_a_sharded_model_without_torchrun(tmp_path):
+    (tmp_path / "many.py").write_text(MANY)
+    finish([start_script(tmp_path / "many.py", printed=tmp_path / "printed-0")], tmp_path)
 
 
 def test_a_copy_of_a_recomputed_model_has_weights_of_its_own(tiny_model):

@@ -106,6 +106,41 @@ def test_flags_that_do_nothing_or_harm_are_refused(flags, message, tmp_path, mon
     assert status == 2 and message in err and err.count("\n") == 1 and not os.listdir(tmp_path)
 
 
+def test_a_stopped_evaluation_goes_on_where_it_was(
+    tiny_model, world_tokenizer, tmp_path, monkeypatch, capsys
+):
+    """A stop in the third of four batches; the responses are those of an evaluation left alone."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model.save_pretrained("m")
+    world_tokenizer.save("m")
+    flags = "m --task arithmetic --eval.problems 4 --k 2 --eval.rows 2 --eval.max_new_tokens 8"
+    real, calls = E.generate, []
+
+    def stop_in_the_third(*args, **kw):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kw)
+
+    def evaluate(out, *more):
+        return run(monkeypatch, capsys, "eval", *flags.split(), "--out", out, *more)
+
+    assert evaluate("alone.json")[0] == 0
+    monkeypatch.setattr(E, "generate", stop_in_the_third)
+    status, _, err = evaluate("e.json")
+    assert status == 130 and "--resume" in err and os.path.exists("e.stopped.jsonl")
+    for more, message in (([], "add --resume"), (["--resume", "--seed", "1"], "--seed 0, not 1")):
+        status, _, err = evaluate("e.json", *more)
+        assert status == 2 and message in err and err.count("\n") == 1
+    with open("e.stopped.jsonl", "a") as f:
+        f.write('{"name": "m, arith')  # a crash while it was written
+    assert evaluate("e.json", "--resume")[0] == 0 and len(calls) == 5
+    with open("alone.jsonl") as a, open("e.jsonl") as b:
+        assert a.read() == b.read()
+    assert not os.path.exists("e.stopped.jsonl")
+    assert evaluate("e.json", "--resume")[0] == 2
+
+
 def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_tokenizer, tmp_path):
     tasks, cfg = (
         ("arithmetic", "countdown", "code", "general"),

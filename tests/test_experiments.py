@@ -27,6 +27,7 @@ from experiments import __main__ as experiments
 from experiments import behaviour, common, search, settings
 from experiments.common import Plan, claims, compare, verdict
 from lib import report
+from lib.files import load_json
 from lib.stats import pass_at_k
 from reward_model import RewardModel
 
@@ -191,8 +192,8 @@ def test_comparisons_are_seed_by_seed():
     assert compare("c", "p", *behind)["verdict"] == "the opposite"
     assert compare("c", "p", *behind, margin=0.05)["verdict"] == "seen"
     assert compare("c", "p", [3.0, 5.0], unit=1)["ours"] == "4 ± 1.4"
-    against = compare("c", "p", [30.0, 50.0], 10.0, unit=1)["ours"]
-    assert against == "40 ± 14 against 10; difference 30 ± 14"
+    against = compare("c", "p", [30.0, 50.0], [10.0, 10.0], unit=1)["ours"]
+    assert against == "40 ± 14 against 10 ± 0; difference 30 ± 14"
     one = compare("c", "p", [0.3], [0.1])["ours"]
     assert one == "30 (one seed) against 10 (one seed); difference 20 (one seed)"
 
@@ -252,7 +253,7 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     assert "experiments ppo" not in missing and "search" not in missing
 
 
-STORED = "ppo algorithms ablations share size architecture mixing countdown hacking".split()
+STORED = "ppo algorithms ablations share size architecture countdown hacking".split()
 RESULTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results")
 
 
@@ -261,7 +262,7 @@ def test_results_have_the_claims_that_their_runs_give(name):
     path = os.path.join(RESULTS, f"{name}.json")
     if not os.path.exists(path):
         pytest.skip(f"there is no {path}")
-    content = common.read(path)
+    content = load_json(path)
     text = common.CLAIMS[name].format(common.CLOSE, 100 * common.CLOSE)
     assert claims(content["runs"], text) == content["claims"]
 
@@ -276,23 +277,6 @@ def test_pass_at_large_k_is_the_share_of_all_choices(n, c, k):
     # the first c samples are right
     choices = [min(chosen) < c for chosen in itertools.combinations(range(n), k)]
     assert pass_at_k(n, c, k) == pytest.approx(sum(choices) / len(choices))
-
-
-def test_votes_of_every_size(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    plan = Plan("voting", [0], True)
-    cfg = plan.config(0)
-    cfg.eval.problems = 1
-    (problem,) = evaluation.held_out(cfg.world, cfg.eval, ("arithmetic",))["arithmetic"]
-    answers = ("999", problem.answer, problem.answer, problem.answer)
-    texts = [f"<think>x</think><answer>{a}</answer>" for a in answers] * 4
-    samples = evaluation.score_texts([problem], [(0, t, 5, True) for t in texts])
-    found = evaluation.summarise([problem], samples, 16)
-    monkeypatch.setattr(behaviour, "many_samples", lambda *_: {"Zero": {"arithmetic": found}})
-    content, _ = behaviour.voting(plan)
-    # alone 3 of 4 are right; of two, wrong and right is a tie, which the first wins; of four,
-    # three win
-    assert content["runs"][0]["arithmetic"] == {"1": 0.75, "2": 0.5, "4": 1.0}
 
 
 def test_journeys_and_shortcuts_tell_of_the_same_problems():
@@ -359,7 +343,7 @@ TINY = """model.dim 16  model.n_layers 2  model.n_heads 2  model.hidden_dim 24  
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, world_tokenizer):
-    """A folder with what the recipes would have left: untrained models, metrics by hand."""
+    """A folder with what the recipes would have left: untrained models, figures by hand."""
     monkeypatch.chdir(tmp_path)
 
     def recipe(self, script, name, seed, result, *flags):
@@ -383,21 +367,12 @@ def workplace(tmp_path, monkeypatch, world_tokenizer):
         shutil.copytree(f"{zero}/base/model", folder)
     for kind in preference.KINDS:
         model(f"{r1}/{kind}/model", True)
-    with open(f"{zero}/metrics.jsonl", "w") as f:
-        for i in range(1, 11):
-            row = {"step": i, "step_time": 1.0, "code/accuracy": 0.1 + 0.02 * i}
-            row |= {"code/mean_length": 20.0 + i % 2, "reflection_words": 0.3 - 0.01 * i}
-            f.write(json.dumps(row | {"language_consistency": 1 - 0.05 * i}) + "\n")
     rows = []
     for method in search.METHODS:
         for b in (1, 2):
             row = {"method": method, "budget": b, "accuracy": 0.4 + 0.1 * b, "tokens": 10.0 * b}
             rows.append(row)
-    content = {"reward_models": {}, "table": rows}
-    write("runs/findings/search-0-quick/search.json", content)
-    shares = (("base", 0.9), ("zero", 0.7), ("zero", 0.5))
-    reports = [{"model": m, "language_consistency": v} for m, v in shares]
-    write(f"{zero}/eval.json", {"reports": reports})
+    write("runs/findings/search-0-quick/search.json", {"table": rows})
 
 
 def finite(x):
@@ -434,24 +409,11 @@ def test_every_experiment_tiny(workplace, monkeypatch, capsys, name):
         FIGURES[name](result, monkeypatch)
 
 
-def check_growth(result, monkeypatch):
-    expected = {"slope_of_10_steps": 0.2, "first": 0.16, "last": 0.26}
-    assert result["mean"]["code/accuracy"] == pytest.approx(expected)
-    slope = result["mean"]["reflection_words"]["slope_of_10_steps"]
-    assert slope == pytest.approx(-0.1)
-
-
 def check_search(result, monkeypatch):
     claim = next(c for c in result["claims"] if "chooses worse" in c["claim"])
     assert "difference -10 (one seed)" in claim["ours"]
     assert result["claims"][0]["claim"].endswith("beat one answer (20 tokens against 10)")
     assert result["mean"]["beam, 2"] == pytest.approx({"accuracy": 0.6, "tokens": 20.0})
-
-
-def check_mixing(result, monkeypatch):
-    training = pytest.approx({"first": 0.85, "last": 0.6, "lowest": 0.5})
-    held_out = pytest.approx({"base": 0.9, "zero": 0.6})
-    assert result["mean"] == {"training": training, "held out": held_out}
 
 
 def check_ppo(result, monkeypatch):
@@ -482,8 +444,7 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     assert saved["rewards"]["language"] == 0.0 and saved["grpo"]["steps"] == 1
 
 
-FIGURES = {"growth": check_growth, "search": check_search, "mixing": check_mixing}
-FIGURES["ppo"] = check_ppo
+FIGURES = {"search": check_search, "ppo": check_ppo}
 
 
 def test_a_run_with_other_settings_is_not_taken_for_this_one(workplace):

@@ -122,8 +122,8 @@ def test_verdicts_of_a_mixed_batch():
 
 
 def test_which_answers_are_compared_by_value():
-    tasks = [*TASKS, *PROGRAMS, "math", "chess"]
-    by_value = [task for task in tasks if rw.by_value(Problem("", "", task))]
+    tasks, votes = [*TASKS, *PROGRAMS, "math", "chess"], ["3", "2", "2.0"]
+    by_value = [task for task in tasks if rw.majority(Problem("", "", task), votes) == "2"]
     assert by_value == ["arithmetic", "logic", "math", "chess"]
 
 
@@ -135,7 +135,7 @@ def test_a_new_task_and_a_new_reward(monkeypatch):
     cfg = RewardConfig(format=2.0)
     cfg.short = 0.5
     p = Problem("?", "", "next")
-    assert not rw.by_value(p)
+    assert rw.majority(p, ["3", "2", "2.0"]) == "3"
     expected = {"accuracy": 1.0, "format": 1.0, "language": 1.0, "short": 1.0, "total": 3.5}
     assert_has(score(p, "<think>so</think><answer>up</answer>", cfg), expected)
 

@@ -131,8 +131,7 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(
 
     def broken(*args):
         calls.append(len(calls) + 1)
-        loss, plain = real(*args)
-        return (loss * float("nan"), plain) if calls[-1] in (3, 8, 9, 10) else (loss, plain)
+        return real(*args) * (float("nan") if calls[-1] in (3, 8, 9, 10) else 1)
 
     monkeypatch.setattr(sft, "loss_sum", broken)
     message = r"not finite in 3 steps in a row.*last good checkpoint"
@@ -190,12 +189,14 @@ def test_what_a_machine_holds_at_once_may_change():
 
 def test_a_run_has_ended_when_its_model_is_complete(tmp_path):
     run = Run(str(tmp_path), {"lr": 1}, False, "x")
-    assert finished(run.folder, {"lr": 1}) is None
+    assert finished(run.folder, {"lr": 1}, "x") is None
     os.makedirs(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text("{}")
-    assert finished(run.folder, {"lr": 1}) == str(tmp_path / "model")
+    assert finished(run.folder, {"lr": 1}, "x") is None  # its end was never reached
+    run.set_status(finished=True)
+    assert finished(run.folder, {"lr": 1}, "x") == str(tmp_path / "model")
     with pytest.raises(ValueError, match="--lr 1, not 2"):
-        finished(run.folder, {"lr": 2})
+        finished(run.folder, {"lr": 2}, "x")
 
 
 def test_a_stop_after_the_last_step_is_not_forgotten(tmp_path):

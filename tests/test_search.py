@@ -345,31 +345,6 @@ def test_reward_models_learn_what_they_are_shown(folder, tmp_path):
         train("process", rows, {"a": 2})
 
 
-def test_quality_by_hand():
-    rows = [
-        {"prompt": [1], "response": [2, 9, 3], "values": [0.0, 0.0]},
-        {"prompt": [1], "response": [4, 9, 3], "values": [0.5, 1.0]},
-        {"prompt": [2], "response": [2, 9, 3], "values": [1.0, 1.0]},
-        {"prompt": [2], "response": [3], "values": [1.0]},
-    ]
-    process = [[0.1, 0.2], [0.4, 0.3], [0.9, 0.8], [0.7]]
-    outcome = [[0.9], [0.9], [0.9], [0.2]]
-    q = S.quality({"process": lambda starts: process, "outcome": lambda starts: outcome}, rows)
-    expected = statistics.correlation([0.1, 0.4, 0.9], [0, 0.5, 1])
-    assert q["steps"] == 3 and q["correlation"] == pytest.approx(expected)
-    assert q["correlation_within_problem"] == pytest.approx(1.0)
-    assert q["accuracy"] == 1.0 and q["accuracy_of_a_constant"] == pytest.approx(2 / 3)
-    assert q["responses"] == 4 and q["final_accuracy"] == {"process": 0.75, "outcome": 0.5}
-    assert q["final_accuracy_of_a_constant"] == 0.75
-
-
-def test_hacking_by_hand():
-    scores = [[0.9, 0.5, 0.7], [0.1, 0.2], [0.3, 0.4], [0.5, 0.5, 0.1]]
-    right = [[False, False, True], [True, True], [False, False], [True, False, False]]
-    expected = {"problems": 2, "wrong": 4, "wrong_above_best_right": 0.25, "problems_lost": 0.5}
-    assert S.hacking(scores, right) == expected
-
-
 # ------------------------------------------------------------------------------ methods
 
 
@@ -469,7 +444,7 @@ def test_the_policy_goes_on_from_where_it_is_told(tiny_model, world_tokenizer):
 
 FLAGS = """--search.samples 2 --search.shots 1 --search.widths 2 --search.expansions 2
  --search.simulations 2 --search.waits 1 --search.budgets 4 --search.step_tokens 6
- --search.train_problems 4 --search.train_samples 1 --search.completions 1 --search.held_out 4
+ --search.train_problems 4 --search.train_samples 1 --search.completions 1
  --eval.max_new_tokens 16 --preference.epochs 1 --problems 1""".split()
 
 
@@ -490,9 +465,6 @@ def test_end_to_end(script, tmp_path):
     assert all(f"| {m} | " in squeezed(text) for m in S.METHODS)
     for row in content["table"]:
         assert row["tokens"] > 0 and set(row["tasks"]) == set(data.REASONING)
-    models = content["reward_models"]
-    assert models["responses"] == 4
-    assert set(models["hacking"]) == {"outcome", "process-least", "process-last"}
     assert os.path.getsize(os.path.join(out, "search.png")) > 0
     with open(os.path.join(out, "responses.jsonl")) as f:
         assert len(f.readlines()) == 4 * len(S.METHODS)

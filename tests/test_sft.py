@@ -3,7 +3,6 @@
 import copy
 import json
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ import sft
 from lib import run as runs
 from lib.optim import Muon, orthogonalise
 from lib.trainer import Trainer, micro_batches
-from model import GPT
 from sft import SFTConfig, collate, learning_rate, steps_of
 
 
@@ -141,20 +139,6 @@ def test_one_step_is_the_gradient_of_the_mean_over_learned_tokens(tiny_model):
         torch.testing.assert_close(seen[n], want[n], atol=1e-5, rtol=1e-3)
 
 
-def test_mtp_loss_against_plain_indexing(tiny_model):
-    model = GPT(replace(tiny_model.cfg, mtp=True))
-    rows = [([5, 6, 7, 8, 9], 0), ([9, 4, 11], 0)]
-    tokens, positions, mask = collate(rows, 0, "cpu")
-    loss, plain = sft.loss_sum(model, tokens, positions, mask, 0.3)
-    second = 0.0
-    for ids, _ in rows:
-        x = torch.tensor([ids])
-        h = model.mtp_hidden(x, model(x, return_hidden=True), torch.arange(len(ids))[None])
-        logp = model.lm_head(h)[0].log_softmax(-1)
-        second -= sum(logp[t, ids[t + 2]] for t in range(len(ids) - 2))
-    assert loss.item() == pytest.approx(plain + 0.3 * second.item(), rel=1e-4)
-
-
 # ------------------------------------------------------------------------------ runs
 
 
@@ -165,12 +149,12 @@ def test_fine_tuning_learns_and_resumes(tiny_model, world_tokenizer, tmp_path, m
                 p.mul_(0.2)
     text = "<think>a</think><answer>5</answer>"
     examples = [world_tokenizer.example(f"Tom has {i}", text) for i in range(16)]
-    cfg = SFTConfig(epochs=200, tokens_per_step=100, save_every=70)
+    cfg = SFTConfig(epochs=120, tokens_per_step=100, save_every=40)
     start = copy.deepcopy(tiny_model)
     fine_tune(tiny_model, examples, cfg, tmp_path / "a")
     with open(tmp_path / "a" / "metrics.jsonl") as f:
         losses = [json.loads(line)["loss"] for line in f]
-    assert len(losses) == 200 and losses[-1] < 0.1 * losses[0]
+    assert len(losses) == 120 and losses[-1] < 0.1 * losses[0]
     model, real = copy.deepcopy(start), sft.train_step
 
     run = runs.Run(str(tmp_path / "b"), {}, False, "sft")

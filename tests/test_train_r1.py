@@ -38,10 +38,9 @@ def test_problems_of_the_stages(monkeypatch):
         return out
 
     monkeypatch.setattr(train_r1.grpo, "train", train)
-    cfg = small(grpo__problems_per_step=12)
+    cfg = small(grpo__problems_per_step=12, r1__preference_steps=2, r1__general=1 / 3)
     train_r1.reinforce(cfg, "m", "o", False, "dev2", 4, 300_000)
-    requests = lambda step: 4 if step >= 2 else 0  # noqa: E731
-    train_r1.reinforce(cfg, "m", "o", False, "r1", 4, 400_000, requests, "judge")
+    train_r1.reinforce(cfg, "m", "o", False, "r1", 4, 400_000, "judge")
     assert judges == {"dev2": None, "r1": "judge"}
     for step in drawn["dev2"] + drawn["r1"][:2]:
         assert [p.task for p in step] == list(REASONING) * 3
@@ -72,7 +71,9 @@ def written() -> list[float]:
     return [os.path.getmtime(f"r/{stage}/model/model.safetensors") for stage in train_r1.STAGES]
 
 
-def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(tmp_path, monkeypatch, capsys):
+def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(
+    known_tokenizer, tmp_path, monkeypatch, capsys
+):
     """The whole path with models too small to be right: what they would be taught comes from the
     world instead."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, run, start_script
 
 import config
 import sft
@@ -102,25 +102,19 @@ def test_zero_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch, 
 def test_killed_and_resumed_is_bit_identical(base, tmp_path):
     """kill -9 in the middle of a run of the script itself: the steps since the last checkpoint are
     done again."""
-    straight = train_zero.train(small(), base, str(tmp_path / "a"), False)
-    command = [
-        sys.executable,
-        "train_zero.py",
-        "--init",
-        base,
-        "--out",
-        str(tmp_path / "b"),
-        *FLAGS,
-    ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=ROOT, **quiet)
-    deadline = time.time() + 120
+    command = ("train_zero.py", "--init", base, "--out", str(tmp_path / "b"), *FLAGS)
+    process, deadline = start_script(*command, printed=os.devnull), time.time() + 120
     while not checkpoints(str(tmp_path / "b"), "zero"):
-        assert process.poll() is None and time.time() < deadline
+        assert process.is_alive() and time.time() < deadline
         time.sleep(0.02)
     process.kill()
-    process.wait()
-    subprocess.run([*command, "--resume"], cwd=ROOT, check=True, capture_output=True, timeout=240)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    printed = tmp_path / "printed"
+    process = start_script(*command, "--resume", printed=printed)
+    straight = train_zero.train(small(), base, str(tmp_path / "a"), False)
+    process.join(timeout=240)
+    assert process.exitcode == 0, printed.read_text()
     assert same(weights(straight), weights(tmp_path / "b" / "model"))
     assert [r["step"] for r in rows(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
     made = "config.json metrics.jsonl samples.jsonl checkpoint model curves.png eval.json".split()
@@ -129,14 +123,14 @@ def test_killed_and_resumed_is_bit_identical(base, tmp_path):
 
 def test_a_run_is_never_overwritten_or_mixed_up(base, tmp_path):
     train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
-    with pytest.raises(ValueError, match="already holds a run"):
+    with pytest.raises(ValueError, match="already holds a"):
         train_zero.train(small(), base, str(tmp_path), False)
     with pytest.raises(ValueError, match=r"--grpo\.lr 0\.0003, not 0\.1"):
         train_zero.train(small(grpo__lr=0.1), base, str(tmp_path), True)
     checkpoint = tmp_path / "checkpoint" / "zero-00000001" / "__0_0.distcp"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="damaged"):
-        train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
+        train_zero.train(small(grpo__steps=2), base, str(tmp_path), True)
 
 
 def test_a_copied_run_goes_on_without_touching_the_original(base, tmp_path):
@@ -150,11 +144,64 @@ def test_a_copied_run_goes_on_without_touching_the_original(base, tmp_path):
     assert [r["step"] for r in rows(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3]
 
 
-def test_killed_before_the_first_checkpoint(base, tmp_path):
+def test_killed_before_the_first_checkpoint(base, tmp_path, capsys):
+    class Killed(BaseException):
+        pass
+
+    def killed(step, cfg, dataset):
+        if step == 1:
+            raise Killed
+        return problems_of(step, cfg, dataset)
+
+    problems_of = train_zero.problems_of
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train_zero, "problems_of", killed)
+        train_zero.train(small(grpo__steps=2), base, str(tmp_path), False)
+    train_zero.train(small(grpo__steps=2), base, str(tmp_path), True)
+    assert "begins again" in capsys.readouterr().out
+    assert [r["step"] for r in rows(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_run_that_lost_its_checkpoint_is_not_begun_again(base, tmp_path):
     train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
-    shutil.rmtree(tmp_path / "checkpoint" / "zero-00000001")
+    shutil.rmtree(tmp_path / "checkpoint")
+    before = (tmp_path / "metrics.jsonl").read_text()
+    for status in (True, False):  # as an earlier version left it
+        with pytest.raises(ValueError, match="has lost its checkpoint of step 1: restore"):
+            train_zero.train(small(grpo__steps=2), base, str(tmp_path), True)
+        if status:
+            os.remove(tmp_path / "status.json")
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_what_is_finished_is_not_written_over(base, tmp_path, capsys):
+    train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
+    found = (
+        weights(tmp_path / "model"),
+        os.stat(tmp_path / "model" / "model.safetensors").st_mtime_ns,
+    )
     train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
-    assert [r["step"] for r in rows(tmp_path / "metrics.jsonl")] == [1]
+    assert "is finished: its model is" in capsys.readouterr().out
+    folder = os.path.dirname(base)  # a finished run of another stage
+    with pytest.raises(ValueError, match="holds a run of the stage 'sft', not 'zero'"):
+        train_zero.train(small(grpo__steps=1), base, folder, True)
+    again = (
+        weights(tmp_path / "model"),
+        os.stat(tmp_path / "model" / "model.safetensors").st_mtime_ns,
+    )
+    assert same(found[0], again[0]) and found[1] == again[1]
+
+
+def test_one_process_writes_in_a_folder(base, tmp_path):
+    code = f"import time, lib.files; lib.files.lock({str(tmp_path)!r}); print(1, flush=True)"
+    command = [sys.executable, "-c", f"{code}; time.sleep(60)"]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+    other.stdout.readline()
+    with pytest.raises(ValueError, match=f"process {other.pid} on .* is writing in"):
+        train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
+    other.kill()
+    other.wait()  # a crash leaves no lock behind
+    train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
 
 
 def test_other_data_or_another_base_is_another_run(base, tmp_path):
@@ -162,7 +209,8 @@ def test_other_data_or_another_base_is_another_run(base, tmp_path):
     train_zero.train(small(grpo__steps=1), base, str(tmp_path / "a"), False, data)
     with pytest.raises(ValueError, match="--data"):
         train_zero.train(small(grpo__steps=2), base, str(tmp_path / "a"), True, data[:1])
-    other = sft.pretrain(small(seed=1), str(tmp_path / "other"), False)
+    shorter = small(tokenizer=base, sft__tokens=3000)
+    other = sft.pretrain(shorter, str(tmp_path / "other"), False)
     with pytest.raises(ValueError, match="--init"):
         train_zero.train(small(grpo__steps=2), other, str(tmp_path / "a"), True, data)
     with pytest.raises(ValueError, match="context of 1024"):
@@ -173,12 +221,6 @@ def test_other_data_or_another_base_is_another_run(base, tmp_path):
 def test_samples_show_every_task(base, tmp_path):
     train_zero.train(small(grpo__steps=1), base, str(tmp_path), False)
     assert {r["task"] for r in rows(tmp_path / "samples.jsonl")} == {"arithmetic", "countdown"}
-
-
-def test_multi_token_prediction_rests_in_reinforcement_learning(tmp_path):
-    cfg = small(model__mtp=True, grpo__steps=1)
-    base = sft.pretrain(cfg, str(tmp_path / "base"), False)
-    train_zero.train(cfg, base, str(tmp_path / "zero"), False)
 
 
 def test_each_step_takes_its_own_problems():

@@ -25,6 +25,7 @@ import train_zero
 from algorithms import ALGORITHMS, relatives
 from data import Problem
 from lib import distributed, files
+from lib.errors import UserError
 from model import GPT
 from preference import PreferenceConfig
 
@@ -33,7 +34,7 @@ COMMON |= dict(eos_ids=(1,))
 MOE = dict(n_experts=4, expert_dim=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8)
 DENSE = dict(attention="gqa", n_experts=0, n_kv_heads=2, head_dim=16, rope_interleaved=False)
 SHAPES = {
-    "moe": COMMON | MOE | dict(v_head_dim=8, mtp=True),
+    "moe": COMMON | MOE | dict(v_head_dim=8),
     "dense": COMMON | DENSE | dict(tie_embeddings=False),
 }
 ALGORITHMS["test"] = grpo.Algorithm(
@@ -98,7 +99,8 @@ def fine_tuning(out: str, shape: str, cut: bool = False) -> tuple[list[dict], GP
     steps = sft.steps_of(examples, cfg.sft, random.Random(1))[:5]
     if cut:
         steps = [[[row] for rows in batch for row in rows] for batch in steps]
-    return [sft.train_step(trainer, batch, 0.1, cfg.sft) for batch in steps], model
+    rows = [sft.train_step(trainer, batch, 0.1, cfg.sft) for batch in steps]
+    return [row | {"step_time": 0.0} for row in rows], model
 
 
 def reinforcement(out: str, shape: str, micro_tokens: int = 60, **values) -> tuple[list[dict], GPT]:
@@ -166,7 +168,7 @@ def main(out: str, names: list[str]) -> None:
     for name in names:
         if name == "fail":
             if distributed.is_main_process():
-                raise OSError("the disk is full")
+                raise UserError("the disk is full")
             distributed.barrier()
         elif name.startswith("run:"):
             _, base, folder, stop = name.split(":")

@@ -1,0 +1,16 @@
+"""The errors that are meant for users; any other is a fault of the code and shows its traceback."""
+
+
+class UserError(ValueError):
+    """Something that the user can fix: one sentence that names the thing and the fix. It is raised
+    where input is read; cli.user_errors prints it and ends the script with status 2."""
+
+
+class FileError(UserError, OSError):
+    """A UserError about a file that cannot be written."""
+
+
+def shortened(text: object, most: int = 60) -> str:
+    """A value as an error shows it: one line, not longer than `most`."""
+    text = " ".join(str(text).split())
+    return text if len(text) <= most else text[: most - 3] + "..."
