@@ -9,7 +9,6 @@ not exist is an error that names the nearest one. This file imports none of the 
 """
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass
 
@@ -30,6 +29,7 @@ class Config:
     device: str = setting("auto", choices=("auto", "cpu", "cuda"))  # "auto": a GPU if there is one
     precision: str = setting("float32", choices=("float32", "bfloat16"))  # of forward and backward
     recompute: bool = False  # activations: compute them again in the backward pass, keep none
+    yes: bool = False  # begin a run that takes more than a day
     tokenizer: str = "corpus"  # train one on the texts; else a model folder or an encoding
 
 
@@ -52,7 +52,7 @@ model.qk_rope_head_dim 64  model.v_head_dim 128  model.n_experts 32  model.n_exp
 model.expert_dim 256  tokenizer cl100k_base  world.level 3  precision bfloat16  recompute true
 sft.tokens 4_000_000_000  sft.tokens_per_step 524_288  sft.micro_tokens 32_768  sft.muon_lr 0.01
 sft.adam_lr 5e-4  grpo.steps 500  grpo.problems_per_step 16  grpo.max_new_tokens 2048
-grpo.micro_tokens 32_768  grpo.lr 2e-5  grpo.warmup 10  grpo.kl_beta 1e-3  grpo.ref_every 400
+grpo.micro_tokens 32_768  grpo.lr 2e-5  grpo.warmup 10  grpo.kl_beta 1e-3  grpo.ref_every 25
 eval.max_new_tokens 2048  eval.rows 256  r1.cold_prompts 8000  r1.reject_prompts 20_000
 r1.dev2_steps 300  r1.final_steps 200  r1.preference_steps 80  r1.tokens_per_step 131_072
 preference.examples 20_000  distill.prompts 20_000  distill.tokens 1_000_000_000
@@ -89,10 +89,12 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
         told = ", ".join(algorithms)
         parser.add_argument("--algorithm", metavar="NAME", help=f"GRPO or a relative: {told}")
     parser.set_defaults(quick=False, algorithm=None)  # of scripts without them
-    parser.epilog = "\n".join(["settings, with the values of `tiny`:", *cli.settings_help(cls())])
     with user_errors():
+        told = ["settings, with the values of `tiny`:", *cli.settings_help(cls())]
+        parser.epilog = "\n".join(told)
         words = sys.argv[1:] if argv is None else argv
-        settings, rest = cli.split_words(words, keys(cls()), parser.flags())
+        switches = [key for key in keys(cls()) if cli.is_switch(cls(), key)]
+        settings, rest = cli.split_words(words, keys(cls()), parser.flags(), switches)
         args = parser.parse_args(rest)
         saved = args.config.endswith(".json")
         if args.config not in names and not saved:
@@ -112,6 +114,7 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
             chosen |= {f"grpo.{k}": v for k, v in found.items()}
         for key, value in [*chosen.items(), *settings]:
             set_key(cfg, key, value)
+        args.typed = [key for key, _ in settings]  # what the command line says of cfg
         check(cfg)
     return cfg, args
 
@@ -120,9 +123,3 @@ def run_folder(name: str, cfg: Config, args: argparse.Namespace) -> str:
     """Where a run goes if --out does not say: runs/NAME, runs/NAME-small, runs/NAME-quick."""
     preset = [cfg.name] if cfg.name != "tiny" else []
     return "-".join([f"runs/{name}", *preset, *(["quick"] if args.quick else [])])
-
-
-def zero_folder(out: str, cfg: Config, args: argparse.Namespace) -> str:
-    """Where the Zero of train_r1.py's run in `out` is; --quick has one of its own there, since
-    train_zero.py's quick base knows one task alone."""
-    return os.path.join(out, "zero") if args.quick else run_folder("zero", cfg, args)

@@ -4,10 +4,10 @@
     python data.py --level 2            # the same, harder
     python data.py FILE.jsonl           # what a benchmark file is understood as
 
-The world imitates what a base model is made of [DeepSeek-R1, 2501.12948, section 2.2]: web text in
-which people mostly guess an answer (often wrong), sometimes think step by step, make a slip and
-notice it, try again and again, switch language in the middle of a thought, use <think> and <answer>
-tags or half of them. Reinforcement learning then finds what pays.
+The world imitates what a base model is made of: web text in which people mostly guess an answer
+(often wrong), sometimes think step by step, make a slip and notice it, try again and again, switch
+language in the middle of a thought, use <think> and <answer> tags or half of them. Reinforcement
+learning then finds what pays.
 
 Everything is a function of (seed, index): any text or problem can be made without the ones before
 it. A problem is in the test split if the hash of its content says so, whatever its seed, language
@@ -18,8 +18,11 @@ tasks' business: see tasks/countdown.py for one of them, tasks/__init__.py for h
 import random
 from dataclasses import dataclass
 
+import lib.start  # noqa: F401
+
 import config
 from config import setting
+from lib import extensions
 from lib.errors import UserError
 from tasks import REASONING, TASKS
 from tasks.base import PHRASES, PROGRAMS, Problem, is_test  # noqa: F401
@@ -49,6 +52,9 @@ class WorldConfig:
     careless: float = setting(0.25, low=0, high=1)  # countdown: share of authors who try at random
     max_tries: int = setting(10, low=2)  # countdown: attempts after which an author gives up
 
+    def __post_init__(self):
+        extensions.check_tasks(self.tasks, TASKS)
+
 
 class World:
     """A deterministic source of problems and of corpus texts. UserError for unusable settings."""
@@ -63,8 +69,8 @@ class World:
         return self.draw(rng, task, split == "test")
 
     def problems(self, task: str, count: int, split="train", start: int = 0) -> list[Problem]:
-        """Problems start .. start + count; of the test split, no prompt comes twice (what is drawn
-        often, such as a Countdown target that many expressions make, has several wordings)."""
+        """Those with the indices from `start` to start + count - 1; of the test split, so many with
+        different prompts. Two prompts may be one problem in other words, languages or orders."""
         if split == "train":
             return [self.problem(task, i) for i in range(start, start + count)]
         found: dict[str, Problem] = {}
@@ -77,10 +83,12 @@ class World:
 
     def draw(self, rng: random.Random, task: str, test: bool, easy: bool = False) -> Problem:
         """A random problem of the wanted split. The web is full of easy ones."""
-        while True:
+        for _ in range(10_000):
             p = TASKS[task].problem(rng, self.cfg.level, easy)
             if is_test(self.key(p)) == test:
                 return p
+        split = "test" if test else "training"
+        raise UserError(f"the task '{task}' makes no {split} problem: its content has to vary")
 
     @staticmethod
     def key(problem: Problem) -> str:
@@ -174,9 +182,10 @@ class Config(config.Config):
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    parser.add_argument("file", nargs="?", help="a JSONL file of problems to look at")
-    parser.add_argument("--level", type=int, help="the same as --world.level")
-    parser.add_argument("--count", type=int, default=12, help="how many to print")
+    add, whole = parser.add_argument, config.number(int, low=1)
+    add("file", nargs="?", type=config.path, help="a JSONL file of problems to look at")
+    add("--level", type=whole, help="the same as --world.level")
+    add("--count", type=whole, default=12, help="how many to print")
     cfg, args = config.parse(parser, Config)
     with config.user_errors():
         if args.file:

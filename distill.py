@@ -1,5 +1,5 @@
 """Distillation: R1's responses teach small dense students, and the same students try reinforcement
-learning instead [DeepSeek-R1, 2501.12948, section 2.4 and 4.1].
+learning instead [DeepSeek-R1, 2501.12948v1, sections 2.4 and 4.1].
 
     python distill.py                      # laptop: four students; the teacher, if there is none
     python distill.py --students qwen-s    # one student
@@ -17,20 +17,22 @@ What is simpler than in the paper:
 import os
 from dataclasses import asdict, dataclass, replace
 
+import lib.start  # noqa: F401
+
 import config
 import preference
 import sft
+import stages
 import train_r1
 from algorithms import ALGORITHM_SETTINGS
 from data import World
-from lib import distributed, files, report
+from lib import cli, distributed, files, report
 from lib.errors import UserError
-from lib.run import fingerprint, lock_settings
+from lib.run import fingerprint, lock_settings, resumable
 from model import GPT, ModelConfig
 from rejection import harvest
-from stages import check_room, evaluate_stage, is_model, resumable, settings_to_lock, stage_figures
-
-QUICK = train_r1.QUICK | {"distill.prompts": 128, "distill.tokens": 400_000, "distill.rl_steps": 6}
+from stages import begin, check_room, evaluate_stage, is_model, settings_to_lock, stage_figures
+from train_r1 import FIRST
 
 STUDENTS = ("qwen-m", "qwen-s", "llama-m", "llama-s")
 SIZES = {  # of (small, medium) students by preset: dim, n_layers, n_heads, head_dim, hidden_dim
@@ -64,15 +66,17 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     sampled = 0 if data else problems * d.samples
     check_room(cfg, init, learnt, 2 * d.rl_steps, sampled)  # the teacher's shape: the largest
     settings = settings_to_lock(cfg, init=init)
+    asked = settings if data else settings | settings_to_lock(cfg, teacher=teacher)
+    rows = sft.read_rows(data) if data else []
+    begin(out, resume)
 
     # 1. The teacher's responses
     if data is None:
         data = os.path.join(out, "teacher.jsonl")
-        lock_settings(out, settings | settings_to_lock(cfg, teacher=teacher))
+        lock_settings(out, asked)
         run = os.path.dirname(os.path.dirname(os.path.normpath(teacher)))  # of train_r1.py
         judges = {kind: os.path.join(run, kind, "model") for kind in preference.KINDS}
-        teach(cfg, teacher, judges if all(map(os.path.exists, judges.values())) else {}, data)
-    rows = sft.read_rows(data)
+        rows = teach(cfg, teacher, judges if all(map(is_model, judges.values())) else {}, data)
     lock_settings(out, settings | {"rows": fingerprint(rows)})
 
     # 2. The students
@@ -103,9 +107,9 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
 def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
     """The teacher's clean responses. judges: reward models; without them no general requests."""
     d, judge, world = cfg.distill, None, World(cfg.seed, cfg.world)
-    problems = train_r1.reasoning_problems(world, d.prompts, 500_000)
+    problems = train_r1.reasoning_problems(world, d.prompts, FIRST["teacher"])
     if judges:
-        problems += world.problems("general", d.general, start=500_000)
+        problems += world.problems("general", d.general, start=FIRST["teacher"])
         judge = preference.Judge(judges, distributed.device(cfg.device), distributed.dtype(cfg))
     return harvest(teacher, problems, d.samples, d.most_kept, cfg, path, cfg.seed, judge)
 
@@ -134,20 +138,23 @@ def student(cfg, name, rows: list[dict], out, with_rl: bool, resume, init=None) 
         if way == "distilled":
             train_r1.fine_tune(cfg, models[start], rows, folder, resume)
         else:
-            train_r1.reinforce(cfg, models[start], folder, resume, "rl", steps, 600_000)
+            train_r1.reinforce(cfg, models[start], folder, resume, "rl", steps, FIRST["students"])
     return models
 
 
 def main() -> None:
     parser = config.Parser(__doc__)
     add, known = parser.add_argument, ",".join(STUDENTS)
-    add("--teacher", help="model folder (default runs/r1-THAT/r1/model; made if it is not there)")
-    add("--data", help="a saved data set instead of a teacher")
-    add("--init", help="model folder that is the student, ours or Hugging Face's")
+    told = "model folder (default runs/r1-THAT/r1/model; made if it is not there)"
+    add("--teacher", type=config.path, help=told)
+    add("--data", type=config.path, help="a saved data set instead of a teacher")
+    told = "model folder that is the student, ours or Hugging Face's"
+    add("--init", type=config.path, help=told)
     add("--students", default=known, help=f"default {known}; the first is also trained by RL")
-    add("--out", help="run folder (default runs/distill; with --config or --quick: -THAT)")
+    told = "run folder (default runs/distill; with --config -THAT)"
+    add("--out", type=config.path, help=told)
     add("--resume", action="store_true", help="go on with the run in --out")
-    cfg, args = config.parse(parser, Config, QUICK, algorithms=ALGORITHM_SETTINGS)
+    cfg, args = config.parse(parser, Config, algorithms=ALGORITHM_SETTINGS)
     out = args.out or config.run_folder("distill", cfg, args)
     r1 = config.run_folder("r1", cfg, args)
     teacher = args.teacher or os.path.join(r1, "r1", "model")
@@ -156,13 +163,19 @@ def main() -> None:
         if args.init:
             names = [os.path.basename(os.path.normpath(args.init))]
         elif unknown := set(names) - set(STUDENTS):
-            raise UserError(f"there is no student '{unknown.pop()}'; the students are {known}")
+            raise cli.nearest("student", min(unknown), list(STUDENTS))
         if not args.resume and any(os.path.exists(os.path.join(out, name)) for name in names):
             raise UserError(f"'{out}' has these students: add --resume, or name another --out")
+        if args.data and args.teacher:
+            raise UserError("--data takes the place of --teacher: drop one of the two flags")
+        stages.check_base(cfg, args)
+        if args.teacher:
+            stages.check_model(teacher)
         distributed.barrier()  # all have looked before one writes
         if not (args.data or args.teacher or is_model(teacher)):
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
-            train_r1.recipe(cfg, config.zero_folder(r1, cfg, args), r1, os.path.exists(r1))
+            begin(out, args.resume)
+            train_r1.recipe(cfg, config.run_folder("zero", cfg, args), r1, os.path.exists(r1))
         recipe(cfg, teacher, args.data, names, out, args.resume, args.init)
 
 

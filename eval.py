@@ -5,16 +5,17 @@
     python eval.py MODEL --resume                                # go on after a stop
     python eval.py --rescore eval.jsonl                          # judge saved responses once more
 
-pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948, section 3], its standard
+pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948v1, section 3], its standard
 error is over questions [2411.00640]; pass@k: one of k is right, cons@k: the majority's answer is.
 """
 
+import contextlib
 import json
 import os
 import sys
 from dataclasses import asdict, dataclass, field
 
-from tqdm import tqdm
+import lib.start  # noqa: F401
 
 import config
 import rewards as rw
@@ -22,6 +23,7 @@ import tokenizer as tokenizers
 from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
 from lib import cli, distributed, files, report
 from lib.errors import UserError, shortened
+from lib.progress import Progress
 from lib.run import check_settings, fingerprint
 from lib.stats import pass_at_k, standard_error
 from model import GPT
@@ -131,7 +133,7 @@ def evaluate(
     params = SamplingParams(**sampling(cfg), num_return_sequences=cfg.k, rows=rows)
     per_call = max(1, RESPONSES_PER_ROW[model.device.type] * cfg.rows // cfg.k)
     total = len(fits) * cfg.k // distributed.world_size()
-    with tqdm(total=total, desc=name, leave=False, unit="response") as bar:
+    with Progress(total, name, "response", leave=False) as bar:
         for start in range(0, len(fits), per_call):
             chunk = fits[start : start + per_call]
             batch, key = [prompts[i] for i in chunk], f"{name}, {start}"
@@ -217,8 +219,12 @@ def table(rows: list[tuple[str, Report]]) -> str:
 
 
 def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
-    """The figures as JSON, without the samples; `more` is added to the file."""
+    """The figures as JSON, without the samples; `more` is added to the file. One with the same
+    figures stays as it is: a finished run may be resumed."""
     reports = [{"model": n} | {k: v for k, v in vars(r).items() if k != "samples"} for n, r in rows]
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        if files.load_json(path)["reports"] == json.loads(files.to_json(reports)):
+            return
     files.write_json(path, more | {"reports": reports})
 
 

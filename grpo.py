@@ -3,19 +3,28 @@
     python grpo.py runs/zero/base/model --steps 5        # a few updates of a saved model
     python train_zero.py                                 # the whole R1-Zero recipe on the laptop
 
-For each question G responses are drawn; a response's advantage is how much better than its group it
-did, so no critic is needed [DeepSeekMath, 2402.03300; DeepSeek-R1, 2501.12948v1, eq 1-3]. Relatives
-(Dr. GRPO, DAPO, GSPO, CISPO, RLOO, REINFORCE++, DeepSeek-V3.2's, PPO) replace some of these
-functions, in algorithms/. lib/trainer.py makes the optimiser steps.
+A step has four parts [DeepSeekMath, 2402.03300; DeepSeek-R1, 2501.12948v1, eq 1-3]. Rollout: the
+policy, which is the model in training, samples G responses to each question. Reward: rules score
+them. Advantage: how much better than its group a response did, in standard deviations; so no critic
+is needed, a second network that predicts rewards. Update: tokens of responses with an advantage
+above 0 are made likelier, the others less likely, in a few optimiser steps, each on a part of the
+rollout. From the second one on the policy is no longer the one that sampled: the ratio of a token's
+probabilities, now and then, corrects for that, and the clip ends the push on a token whose
+probability has moved far enough. A KL penalty may keep the policy near a reference model.
+
+docs/equations.md has the formulas. algorithms/ has GRPO's relatives (Dr. GRPO, DAPO, GSPO, CISPO,
+RLOO, REINFORCE++, DeepSeek-V3.2's, PPO), which replace some of these functions; lib/trainer.py
+computes log-probabilities of responses that share their prompt, and makes the optimiser steps.
 
 Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and every public
-trainer, we have one for each token. (2) Groups whose responses all earned the same are left out and
-counted: they carry no gradient (their KL is left out with them). (3) The reference model and its KL
-are off by default; 0.1 made no difference (results/ablations.json). (4) DeepSeekMath divides each
-response's sum by its length, DAPO all by the number of tokens; here it is a mean over the tokens of
-a question's group, then over questions (the KL: over all tokens). Single runs led to this choice
-(results/log.md); over three seeds no difference in accuracy was seen, and wrong answers are 12 of
-88 tokens shorter than with the paper's mean (results/algorithms.json). (5) The experts' balance
+trainer, we have one for each token. (2) Groups whose responses all earned the same carry no
+gradient; they are counted, and left out before the minibatches are cut: means run over the other
+groups, and the KL over theirs. (3) The reference model and its KL are off by default; kl_beta 0.1
+made no difference (results/ablations.json). (4) The loss is a mean over the tokens of a question's
+group, then over questions (the KL: over all tokens); DeepSeekMath divides each response's sum by
+its length, DAPO the whole sum by the number of tokens. Single runs led to this choice
+(results/log.md); over three seeds no difference in accuracy was seen, and wrong answers have 76
+tokens where they have 88 with DeepSeekMath's (results/algorithms.json). (5) The experts' balance
 loss and the router's bias go on as in pretraining.
 
 Shapes: B responses, G of them a group, side by side; R tokens of the longest response, the prompt
@@ -27,6 +36,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+import lib.start  # noqa: F401
+
 import torch
 from torch import Tensor
 
@@ -35,7 +46,7 @@ import rewards as rw
 import tokenizer as tokenizers
 from config import section, setting
 from data import TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import distributed, metrics
+from lib import distributed, extensions, metrics
 from lib import run as runs
 from lib import trainer as training
 from lib.errors import UserError
@@ -72,7 +83,7 @@ class GRPOConfig:
     replay_routes: bool = False  # in training, use the experts of the rollout
     average: str = setting("question", choices=AVERAGES)  # "sequence": DeepSeekMath's
     kl_beta: float = 0.0
-    ref_every: int = 0  # refresh the reference every so many rollouts (R1-Zero: 400); 0: never
+    ref_every: int = 0  # refresh the reference after so many rollouts (R1 v2: 25); 0: never
     max_grad_norm: float = 1.0
     save_every: int = setting(10, low=1)
 
@@ -80,6 +91,7 @@ class GRPOConfig:
         if self.algorithm not in ALGORITHMS:
             told = f"there is no algorithm '{self.algorithm}'"
             raise UserError(f"--grpo.algorithm: {told}; use one of {', '.join(ALGORITHMS)}")
+        extensions.check_algorithm(self.algorithm, ALGORITHMS[self.algorithm], GRPOConfig)
 
 
 # ------------------------------------------------------------------------------ the mathematics
@@ -120,7 +132,9 @@ def policy_loss(
         - 1/N sum_it [ min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta KL_it ]
         rho_it = pi(o_it | q, o_i,<t) / pi_old(o_it | q, o_i,<t)
 
-    At rho = 1 its gradient is -A_i grad log pi: REINFORCE with the group's mean as the baseline.
+    At rho = 1 its gradient is -A_i grad log pi: REINFORCE with the group's mean as the baseline,
+    over the group's deviation. Alone, this is a mean over tokens: for a mean over questions
+    Learner.update has scaled the advantages (question_weights).
     logprobs, old_logprobs, ref_logprobs, weights (factors on the tokens' terms), mask (1 at the
     response's tokens): [B, R]; advantages [B], or [B, R] with a critic. normalizer: N, see average.
 
@@ -134,7 +148,7 @@ def policy_loss(
     advantages = per_token(advantages, mask)  # [B, 1] or [B, R]
     ratio = ((logprobs - old_logprobs) * mask).exp()  # rho [B, R]
     clipped = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
-    loss = -torch.min(ratio * advantages, clipped * advantages)  # eq 1
+    loss = -torch.min(ratio * advantages, clipped * advantages)  # eq 1, a ratio a token
     if weights is not None:
         loss = loss * weights
     metrics = clip_metrics(ratio, advantages, mask, cfg)
@@ -159,7 +173,8 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
 def average(loss: Tensor, mask: Tensor, cfg: GRPOConfig, normalizer: float | None) -> Tensor:
     """The sum over tokens ("sequence": of each response's mean), divided by the normalizer: that of
     the whole optimiser step, so that micro-batches and processes add up to one loss; by default of
-    this call. For "question" the advantages carry question_weights, and this is as for "token"."""
+    this call. For "question" this is as for "token": Learner.update has scaled the advantages with
+    question_weights, and with them each token's term, which is linear in them (the KL has none)."""
     if normalizer is None:
         normalizer = step_normalizer(mask.sum(1).tolist(), cfg)
     if cfg.average == "sequence":
@@ -235,8 +250,9 @@ class Learner:
             self.critic = self.algorithm.critic(base, cfg)
 
     def step(self, number: int, next_problems: Callable[[int], list[Problem]]):
-        """Rollout, rewards, advantages, update: (metrics, one record a response). Dynamic sampling
-        adds responses that are trained on, but are in no record and no metric of rewards."""
+        """Rollout, rewards, advantages, update: (metrics, one record a response). GRPO itself has
+        neither `resample` (DAPO's; what it adds is trained on, but is in no record and no metric of
+        rewards) nor a critic (PPO's)."""
         cfg, problems, timer = self.cfg.grpo, next_problems(number), metrics.Timer()
         batch = self.rollout(problems, number)
         tokens = (batch.lengths - batch.prompt_lengths).sum().item()
@@ -295,57 +311,71 @@ class Learner:
             return rewards, logged | {"frac_reward_zero_std": idle}, records
 
     def update(self, batch: Rollout, advantages: Tensor, lr_factor: float, rng) -> dict[str, float]:
-        """cfg.minibatches optimiser steps over one rollout, a question's group never split between
-        them; advantages [B], or [B, R] with a critic. Returns metrics."""
+        """One optimiser step on each of cfg.minibatches parts of a rollout: a response is used
+        once, a question's group never split. In the first part the policy is still the one that
+        sampled: every ratio is 1. advantages [B], or [B, R] with a critic. Returns metrics."""
         cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
         advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1] or [B, R]
-        # groups without an advantage are left out
-        used = advantages.reshape(len(advantages) // G, -1).abs().sum(1).nonzero()[:, 0].tolist()
-        minis = training.minibatches(used, cfg.minibatches, rng)
-        works = [training.LocalWork.of(m, responses, G, cfg.micro_tokens) for m in minis]
+        parts = training.minibatches(with_gradient(advantages, G), cfg.minibatches, rng)
+        works = [training.LocalWork.of(part, responses, G, cfg.micro_tokens) for part in parts]
 
-        def score(network: GPT) -> Tensor:  # log p [B, R]
+        def logprobs_of(network: GPT) -> Tensor:  # [B, R]
             return training.score_responses(network, batch, responses, works, cfg.temperature)
 
-        old, importance, ref = responses.logprobs, None, score(self.ref) if self.ref else None
-        if cfg.importance_cap:
-            # pi_old is the trainer's own, and min(pi_old / pi_sampler, cap) weighs each token
-            old = score(self.model)
-            gap = (old - responses.logprobs) * (responses.positions >= 0)
-            importance = gap.exp().clamp(max=cfg.importance_cap)  # [B, R]
-        steps, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
+        old, ref, importance = responses.logprobs, None, None  # [B, R]
+        if self.ref:
+            ref = logprobs_of(self.ref)
+        if cfg.importance_cap:  # pi_old is the trainer's own, and a weight corrects for the gap
+            old = logprobs_of(self.model)
+            importance = importance_weights(old, responses, cfg.importance_cap)
+        updates, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
         for work in works:
             lengths = [responses.lengths[row] for row in work.rows]
             normalizer = step_normalizer(lengths, cfg)
             if cfg.average == "question":
                 per_question = question_weights(lengths, G).to(advantages.device)
                 advantages[work.rows] *= per_question[:, None]
-            # The prompts' cache is a detached copy. Leaving the block sends the gradients that it
-            # has gathered on through the prompts, clips, and steps the optimiser.
-            with self.trainer.optimizer_step(lr_factor) as step:
-                prompts = step.read_prompts(batch, work)
+            # A prompt runs forward once, and its responses start from copies of its cache. When the
+            # block ends, the gradients of the copies are summed and sent back through the prompt,
+            # the gradient's norm is limited, and the optimiser steps.
+            with self.trainer.optimizer_step(lr_factor) as update:
+                prompts = update.read_prompts(batch, work)
                 for micro in work.micro:
                     with phase("forward"):
                         logprobs, mask = training.response_logprobs(
                             self.model, prompts, micro, responses, cfg.temperature
-                        )
-                        rows = micro[0]  # of the rollout
-                        here = rows, slice(mask.shape[1])  # this micro-batch's part of a [B, R]
-                        more = [None if x is None else x[here] for x in (ref, importance)]
-                        terms = logprobs, old[here], advantages[rows], mask, cfg, more[0]
-                        loss, counts = self.algorithm.loss(*terms, normalizer, more[1])
-                    step.backward(loss, balance_weight=len(rows) / len(work.rows))
+                        )  # [b, R] of the micro-batch's b rows, with R the longest of them
+                        rows, R = micro[0], mask.shape[1]
+                        loss, counts = self.algorithm.loss(
+                            logprobs, old[rows, :R], advantages[rows], mask, cfg,
+                            ref_logprobs=None if ref is None else ref[rows, :R],
+                            normalizer=normalizer,
+                            weights=None if importance is None else importance[rows, :R],
+                        )  # fmt: skip
+                    update.backward(loss, balance_weight=len(rows) / len(work.rows))
                     sums.update(counts)
-                    # before the first step pi = pi_old: any gap is rounding between generation and
-                    # training, and the clip acts from the second step on
-                    if not steps:
-                        gap = (logprobs.detach() - responses.logprobs[here])[mask].abs()
+                    if not updates:  # pi = pi_old: any gap is rounding between the two computations
+                        gap = (logprobs.detach() - responses.logprobs[rows, :R])[mask].abs()
                         widest_gap = max(widest_gap, gap.max().item())
                         sums["gap"] += gap.sum().item() / sum(lengths)
-            steps.append(step)
-        logged = metrics.of_update(steps, sums, widest_gap)
+            updates.append(update)
+        logged = metrics.of_update(updates, sums, widest_gap)
         return logged | {"learning_rate": cfg.lr * lr_factor}
+
+
+def with_gradient(advantages: Tensor, group_size: int) -> list[int]:
+    """The questions [of B / G] whose responses have advantages. The others have no gradient, and no
+    mean counts them."""
+    by_question = advantages.reshape(len(advantages) // group_size, -1)
+    return by_question.abs().sum(1).nonzero()[:, 0].tolist()
+
+
+def importance_weights(old: Tensor, responses: training.Responses, cap: float) -> Tensor:
+    """[B, R] min(pi_old / pi_sampler, cap): truncated importance sampling, for where the trainer
+    and the sampler compute the probabilities of the same weights differently."""
+    gap = (old - responses.logprobs) * (responses.positions >= 0)
+    return gap.exp().clamp(max=cap)
 
 
 def record(problem: Problem, text: str, scores: dict[str, float]) -> dict:
@@ -411,9 +441,10 @@ class Config(config.Config):
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    add("model", help="model folder to start from, such as runs/zero/model; it is not changed")
-    add("--steps", type=int, default=5, help="updates to make (default 5)")
-    add("--data", help="JSONL file of problems, instead of the world's")
+    told = "model folder to start from, such as runs/zero/model; it is not changed"
+    add("model", type=config.path, help=told)
+    add("--steps", type=config.number(int, low=1), default=5, help="updates to make (default 5)")
+    add("--data", type=config.path, help="JSONL file of problems, instead of the world's")
     cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):
         model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)

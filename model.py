@@ -4,9 +4,10 @@
     python model.py --config deepseek-v3       # 671B parameters, counted on the meta device
 
 Everything DeepSeek-V3 [arXiv 2412.19437] needs to answer stands here: rotary positions, latent
-(MLA) and grouped-query (GQA) attention, SwiGLU, and the mixture of experts with its
-auxiliary-loss-free balancing. The key-value cache is in lib/cache.py. A dense model is the same
-config with n_experts = 0 and attention = "gqa".
+(MLA) and grouped-query (GQA) attention, SwiGLU, and the mixture of experts with its balancing: a
+bias on the choice of experts, which lib/trainer.py moves after each optimiser step, and a small
+loss within a sequence. The key-value cache is in lib/cache.py. A dense model is the same config
+with n_experts = 0 and attention = "gqa".
 
 Simplified: (1) the embedding may be tied to the head; (2) the shared experts are one wide SwiGLU,
 which is the same function; (3) the laptop model has no query compression (q_lora_rank = None, as
@@ -19,7 +20,9 @@ heads, E experts, K experts a token, V vocabulary.
 import math
 import os
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+import lib.start  # noqa: F401
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +39,9 @@ from lib.errors import UserError
 class ModelConfig:
     """Shape of the network. The defaults are the laptop model (`tiny`)."""
 
-    vocab_size: int = setting(1536, low=265)
+    vocab_size: int = setting(1536, low=1)
     dim: int = setting(128, low=1)
-    n_layers: int = setting(4, low=1)
+    n_layers: int = setting(4, low=1, high=1000)
     n_heads: int = setting(4, low=1)
     max_seq_len: int = setting(1024, low=2)
     hidden_dim: int = setting(384, low=1)  # width of a dense SwiGLU
@@ -47,10 +50,10 @@ class ModelConfig:
     pad_id: int = 0  # these two are set from the tokenizer
     eos_ids: tuple[int, ...] = (1,)  # any of them ends a response
     # positions
-    rope_theta: float = 10000.0
+    rope_theta: float = setting(10000.0, above=1)
     rope_interleaved: bool = True  # pairs (2j, 2j+1), as DeepSeek's; else (j, j + d/2), as Llama's
     rope_scaling: str = "default"  # for longer contexts: llama3, yarn
-    rope_factor: float = 1.0  # by how much slow pairs are slowed down
+    rope_factor: float = setting(1.0, above=0)  # by how much slow pairs are slowed down
     rope_original: int = 0  # the context before that
     rope_low: float = 1.0  # llama3's low_freq_factor, yarn's beta_slow
     rope_high: float = 4.0  # llama3's high_freq_factor, yarn's beta_fast
@@ -58,23 +61,23 @@ class ModelConfig:
     rope_mscale_all: float = 0.0  # yarn's, of the scores
     # attention
     attention: str = "mla"  # or gqa
-    q_lora_rank: int | None = None
-    kv_lora_rank: int = 32
-    qk_nope_head_dim: int = 16
-    qk_rope_head_dim: int = 16
-    v_head_dim: int = 32
-    n_kv_heads: int = 4  # gqa only, like the next three
-    head_dim: int = 32
+    q_lora_rank: int | None = setting(None, low=1)
+    kv_lora_rank: int = setting(32, low=1)
+    qk_nope_head_dim: int = setting(16, low=1)
+    qk_rope_head_dim: int = setting(16, low=2)
+    v_head_dim: int = setting(32, low=1)
+    n_kv_heads: int = setting(4, low=1)  # gqa only, like the next three
+    head_dim: int = setting(32, low=2)
     qkv_bias: bool = False  # Qwen2
     qk_norm: bool = False  # Qwen3
     # mixture of experts
     n_experts: int = 8  # 0: every layer dense
     n_shared_experts: int = 1
-    n_experts_per_token: int = 2
-    expert_dim: int = 96  # width of one expert
+    n_experts_per_token: int = setting(2, low=1)
+    expert_dim: int = setting(96, low=1)  # width of one expert
     n_dense_layers: int = 1  # the first layers stay dense
     n_groups: int = setting(1, low=1)  # groups of experts; a token may use topk_groups of them
-    topk_groups: int = 1
+    topk_groups: int = setting(1, low=1)
     routed_scale: float = 1.0
     bias_update_speed: float = 1e-3  # gamma of the balancing bias [V3 2.1.2]
     balance_loss: float = 1e-4  # alpha of the sequence-wise balance loss [V3 eq 17]
@@ -92,8 +95,14 @@ class ModelConfig:
                 raise UserError(f"model.{name} is '{value}'; use one of {', '.join(values)}")
         if self.rope_scaling != "default" and self.rope_original < 1:
             raise UserError(f"model.rope_scaling '{self.rope_scaling}' needs model.rope_original")
+        if self.rope_scaling != "default" and not 0 < self.rope_low < self.rope_high:
+            raise UserError("model.rope_low must be above 0 and below model.rope_high")
+        if self.pad_id >= self.vocab_size:
+            raise UserError(f"model.pad_id {self.pad_id} is not below model.vocab_size")
         multiples = [("n_experts", "n_groups")]
         multiples += [("n_heads", "n_kv_heads")] if self.attention == "gqa" else []
+        if self.topk_groups > self.n_groups:
+            raise UserError(f"model.topk_groups is {self.topk_groups}; use up to model.n_groups")
         for whole, part in multiples:
             if (a := getattr(self, whole)) % (b := getattr(self, part)):
                 raise UserError(f"model.{whole} {a} is not a multiple of model.{part} {b}")
@@ -178,9 +187,11 @@ def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> 
 
 
 class MLA(nn.Module):
-    """Multi-head latent attention [V3 2.1.1]: all keys and values from one small latent a token.
-    The cache holds no more than that latent c [kv_lora_rank] and one rotary key for all heads
-    [qk_rope_head_dim]."""
+    """Multi-head latent attention [V3 2.1.1]. Plain attention caches a key and a value of each
+    head. Here a token is compressed to one latent vector c [kv_lora_rank], from which all heads'
+    keys W_UK c and values W_UV c are made, and the cache holds c alone. A rotation by position
+    between W_UK and the query would keep `absorbed` from joining the two, so position has a small
+    rotated key of its own, one for all heads [qk_rope_head_dim], which is cached with c."""
 
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
@@ -387,7 +398,8 @@ class MoE(nn.Module):
         return (h * weights[..., None].to(h.dtype)).sum(1)
 
     def balance(self, used: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
-        """Sequence-wise balance loss, mean over rows: alpha sum_i f_i P_i [V3 eq 17-20]."""
+        """Sequence-wise balance loss, mean over rows: alpha sum_i f_i P_i [V3 eq 17-20]; f_i: how
+        often expert i was chosen (1: its even share), P_i: its mean share of the scores."""
         cfg, length = self.cfg, valid.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
         f = used.sum(1) * cfg.n_experts / (cfg.n_experts_per_token * length)  # [B, E], no gradient
         shares = scores / scores.sum(-1, keepdim=True) * valid[..., None]
@@ -520,15 +532,16 @@ class GPT(nn.Module):
         Tensor by tensor, so that memory never holds much more than the model. On the device "meta"
         no weights are read. UserError in one sentence if something is missing, damaged or unknown.
         """
-        raw = hf.read_config(folder, {f.name for f in fields(ModelConfig)})
+        raw = hf.read_config(folder, ModelConfig)
         where = hf.places(folder)
         if raw["tie_embeddings"] is None:  # the config does not say: the tensors do
             raw["tie_embeddings"] = "lm_head.weight" not in where
         try:
             model = cls.empty(ModelConfig(**raw))
-        except (TypeError, RuntimeError) as e:
+        except (TypeError, RuntimeError, ValueError) as e:
             path = os.path.join(folder, "config.json")
             raise UserError(f"{path} does not describe a model ({e}): restore it") from None
+        hf.check(hf.views(model.state_dict(), model.cfg), where, folder, model.cfg.n_layers)
         if str(device) == "meta":
             return model
         model = model.to(dtype).to_empty(device=device)
@@ -538,7 +551,7 @@ class GPT(nn.Module):
             moe.gate.e_score_correction_bias = torch.zeros(model.cfg.n_experts, device=device)
             moe.counts = torch.zeros(model.cfg.n_experts, device=device)
         with torch.no_grad():
-            hf.fill(hf.views(model.state_dict(), model.cfg), where, model.cfg.n_layers)
+            hf.fill(hf.views(model.state_dict(), model.cfg), where)
         return model
 
 

@@ -3,16 +3,23 @@
     python preference.py runs/zero/base/model       # train both on the world's judgements
 
 Both are our network with one number in place of the vocabulary, read at the last token. "helpful":
-which of two replies do people prefer? [Bradley-Terry; DeepSeek-R1, 2501.12948, section 2.3.4] It
-reads the final answer only; in half of its pairs the better reply is the shorter, so that length
-earns nothing. "safe" judges single responses and reads all of them, thinking included.
+which of two replies do people prefer? [DeepSeek-R1, 2501.12948v1, section 2.3.4; the loss is that
+of Bradley and Terry] It reads the final answer only; in half of its pairs the better reply is the
+shorter, so that length earns nothing. "safe" judges single responses and reads all of them,
+thinking included.
 
-What is simpler than in the paper: the judgements are made by rule, by tasks/general.py.
+Only differences of "helpful" scores of one prompt mean anything: pairs do not fix a zero. Where one
+number is needed the sigmoid squashes it, and above 1/2 means no more than above the head's start.
+
+What is simpler than in the paper: (1) the judgements are made by rule, by tasks/general.py; (2)
+both rewards are added for every general request, where R1 v2 gives each request one of them.
 """
 
 import os
 import random
 from dataclasses import asdict, dataclass
+
+import lib.start  # noqa: F401
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +27,12 @@ from torch import Tensor
 
 import config
 import rewards as rw
+import stages
 import tokenizer as tokenizers
 from data import Problem, World, WorldConfig
 from lib import distributed, files
 from lib.optim import adamw
-from lib.run import Run, finished
+from lib.run import Run, finished, resumable
 from lib.trainer import Trainer
 from model import GPT
 from reward_model import RewardModel
@@ -156,12 +164,16 @@ class Judge:
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    parser.add_argument("base", help="model folder to start from; it is not changed")
-    parser.add_argument("--out", help="for both run folders (default runs/preference[-PRESET])")
-    parser.add_argument("--resume", action="store_true", help="go on with the runs in --out")
+    add = parser.add_argument
+    add("base", type=config.path, help="model folder to start from; it is not changed")
+    told = "for both run folders (default runs/preference[-PRESET])"
+    add("--out", type=config.path, help=told)
+    add("--resume", action="store_true", help="go on with the runs in --out")
     cfg, args = config.parse(parser, Config)
     out = args.out or config.run_folder("preference", cfg, args)
-    with config.user_errors(), distributed.started(cfg):
+    with config.user_errors(), distributed.started(cfg), resumable(out):
+        stages.check_model(args.base)
+        stages.begin(out, args.resume)
         for kind in KINDS:
             print("model:", train(cfg, args.base, os.path.join(out, kind), kind, args.resume))
 

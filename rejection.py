@@ -1,6 +1,6 @@
 """Rejection sampling: which of a model's responses teach the next model.
 
-The filters stand for those of the paper [DeepSeek-R1, 2501.12948, section 2.3.3], which drop wrong
+The filters stand for those of DeepSeek-R1 [2501.12948v1, section 2.3.3], which drop wrong
 answers, mixed languages and thinking that is hard to read.
 """
 

@@ -2,7 +2,7 @@
 
     python rewards.py "<think>3+4</think><answer>7</answer>" --answer 7      # score one response
 
-DeepSeek-R1-Zero has two rewards and no neural model [2501.12948, section 2.2.2]: accuracy and
+DeepSeek-R1-Zero has two rewards and no neural model [2501.12948v1, section 2.2.2]: accuracy and
 format. R1's later stages add language consistency [v2 eq 7]. Only the response is scored, never the
 prompt, so the tags of a template earn nothing. What is right in a task is decided by its file in
 tasks/. A new reward is a function, a line in REWARDS and its weight in RewardConfig.
@@ -11,8 +11,13 @@ tasks/. A new reward is a function, a line in REWARDS and its weight in RewardCo
 import re
 from dataclasses import dataclass
 
+import lib.start  # noqa: F401
+
 import config
+from lib import extensions
+from lib.errors import UserError, shortened
 from lib.stats import consensus, same_text
+from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, thinking
 from tasks.base import PROGRAMS, Problem, by_value
 from tasks.benchmarks import judge_of, program_in
@@ -29,12 +34,15 @@ def weight(default: float):
 
 @dataclass
 class RewardConfig:
-    """The weights of the rewards in the total. The paper weighs accuracy and format alike; 4 was
+    """The weights of the rewards in the total. R1 v2 weighs accuracy and format alike; 4 was
     chosen on single runs with other changes, and is not shown to be needed (results/log.md)."""
 
     accuracy: float = weight(1.0)  # of a right answer
     format: float = weight(4.0)  # of one <think> and one <answer> block
     language: float = weight(0.0)  # of thinking in the problem's language; train_r1.py sets it
+
+    def __post_init__(self):
+        extensions.check_rewards(self, REWARDS)
 
 
 def answer_of(problem: Problem, text: str) -> str | None:
@@ -140,14 +148,26 @@ def main() -> None:
     told = "math (default: an unmarked number counts too) or a task such as arithmetic"
     parser.add_argument("--task", default="math", help=told)
     args = parser.parse_args()
-    countdown = re.fullmatch(r"\s*(\d{1,9}(?:,\d{1,9})*)=(\d{1,9})\s*", args.answer)
-    problem = Problem("", args.answer, args.task)
-    if countdown:
-        numbers, target = [int(n) for n in countdown[1].split(",")], int(countdown[2])
-        problem = Problem("", "", "countdown", tests={"numbers": numbers, "target": target})
+    with config.user_errors():
+        problem = problem_of(args.answer, args.task)
     print(f"answer: {answer_of(problem, args.response)}")
     for name, value in score(problem, args.response, RewardConfig()).items():
         print(f"{name}: {value}")
+
+
+def problem_of(answer: str, task: str) -> Problem:
+    """The problem that the command line gives; UserError for a task that needs more."""
+    known = ["math", "countdown", *(t for t in TASKS if judge_of(t) is by_value)]
+    if task not in known:
+        told = f"--task is '{shortened(task)}'; an answer alone is enough for"
+        raise UserError(f"{told} {', '.join(known)}")
+    countdown = re.fullmatch(r"\s*(\d{1,9}(?:,\d{1,9})*)=(\d{1,9})\s*", answer)
+    if countdown:
+        numbers, target = [int(n) for n in countdown[1].split(",")], int(countdown[2])
+        return Problem("", "", "countdown", tests={"numbers": numbers, "target": target})
+    if task == "countdown":
+        raise UserError(f"--answer is '{shortened(answer)}'; for Countdown write 3,4,2=14")
+    return Problem("", answer, task)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ answers its share of the prompts, and all get the whole rollout.
 """
 
 import argparse
+import sys
 from dataclasses import dataclass
+
+import lib.start  # noqa: F401
 
 import torch
 import torch.nn.functional as F
@@ -203,8 +206,8 @@ def empty_rollout(model: GPT, prompts, params: SamplingParams, steps: int) -> Ro
         routes = torch.zeros(shape, dtype=torch.int16, device=device)
     finished = torch.zeros(B, dtype=torch.bool, device=device)
     logprobs = torch.zeros(B, T, device=device)
-    ends = (lengths + steps).clamp(max=cfg.max_seq_len)
-    return Rollout(tokens, lengths, ends, logprobs, finished, routes)
+    limits = (lengths + steps).clamp(max=cfg.max_seq_len)  # of a row's length, until it has ended
+    return Rollout(tokens, lengths, limits, logprobs, finished, routes)
 
 
 def respond(model: GPT, tokenizer: tokenizers.Tokenizer, prompt: str, args) -> None:
@@ -220,9 +223,11 @@ def respond(model: GPT, tokenizer: tokenizers.Tokenizer, prompt: str, args) -> N
 
 def chat(model: GPT, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace) -> None:
     """Answer a question a line until the input ends."""
+    if sys.stdin is None:
+        raise UserError("there is no input to chat with: give the question on the command line")
     while True:
         try:
-            prompt = input("> ").strip()
+            prompt = input("> " if sys.stdin.isatty() else "").strip()
         except (EOFError, KeyboardInterrupt):
             print()
             return
@@ -236,20 +241,18 @@ def chat(model: GPT, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace) 
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    add("model", help="model folder, such as runs/zero/model")
+    number, whole = config.number, config.number(int, low=0)
+    add("model", type=config.path, help="model folder, such as runs/zero/model")
     add("prompt", nargs="?", help="one question; without it, a chat")
-    add("--temperature", type=float, default=0.6, help="0: greedy (default 0.6, as the paper)")
-    add("--top-p", type=float, default=0.95)
-    add("--top-k", type=int, default=0, help="0: all")
-    add("--max-new-tokens", type=int, default=400)
-    add("--seed", type=int)
+    told = "0: greedy (default 0.6, as the paper)"
+    add("--temperature", type=number(float), default=0.6, help=told)
+    add("--top-p", type=number(float, above=0, high=1), default=0.95)
+    add("--top-k", type=whole, default=0, help="0: all")
+    add("--max-new-tokens", type=number(int, low=1), default=400)
+    add("--seed", type=whole)
     add("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
     args = parser.parse_args()
     with config.user_errors():
-        if args.temperature < 0 or args.top_k < 0:
-            raise UserError("--temperature and --top-k must not be negative")
-        if not 0 < args.top_p <= 1 or args.max_new_tokens < 1:
-            raise UserError("--top-p must be in (0, 1], and --max-new-tokens at least 1")
         if args.prompt is not None and not args.prompt.strip():
             raise UserError("the prompt is empty: ask something")
         device = distributed.device("auto")

@@ -1,17 +1,17 @@
 """What the recipes have in common: room for a run, models evaluated side by side, their figures."""
 
-import contextlib
 import json
 import os
-import sys
 from dataclasses import asdict, fields
 
 import eval as evaluation
 import grpo
+import tokenizer as tokenizers
 from data import REASONING, TASKS
 from eval import Report
 from lib import distributed, files, memory
 from lib.errors import UserError, shortened
+from lib.run import check_folder
 from model import GPT
 
 
@@ -32,34 +32,53 @@ def settings_to_lock(cfg, **models: str | None) -> dict:
     return out | {k: GPT.from_pretrained(m).fingerprint() for k, m in models.items() if m}
 
 
-def begin(out: str, resume: bool) -> None:
-    """Take the run folder `out`: from now on no other process may write there. UserError if one
-    does, if nobody can, or if there is nothing to resume."""
+def check_model(folder: str) -> GPT:
+    """Read a model folder before the work, all but its weights: the model on the device meta.
+    UserError if it or its tokenizer cannot be used."""
+    model = GPT.from_pretrained(folder, device="meta")
+    tokenizers.load(folder)
+    return model
+
+
+def check_base(cfg, args) -> None:
+    """The same of what the base is made from, --init or --tokenizer. UserError also for a setting
+    that was typed, but would be passed over."""
+    if not args.init:
+        if cfg.tokenizer != "corpus":
+            tokenizers.load(cfg.tokenizer)
+        return
+    shape = check_model(args.init).cfg
+    for key in args.typed:
+        section, _, name = key.rpartition(".")
+        other = section == "model" and getattr(shape, name) != getattr(cfg.model, name)
+        if other or key == "tokenizer":
+            has = f"is {getattr(shape, name)} in" if other else "comes with"
+            raise UserError(f"--{key} {has} the model that --init names: drop one of the two flags")
+
+
+def check_out(out: str, resume: bool) -> None:
+    """UserError if there is nothing to resume in the run folder `out`."""
     if resume and not os.path.isdir(out):
         told = f"there is no run in '{shortened(out)}' to go on with"
         raise UserError(f"{told}: correct --out, or start without --resume")
+
+
+def begin(out: str, resume: bool, stage: str | None = None) -> None:
+    """Take the run folder `out`: from now on no other process may write there. UserError if one
+    does, if it cannot be written, if there is nothing to resume, or if no run of the stage may go
+    on there."""
+    check_out(out, resume)
     distributed.barrier()  # all have looked before one writes
     if distributed.is_main_process():
         files.lock(out)
     distributed.barrier()
-
-
-@contextlib.contextmanager
-def resumable(out: str, flags: str = "--resume"):
-    """Inside, Ctrl-C ends the script with a sentence that says how to go on, and status 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        told = f"stopped; the work so far is in '{out}': go on with the same command and {flags}"
-        print(told, file=sys.stderr)
-        sys.exit(130)
+    if stage:
+        check_folder(out, resume, stage)
 
 
 def check_room(cfg, init: str | None, learnt: int, steps: int, sampled: int = 0) -> None:
-    """memory.check_room() for all but the laptop's models. init: the folder of a model to start
-    from; learnt: tokens of next-token training; sampled: responses to sample only."""
-    if cfg.name == "tiny" and not init:
-        return
+    """memory.check_room() of a recipe. init: the folder of a model to start from; learnt: tokens of
+    next-token training; sampled: responses to sample only."""
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
     memory.check_room(cfg, model, learnt, steps, sampled, networks)

@@ -18,17 +18,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import lib.start  # noqa: F401
+
 import regex  # the standard library's re knows no \p{L}
 import tiktoken
 
 import config
 from lib import hf_tokenizer
-from lib.errors import UserError
+from lib.errors import UserError, shortened
 from lib.files import atomic_write
 
 SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>"]
 SPECIALS += ["<think>", "</think>", "<answer>", "</answer>"]
 HIDDEN = {"<|pad|>", "<|begin|>", "<|end|>"}  # the others are part of what is said
+LEAST = 256 + len(SPECIALS)  # tokens of a trained tokenizer
 
 # Text is first cut into words, and no token reaches over the border of a word. A word takes the
 # space before it, and before a number also the one after it, so that a number is the same token
@@ -96,7 +99,7 @@ def _join(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     return out
 
 
-# The prompt of a base model. `r1` is DeepSeek-R1-Zero's template [2501.12948, Table 1]; `short` has
+# The prompt of a base model. `r1` is R1-Zero's template [2501.12948v1, Table 1]; `short` has
 # only its roles, for a model whose whole context is a few hundred tokens. A chat model has its own.
 TEMPLATES = {
     "short": "<|begin|><|User|>{prompt}<|Assistant|>",
@@ -216,13 +219,15 @@ def load(name: str, template: str | None = None) -> Tokenizer:
     with our special tokens added. template: a key of TEMPLATES instead of the model's own.
     UserError if the folder has none, it is damaged or of another kind, or cannot be fetched."""
     if os.path.isdir(name):
+        hf_tokenizer.check_template(name)
         with hf_tokenizer.clear_errors(name):
             vocabulary = Vocabulary(**hf_tokenizer.read(name))
             text = TEMPLATES[template] if template else hf_tokenizer.chat_template(vocabulary.files)
             return Tokenizer(vocabulary, text or TEMPLATES["r1"])
     if name not in tiktoken.list_encoding_names():
         known = ", ".join(tiktoken.list_encoding_names())
-        raise UserError(f"'{name}' is neither a model folder nor a tiktoken encoding ({known})")
+        told = f"'{shortened(name)}' is neither a model folder nor a tiktoken encoding"
+        raise UserError(f"{told} ({known})")
     try:
         base = tiktoken.get_encoding(name)
     except Exception as e:  # requests' own exceptions; tiktoken does not wrap them

@@ -1,4 +1,4 @@
-"""DeepSeek-R1: the four stages that turn a base model and Zero into R1 [2501.12948, section 2.3].
+"""DeepSeek-R1: the four stages that turn a base model and Zero into R1 [2501.12948v1, section 2.3].
 
     python train_r1.py                 # laptop: makes what is missing (base, Zero), then the stages
     python train_r1.py --from dev2     # again from that stage on, with the earlier stages' models
@@ -16,9 +16,10 @@ What is simpler than in the paper:
 """
 
 import os
-import shutil
 import time
 from dataclasses import dataclass, replace
+
+import lib.start  # noqa: F401
 
 import config
 import grpo
@@ -28,18 +29,14 @@ import stages
 import train_zero
 from algorithms import ALGORITHM_SETTINGS
 from config import setting
-from data import REASONING, TASKS, Problem, World
+from data import REASONING, Problem, World
 from lib import distributed, files, report
 from lib.errors import UserError
-from lib.run import lock_settings
+from lib.run import check_folder, lock_settings, resumable, run_status
 from preference import PreferenceConfig
 from rejection import harvest
 from stages import evaluate_stage, is_model, stage_figures
 from tasks import general
-
-QUICK = train_zero.QUICK | {"world.tasks": ",".join(TASKS), "preference.examples": 600}
-QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1.demonstrations": 200}
-QUICK |= {"r1.dev2_steps": 8, "r1.final_steps": 8, "r1.preference_steps": 5}
 
 
 @dataclass
@@ -71,17 +68,24 @@ class Config(train_zero.Config):
     r1: R1Config = config.section(R1Config)
 
 
+# every stage trains on problems of its own: the index in the world of its first one (Zero's is 0)
+FIRST = {"dev1": 100_000, "dev3": 200_000, "dev2": 300_000, "r1": 400_000}
+FIRST |= {"teacher": 500_000, "students": 600_000}  # of distill.py
 NAMES = {"base": "Base", "zero": "Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1"}
 
 
-def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) -> None:
-    """All that is missing, stage by stage; then the stage table. init: the base, if not Zero's."""
+def recipe(cfg, zero_out: str, out: str, resume: bool, init=None, start=None) -> None:
+    """All that is missing, stage by stage; then the stage table. init: the folder of the base, if
+    not Zero's. start: the stage from which on all are made again."""
     cfg = stages.settings_of(cfg, Config)
     texts = cfg.r1.most_kept * (cfg.r1.cold_prompts + cfg.r1.reject_prompts)
     learnt = cfg.r1.epochs * (texts + cfg.r1.demonstrations) * cfg.eval.max_new_tokens
     sampled = cfg.r1.cold_prompts * cfg.r1.cold_samples
     sampled += cfg.r1.reject_prompts * cfg.r1.reject_samples
     stages.check_room(cfg, init, learnt, cfg.r1.dev2_steps + cfg.r1.final_steps, sampled)
+    stages.begin(out, resume)
+    if start:
+        set_aside(out, start)
 
     # Base and Zero
     base = os.path.join(zero_out, "base")
@@ -118,7 +122,7 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init: str | None = None) 
 def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Cold start: Zero's clean samples, rewritten readably, teach the base the form."""
     r, path = cfg.r1, os.path.join(out, "cold_start.jsonl")
-    problems = reasoning_problems(World(cfg.seed, cfg.world), r.cold_prompts, 100_000)
+    problems = reasoning_problems(World(cfg.seed, cfg.world), r.cold_prompts, FIRST["dev1"])
     rows = harvest(models["zero"], problems, r.cold_samples, r.most_kept, cfg, path, cfg.seed)
     return fine_tune(cfg, models["base"], rows, out, resume)
 
@@ -141,7 +145,8 @@ def fine_tune(cfg, base: str, rows: list[dict], out: str, resume: bool) -> str:
 
 def dev2(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Reasoning RL: accuracy, format, and the language of the thinking."""
-    return reinforce(cfg, models["dev1"], out, resume, "dev2", cfg.r1.dev2_steps, 300_000)
+    steps, first = cfg.r1.dev2_steps, FIRST["dev2"]
+    return reinforce(cfg, models["dev1"], out, resume, "dev2", steps, first)
 
 
 def reinforce(cfg, start, out, resume, stage: str, steps: int, first: int, judge=None) -> str:
@@ -166,7 +171,7 @@ def reinforce(cfg, start, out, resume, stage: str, steps: int, first: int, judge
 def dev3(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Rejection sampling: Dev2's clean responses and people's replies teach the base once more."""
     world, r, path = World(cfg.seed, cfg.world), cfg.r1, os.path.join(out, "rejection.jsonl")
-    problems = reasoning_problems(world, r.reject_prompts, 200_000)
+    problems = reasoning_problems(world, r.reject_prompts, FIRST["dev3"])
     rows = harvest(models["dev2"], problems, r.reject_samples, r.most_kept, cfg, path, cfg.seed)
     for p, text in (general.demonstration(world, i) for i in range(r.demonstrations)):
         rows.append({"prompt": p.prompt, "response": text, "task": "general"})
@@ -180,52 +185,72 @@ def r1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
         folder = os.path.join(os.path.dirname(out), kind)
         folders[kind] = preference.train(cfg, models["dev3"], folder, kind, resume)
     judge = preference.Judge(folders, distributed.device(cfg.device), distributed.dtype(cfg))
-    return reinforce(cfg, models["dev3"], out, resume, "r1", cfg.r1.final_steps, 400_000, judge)
+    steps, first = cfg.r1.final_steps, FIRST["r1"]
+    return reinforce(cfg, models["dev3"], out, resume, "r1", steps, first, judge)
 
 
 STAGES = {"dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": r1}
 
 
-def set_aside(out: str, start: str) -> None:
-    """Rename the stages from `start` on and what depends on them, so that they are made again."""
-    names = list(STAGES)
-    earlier, later = names[: names.index(start)], names[names.index(start) :]
-    for stage in earlier:
+def check_earlier(out: str, start: str) -> None:
+    """UserError if a stage before `start` is missing."""
+    for stage in list(STAGES)[: list(STAGES).index(start)]:
         if not is_model(os.path.join(out, stage, "model")):
             needs = f"--from {start} needs the finished stage '{stage}' in '{out}'"
             raise UserError(f"{needs}: start from an earlier one")
-    distributed.barrier()  # all have looked before one writes
-    names = [*later, *preference.KINDS, "stages.json", "stages.png", "settings.json"]
-    names += [os.path.join("eval", f"{stage}.json") for stage in later]
+
+
+def set_aside(out: str, start: str) -> None:
+    """Rename the stages from `start` on and what depends on them, so that they are made again. The
+    last one goes first: a crash leaves no model without the one that it was made from."""
+    later = list(STAGES)[list(STAGES).index(start) :][::-1]
+    names = ["stages.json", "stages.png", *(os.path.join("eval", f"{s}.json") for s in later)]
+    names += [later[0], *preference.KINDS, *later[1:], "settings.json"]
+    now = time.strftime("%Y%m%d-%H%M%S")
     for path in (os.path.join(out, name) for name in names):
         if distributed.is_main_process() and os.path.exists(path):
-            shutil.move(path, f"{path}-{time.strftime('%Y%m%d-%H%M%S')}")
+            os.rename(path, f"{path}-{now}")
+    distributed.barrier()
+
+
+def check_zero(folder: str) -> None:
+    """UserError if a folder that is there is no run of train_zero.py."""
+    if os.path.isfile(folder) or (is_model(folder) and not run_status(folder)):
+        raise UserError(f"'{folder}' is no run folder of train_zero.py: correct --zero")
+    check_folder(folder, True, "zero")
+    if is_model(model := os.path.join(folder, "model")):
+        stages.check_model(model)
 
 
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    add("--zero", help="run folder of train_zero.py (default runs/zero-THAT; made if not there)")
-    add("--init", help="with --zero: another base, ours or Hugging Face's")
-    add("--out", help="run folder (default runs/r1; with --config or --quick: runs/r1-THAT)")
+    told = "run folder of train_zero.py (default runs/zero-THAT; made if not there)"
+    add("--zero", type=config.path, help=told)
+    told = "with --zero: another base, ours or Hugging Face's"
+    add("--init", type=config.path, help=told)
+    told = "run folder (default runs/r1; with --config runs/r1-THAT)"
+    add("--out", type=config.path, help=told)
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set it and later ones aside")
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    cfg, args = config.parse(parser, Config, QUICK, algorithms=ALGORITHM_SETTINGS)
+    cfg, args = config.parse(parser, Config, algorithms=ALGORITHM_SETTINGS)
     out = args.out or config.run_folder("r1", cfg, args)
-    zero = args.zero or config.zero_folder(out, cfg, args)
+    zero = args.zero or config.run_folder("zero", cfg, args)
     flags = "--resume in place of --from" if args.start else "--resume"
-    with config.user_errors(), distributed.started(cfg), stages.resumable(out, flags):
+    with config.user_errors(), distributed.started(cfg), resumable(out, flags):
         if args.init and not args.zero:
             hint = "name the folder of its Zero too (--zero FOLDER; made if it is not there)"
             raise UserError(f"--init is another base: {hint}")
+        stages.check_base(cfg, args)
+        check_zero(zero)
         if args.start:
-            set_aside(out, args.start)
+            check_earlier(out, args.start)
         elif not args.resume and any(os.path.exists(os.path.join(out, s)) for s in STAGES):
             fix = "add --resume to go on, --from STAGE to repeat stages, or name another --out"
             raise UserError(f"'{out}' already holds a run: {fix}")
-        distributed.barrier()
-        recipe(cfg, zero, out, args.resume, args.init)
+        distributed.barrier()  # all have looked before one writes
+        recipe(cfg, zero, out, args.resume, args.init, args.start)
 
 
 if __name__ == "__main__":

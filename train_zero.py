@@ -1,7 +1,7 @@
-"""DeepSeek-R1-Zero: reinforcement learning on a base model, nothing else [2501.12948, section 2.2].
+"""DeepSeek-R1-Zero: reinforcement learning on a base model alone [2501.12948v1, section 2.2].
 
     python train_zero.py                                   # laptop: pretrains a base, then RL
-    python train_zero.py --quick                           # the same in a few minutes
+    python train_zero.py --quick                           # arithmetic alone: from 19 to 54%
     python train_zero.py --algorithm dapo                  # a relative of GRPO
     python train_zero.py --init FOLDER --data FILE.jsonl   # another base, a benchmark's problems
     python train_zero.py --data TRAIN.jsonl --test TEST.jsonl
@@ -11,9 +11,9 @@ updates. What is simpler than in the paper (grpo.py has the loss's deviations):
   1. The base is pretrained here, on the synthetic texts of data.py, worked solutions among them.
   2. The prompt has the roles of the paper's template without its sentence.
   3. Each step takes problems of all tasks in equal parts.
-  4. Format weighs four times as much as accuracy (the paper: alike).
-  5. A laptop's sizes: 60 steps of 512 responses of at most 400 tokens, four minibatches each, at a
-     learning rate of 3e-4 (the paper: 10,400 steps, up to 65,536 tokens, 16 minibatches, 3e-6).
+  4. Format weighs four times as much as accuracy (R1 v2: alike).
+  5. A laptop's sizes: 60 rollouts of 512 responses of at most 400 tokens, each cut into four
+     updates, at a learning rate of 3e-4 (docs/equations.md has the paper's figures).
 """
 
 import os
@@ -21,6 +21,8 @@ import random
 import time
 from dataclasses import dataclass
 from functools import partial
+
+import lib.start  # noqa: F401
 
 import config
 import grpo
@@ -33,7 +35,7 @@ from eval import EvalConfig, by_task, evaluate_folder, held_out, save_reports, t
 from grpo import GRPOConfig
 from lib import distributed, report
 from lib.errors import UserError
-from lib.run import fingerprint
+from lib.run import fingerprint, resumable
 from model import GPT
 from rewards import RewardConfig
 from tasks import sandbox
@@ -53,8 +55,11 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
     """The whole of R1-Zero, into the folder `out`. Without a base one is pretrained in `folder`, if
     it is not there yet. dataset: a Dataset to train on instead of the world's problems."""
     start, cfg = time.time(), stages.settings_of(cfg, Config)
+    if not base and not dataset and (unread := set(cfg.grpo.tasks) - set(cfg.world.tasks)):
+        told = f"--grpo.tasks has {unread.pop()}, which the base would never read about"
+        raise UserError(f"{told}: add it to --world.tasks, or leave it out")
     stages.check_room(cfg, base, 0 if base else cfg.sft.tokens, cfg.grpo.steps)
-    stages.begin(out, resume)
+    stages.begin(out, resume, "zero")
 
     # 1. The base: next-token prediction on web text
     if base is None:
@@ -70,7 +75,7 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
     print(f"reinforcement learning on {base}; into {out}", flush=True)
     zero = train(cfg, base, out, resume, dataset and dataset.train)
     if distributed.is_main_process():
-        report.plot_curves(f"{out}/metrics.jsonl", f"{out}/curves.png")
+        report.plot_curves(out, f"{out}/curves.png")
 
     # 3. Both on the same problems
     about = dataset.about_test if dataset else "problems of the world, held out by content"
@@ -134,10 +139,11 @@ def main() -> None:
     out = args.out or "-".join([home, *variant])
     # variants start from the plain run's base
     base = os.path.join(out if args.out and not variant else home, "base")
-    with config.user_errors(), distributed.started(cfg), stages.resumable(out):
+    with config.user_errors(), distributed.started(cfg), resumable(out):
         if args.test and not args.data:
             raise UserError("--test belongs to --data: name the problems to train on too")
         dataset = Dataset.load(args.data, args.test) if args.data else None
+        stages.check_base(cfg, args)
         recipe(cfg, args.init, base, out, args.resume, dataset)
 
 

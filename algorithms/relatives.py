@@ -33,15 +33,17 @@ def loss_of(formula):
     """A loss with the arguments of grpo.policy_loss. formula(log_ratio, advantages, logprobs, mask,
     cfg), all [B, T], gives what each token adds to it, the summed metrics, a factor on the KL."""
 
-    def loss(logprobs, old, advantages, mask, cfg, ref=None, normalizer=None, weights=None):
+    def loss(
+        logprobs, old, advantages, mask, cfg, ref_logprobs=None, normalizer=None, weights=None
+    ):
         mask = mask.to(logprobs.dtype)
         advantages = grpo.per_token(advantages, mask).expand_as(mask)
         log_ratio = (logprobs - old) * mask  # log(pi / pi_old)
         terms, metrics, factor = formula(log_ratio, advantages, logprobs, mask, cfg)
         if weights is not None:
             terms = terms * weights
-        if ref is not None and cfg.kl_beta:
-            kl = factor * grpo.k3(logprobs, ref, mask)
+        if ref_logprobs is not None and cfg.kl_beta:
+            kl = factor * grpo.k3(logprobs, ref_logprobs, mask)
             terms = terms + cfg.kl_beta * kl
             metrics["kl"] = (kl * mask).sum().item()
         return grpo.average(terms, mask, cfg, normalizer), metrics

@@ -1,40 +1,63 @@
-"""Kill a run of two processes at random moments, resume it, compare the end with a run left alone.
+"""Nothing that was made is ever lost: kills, two starts at once, a full disk, a read-only folder.
 
-    python bench/check_faults.py --kills 20     # a few minutes; writes results/faults-cpu.json
+    python bench/check_faults.py      # a quarter of an hour on two cores; results/faults-cpu.json
 
-Alternately one process is killed (-9), both are, and both are while a checkpoint is being written;
-one kill in five comes while the run starts. The reward is a function of the letters drawn, so that
-every step moves the weights.
+Recipes with small settings are killed (-9) at random moments and resumed, with one process and with
+two. A third of the kills come right before an operation on a file of an unfinished checkpoint or
+model. Each run that came to its end has the weights of a run left alone, and what was finished at a
+kill (models, checkpoints and logs of runs that have ended, data sets, figures) keeps its checksums.
+Rewards are a function of the letters drawn, so that every step moves the weights, and every
+response counts as clean.
 """
 
+import glob
+import importlib
 import json
 import multiprocessing
 import os
-import pathlib
 import random
+import resource
 import socket
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from common import ROOT, parser, save
+from safetensors.torch import load_file
 
 import config
-import sft
+import distill
+import rejection
+import train_r1
 import train_zero
-from lib.run import checkpoints
-from model import GPT
+from lib import files, run
 
-SAVE_EVERY = 2
-SETTINGS = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "model.hidden_dim": 48}
-SETTINGS |= {"model.expert_dim": 16, "model.n_experts": 4, "sft.tokens": 20_000}
-SETTINGS |= {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "grpo.save_every": SAVE_EVERY}
-SETTINGS |= {"grpo.problems_per_step": 4, "grpo.group_size": 4, "grpo.max_new_tokens": 16}
-SETTINGS |= {"eval.problems": 2, "eval.k": 1, "eval.max_new_tokens": 4}
-KINDS = ("one", "all", "writing")
-PRELOAD = ["train_zero", "common", "matplotlib.pyplot", "pytest"]
+SMALL = """model.dim 32 model.n_layers 2 model.n_heads 2 model.hidden_dim 48 model.expert_dim 16
+ model.n_experts 4 sft.tokens 12000 sft.tokens_per_step 2000 sft.save_every 2
+ grpo.steps 8 grpo.problems_per_step 4 grpo.group_size 4 grpo.max_new_tokens 16 grpo.save_every 2
+ eval.problems 4 eval.k 2 eval.max_new_tokens 16 preference.examples 64 preference.epochs 1
+ preference.held_out 8 r1.cold_prompts 8 r1.reject_prompts 8 r1.demonstrations 32 r1.dev2_steps 4
+ r1.final_steps 4 r1.preference_steps 2 r1.tokens_per_step 500 distill.prompts 8 distill.general 4
+ distill.tokens 6000 distill.rl_steps 4""".split()
+SMALL = dict(zip(SMALL[::2], SMALL[1::2]))
+PRELOAD = ["distill", "common", "matplotlib.pyplot", "pytest", "torch._dynamo"]
+WRITING = "open os.rename os.remove os.mkdir os.rmdir os.truncate".split()
+# files that are whole as soon as they are there
+WHOLE = "cold_start.jsonl rejection.jsonl teacher.jsonl accuracy.json eval.json".split()
+NOBODY = 65534  # a user without rights
+# what is written when the disk is full -> the function that writes it
+PLACES = {
+    "a checkpoint": (run.Run, "save"),
+    "metrics.jsonl": (run.Run, "_append"),
+    "model/": (run.Run, "export"),
+    "eval.json": (train_zero, "save_reports"),
+    "cold_start.jsonl": (rejection.files, "write_lines"),
+}
+
+
+# ---------------------------------------------------------------------------- inside a process
 
 
 def score_all(problems, texts, cfg) -> list[dict[str, float]]:
@@ -43,174 +66,318 @@ def score_all(problems, texts, cfg) -> list[dict[str, float]]:
     return [{"accuracy": int(x), "format": 0.0, "language": 1.0, "total": x} for x in totals]
 
 
-def one_of_two(rank: int, port: int, argv: list[str], log: str) -> None:
-    """A process of the run, as torchrun starts it; what it prints goes into the file `log`."""
-    both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    os.environ |= {k: str(v) for k, v in (both | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-    sys.argv, out = argv, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+def kill_before_operation(number: int) -> None:
+    """Die right before this operation on files of an unfinished checkpoint or model."""
+    left = [number]
+
+    def hook(event: str, args: tuple) -> None:
+        if event in WRITING and "unfinished" in str(args[0]):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), 9)
+
+    sys.addaudithook(hook)
+
+
+def fill_disk(place: str) -> None:
+    """From the first call of the function that writes there on, no file may grow."""
+    owner, name = PLACES[place]
+    real = getattr(owner, name)
+
+    def full(*args, **kw):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+        return real(*args, **kw)
+
+    setattr(owner, name, full)
+
+
+def process(script: str, argv: list[str], env: dict, fault: tuple, errors) -> None:
+    """Run a script with a fault; what it writes to stderr goes into the pipe `errors`."""
+    os.environ.update(env)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(errors.fileno(), 2)
+    kind, value = fault
+    if kind == "operation":
+        kill_before_operation(value)
+    elif kind == "full":
+        fill_disk(value)
+    elif kind == "user" and os.getuid() == 0:
+        os.setuid(value)
     train_zero.grpo.rw.score_all = score_all
-    train_zero.main()
+    rejection.flaw = lambda problem, text, right: ""
+    sys.argv = [f"{script}.py", *argv]
+    importlib.import_module(script).main()
 
 
-def changed(path: str) -> float:
-    """When a file or folder last changed; 0 if it is not there."""
-    try:
-        return os.path.getmtime(path)
-    except FileNotFoundError:
-        return 0.0
+# -------------------------------------------------------------------------------- recipes, runs
 
 
 @dataclass
-class TwoProcesses:
-    """A run of two processes in the folder `out`, from the model in the folder `base`."""
+class Recipe:
+    """A script with small settings. models: an argument that names other runs' models."""
 
-    base: str
-    out: str
-    steps: int
+    script: str
+    cls: type
+    processes: int = 1
+    flags: list[str] = field(default_factory=list)
 
-    def start(self) -> list[multiprocessing.Process]:
-        """Begin the run, or resume it."""
+    def __str__(self) -> str:
+        return f"{self.script}.py" + f" with {self.processes} processes" * (self.processes > 1)
+
+    def command(self, out: str, **settings) -> list[str]:
+        known, named = config.keys(self.cls()), SMALL | settings
+        more = ["--zero", f"{out}/zero"] if self.script == "train_r1" else []
+        told = [x for k, v in named.items() if k in known for x in (f"--{k}", str(v))]
+        return ["--out", out, *more, *self.flags, *told]
+
+
+@dataclass
+class Started:
+    """The processes of a start, and their pipes for errors."""
+
+    processes: list
+    pipes: list
+
+    def wait(self, seconds: float = 600) -> list[int]:
+        """The statuses; a process that goes on longer is a fault."""
+        for p in self.processes:
+            p.join(seconds)
+            assert p.exitcode is not None, "a process goes on for ever"
+        return [p.exitcode for p in self.processes]
+
+    def errors(self) -> list[str]:
+        """What the first process wrote to stderr, without its progress bars."""
+        text = os.read(self.pipes[0].fileno(), 2**20).decode()
+        return [line for line in text.splitlines() if line and "[" not in line]
+
+    def alive(self) -> bool:
+        return all(p.is_alive() for p in self.processes)
+
+
+class Trial:
+    """A run of a recipe in the folder `out`, which is stopped and resumed."""
+
+    def __init__(self, recipe: Recipe, out: str):
+        self.recipe, self.out = recipe, out
+        self.finished, self.kills = {}, 0  # checksums of all that is finished
+
+    def start(self, fault: tuple = (None, None), **settings) -> Started:
+        """Begin the run, or resume it. The fault is the first process's."""
+        argv = self.recipe.command(self.out, **settings)
+        argv += ["--resume"] if os.path.isdir(self.out) else []
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        settings = SETTINGS | {"grpo.steps": self.steps}
-        flags = [x for k, v in settings.items() for x in (f"--{k}", str(v))]
-        argv = ["train_zero.py", "--init", self.base, "--out", self.out, "--resume", *flags]
-        args = [(rank, port, argv, f"{self.out}-log-{rank}") for rank in range(2)]
-        processes = [multiprocessing.Process(target=one_of_two, args=a) for a in args]
-        for process in processes:
-            process.start()
-        return processes
+        count, out = self.recipe.processes, Started([], [])
+        both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        both |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+        for rank in range(count):
+            env = both | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
+            reader, writer = multiprocessing.Pipe(duplex=False)
+            its_fault = (None, None) if rank else fault
+            told = self.recipe.script, argv, env, its_fault, writer
+            out.processes.append(multiprocessing.Process(target=process, args=told))
+            out.processes[-1].start()
+            writer.close()
+            out.pipes.append(reader)
+        return out
 
     def finish(self) -> None:
         """Begin or resume the run, and wait for its end."""
-        for process in self.start():
-            process.join()
-            assert process.exitcode == 0, f"status {process.exitcode}"
+        started = self.start()
+        statuses = started.wait()
+        assert not any(statuses), (self.out, statuses, started.errors())
+        self.check_finished()
 
-    def path(self, *names: str) -> str:
-        return os.path.join(self.out, *names)
+    def check_finished(self) -> None:
+        """What was finished at the last look is as it was."""
+        now = finished_files(self.out)
+        changed = [path for path, found in self.finished.items() if now.get(path) != found]
+        assert not changed, f"finished files have changed: {changed}"
+        self.finished = now
 
-    def progress(self) -> tuple[int, int]:
-        """(the newest checkpoint's step, the last step in the log)."""
-        found, path = checkpoints(self.out), pathlib.Path(self.path("metrics.jsonl"))
-        lines = path.read_text().splitlines() if path.exists() else []
-        steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
-        return int(found[-1][-8:]) if found else 0, steps[-1] if steps else 0
+
+def finished_files(out: str) -> dict[str, int]:
+    """path -> checksum of all that is finished: runs that have ended, data sets, figures."""
+    paths = []
+    for status in glob.glob(f"{out}/**/status.json", recursive=True):
+        if files.load_json(status)["finished"]:
+            folder = os.path.dirname(status)
+            names = ("*.json*", "model/*", "checkpoint/*/*", "checkpoint/*/.metadata")
+            paths += [path for name in names for path in glob.glob(f"{folder}/{name}")]
+    for path in glob.glob(f"{out}/**/*.json*", recursive=True):
+        folder, name = os.path.split(path)
+        if name in WHOLE or os.path.basename(folder) == "eval" or name.startswith("eval-"):
+            paths.append(path)
+    return {path: files.checksum(path) for path in paths if not path.endswith(".tmp")}
+
+
+def models(out: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Where -> weights of all models of a recipe."""
+    paths = glob.glob(f"{out}/**/model/*.safetensors", recursive=True)
+    return {os.path.relpath(path, out): load_file(path) for path in paths}
+
+
+def difference(a: str, b: str) -> float:
+    """The largest difference of a weight between the models of two runs of a recipe."""
+    ours, theirs = models(a), models(b)
+    assert ours.keys() == theirs.keys() and ours, (ours.keys(), theirs.keys())
+    pairs = [(x, theirs[name][key]) for name in ours for key, x in ours[name].items()]
+    return max((x - y).abs().max().item() for x, y in pairs)
+
+
+# --------------------------------------------------------------------------------------- checks
 
 
 @dataclass
 class Tally:
-    """What the kills did."""
+    """What the kills of a recipe did."""
 
-    half_written: int = 0  # checkpoints
-    starting: int = 0  # kills while the run started
-    repeated: int = 0  # steps done again
-    most: int = 0  # of them at once
+    kills: int = 0
+    writing: int = 0  # of them before an operation on an unfinished checkpoint or model
+    half_written: int = 0  # unfinished checkpoints and models that were left
+    runs: int = 0  # that came to their end
+    difference: float = 0.0  # the largest of a weight, from the run left alone
+    finished: int = 0  # files that were finished at a kill, and unchanged at the next look
 
-    def again(self, steps: int) -> None:
-        self.repeated, self.most = self.repeated + steps, max(self.most, steps)
 
-
-def wait_for_the_moment(run, processes, kind: str, early: bool, wanted: int, delay: float) -> None:
-    """Return `delay` seconds after the run has logged step `wanted` (early: after the start), and,
-    if kind is "writing", while it writes a checkpoint."""
-    log, unfinished = run.path("metrics.jsonl"), run.path("checkpoint", "unfinished")
-    touched, start, there = changed(log), time.time(), None
-    while all(p.is_alive() for p in processes):
-        if not there and changed(log) != touched and run.progress()[1] >= wanted:
-            there = time.time()
-        ready = there and time.time() - there > delay
-        if ready and (kind != "writing" or changed(unfinished) > start):
-            return
-        if early and time.time() - start > delay:
-            return
+def kill(trial: Trial, seconds: float, rng: random.Random, tally: Tally) -> bool:
+    """Resume a run and kill it; False if it came to its end first. seconds: of a whole run."""
+    writing = tally.kills % 3 == 2
+    fault = ("operation", rng.randrange(1, 40)) if writing else (None, None)
+    delay, started = rng.uniform(0, seconds / 2), trial.start(fault)
+    start = time.time()
+    while started.alive() and (writing or time.time() - start < delay):
         time.sleep(0.002)
-    end = pathlib.Path(run.out + "-log-0").read_text()[-2000:]
-    sys.exit(f"the run ended by itself, before the next kill: {end}")
-
-
-def kill(run: TwoProcesses, number: int, rng: random.Random, seconds: tuple, tally: Tally) -> None:
-    """Resume the run and kill it. seconds: of its start, and of one step."""
-    kind, early = KINDS[(number - 1) % 3], rng.random() < 0.2
-    log, unfinished = run.path("metrics.jsonl"), run.path("checkpoint", "unfinished")
-    before, touched, start = run.progress(), changed(log), time.time()
-    wanted, delay = (
-        before[0] + rng.randrange(4),
-        rng.uniform(0, seconds[0] if early else seconds[1]),
-    )
-    processes = run.start()
-    wait_for_the_moment(run, processes, kind, early, wanted, delay)
-    for p in [rng.choice(processes)] if kind == "one" else processes:
+    victims = started.processes[:1] if tally.kills % 2 else started.processes
+    for p in victims:
         p.kill()
-    for p in processes:  # one that has lost the other ends by itself
-        p.join(600)
-        assert p.exitcode, "a process that lost the other goes on for ever"
-    half = changed(unfinished) > start  # a finished one would have its final name by now
-    tally.half_written, tally.starting = tally.half_written + half, tally.starting + early
-    saved, logged = run.progress()
-    assert saved >= before[0] and logged - saved <= SAVE_EVERY, (before, saved, logged)
-    if changed(log) != touched:  # it resumed, and repeated what came after the checkpoint
-        tally.again(before[1] - before[0])
-    what = f"{kind}{', a checkpoint half written' * half}{', while it started' * early}"
-    after = f"after {time.time() - start:.1f} s, at step {logged}; checkpoint of step {saved}"
-    print(f"kill {number}: {what}, {after}", flush=True)
+    statuses = started.wait()  # a process that has lost the other ends by itself
+    trial.check_finished()
+    if not any(statuses):
+        return False
+    assert statuses[0] == -9, (trial.out, statuses, started.errors())
+    assert all(statuses), "a process that lost the other says that all went well"
+    left = glob.glob(f"{trial.out}/**/*unfinished", recursive=True)
+    tally.kills, tally.writing = tally.kills + 1, tally.writing + writing
+    tally.half_written += len(left)
+    tally.finished += len(trial.finished)
+    what = "while it wrote" if writing else f"after {time.time() - start:.1f} s"
+    print(f"{trial.recipe}, kill {tally.kills}: {what}, {len(left)} unfinished", flush=True)
+    return True
 
 
-def compare(base: str, straight: TwoProcesses, killed: TwoProcesses) -> tuple[float, float]:
-    """The largest difference of a weight between the runs' results, and from the base."""
-    with open(killed.path("metrics.jsonl")) as f:
-        logged = [json.loads(line)["step"] for line in f]
-    assert logged == list(range(1, killed.steps + 1))
-    folders = (base, straight.path("model"), killed.path("model"))
-    start, a, b = (GPT.from_pretrained(folder).state_dict() for folder in folders)
-    apart, moved = (max((a[k] - other[k]).abs().max().item() for k in a) for other in (b, start))
-    assert apart < 1e-5 and moved > 1e-3, (apart, moved)
-    return apart, moved
+def kills(recipe: Recipe, work: str, straight: str, count: int, seconds: float, seed) -> Tally:
+    """Kill runs of a recipe, resume them to their end, compare them with the one left alone."""
+    rng, tally, trial = random.Random(f"{seed} {recipe}"), Tally(), None
+    while tally.kills < count or trial:
+        if not trial:
+            trial = Trial(recipe, f"{work}/{recipe.script}{recipe.processes}-{tally.runs}")
+        if tally.kills < count and kill(trial, seconds, rng, tally):
+            continue
+        trial.finish()
+        tally.runs += 1
+        tally.difference = max(tally.difference, difference(straight, trial.out))
+        assert tally.difference <= (1e-5 if recipe.processes > 1 else 0), tally
+        trial = None
+    return tally
+
+
+def two_starts(recipe: Recipe, work: str, count: int) -> int:
+    """Start a recipe twice at once in one folder, `count` times: one runs, one is refused."""
+    for number in range(count):
+        trials = [Trial(recipe, f"{work}/twice-{number}") for _ in range(2)]
+        both = [trial.start(**{"grpo.steps": 1}) for trial in trials]
+        statuses = [started.wait()[0] for started in both]
+        assert sorted(statuses) == [0, 2], (statuses, [started.errors() for started in both])
+        winner, loser = both if statuses[0] == 0 else both[::-1]
+        (told,) = loser.errors()
+        assert f"process {winner.processes[0].pid} on " in told, told
+    return count
+
+
+def refused(trial: Trial, started: Started, reason: str, straight: str) -> str:
+    """The one sentence with which a start has ended; a resume then ends as the run left alone."""
+    assert started.wait()[0] == 2, started.errors()
+    (told,) = started.errors()
+    assert reason in told, told
+    trial.check_finished()
+    os.chmod(trial.out, 0o755)
+    print(told, flush=True)
+    return told.replace(os.path.dirname(trial.out) + os.sep, "")
+
+
+def full_disks(work: str, recipes: dict[str, Recipe], straight: dict[str, str]) -> dict[str, str]:
+    """place -> what a run says when the disk is full there."""
+    out = {}
+    for place in PLACES:
+        name = "r1" if place == "cold_start.jsonl" else "zero"
+        trial = Trial(recipes[name], f"{work}/full-{len(out)}")
+        started = trial.start(("full", place))
+        out[place] = refused(trial, started, "File too large", straight[name])
+        trial.finish()
+        assert difference(straight[name], trial.out) == 0
+    return out
+
+
+def read_only(work: str, recipe: Recipe, straight: str) -> str:
+    """What a run says whose folder becomes read-only on the way, as a user without root's rights."""
+    trial = Trial(recipe, f"{work}/read-only")
+    started = trial.start(("user", NOBODY))
+    folders = [trial.out, f"{trial.out}/checkpoint"]
+    while not os.path.exists(f"{trial.out}/metrics.jsonl"):
+        time.sleep(0.002)
+        assert started.alive(), started.errors()
+    for folder in folders:
+        os.chmod(folder, 0o555)
+    told = refused(trial, started, "Permission denied", straight)
+    for folder in folders:
+        os.chmod(folder, 0o755)
+    trial.finish()
+    assert difference(straight, trial.out) == 0
+    return told
 
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.add_argument("--kills", type=int, default=20)
+    flags.add_argument("--kills", type=int, default=30)
     flags.add_argument("--seed", type=int, default=0)
     args = flags.parse_args()
-    rng, steps, tally = random.Random(args.seed), 3 * args.kills, Tally()
     with tempfile.TemporaryDirectory() as work:
-        cfg = config.make(train_zero.Config)
-        for key, value in SETTINGS.items():
-            config.set_key(cfg, key, value)
-        base = sft.pretrain(cfg, os.path.join(work, "base"), False)
-        names = ("straight", "killed")
-        straight, run = (TwoProcesses(base, os.path.join(work, n), steps) for n in names)
-        start = time.time()
-        straight.finish()
-        begun = changed(straight.path("config.json"))
-        seconds = (begun - start, (time.time() - begun) / steps)
-        for number in range(1, args.kills + 1):
-            kill(run, number, rng, seconds, tally)
-        saved, logged = run.progress()
-        run.finish()
-        tally.again(logged - saved)
-        apart, moved = compare(base, straight, run)
-    counts = {kind: len(range(i, args.kills, 3)) for i, kind in enumerate(KINDS)}
-    again = f"{tally.repeated} of {steps} steps were done again, at most {tally.most} at once"
-    print(f"{counts}: every resume worked; {again}; largest difference of a weight from the")
-    print(f"run left alone: {apart:.1e}, from the start: {moved:.1e}")
-    content = {"processes": 2, "seed": args.seed, "kills": counts}
-    content |= {"with a checkpoint half written": tally.half_written}
-    content |= {"while starting": tally.starting, "steps": steps}
-    content |= {"steps between checkpoints": SAVE_EVERY, "steps done again": tally.repeated}
-    content |= {"most at once": tally.most, "largest difference of a weight": apart}
-    content |= {"largest difference from the start": moved}
+        os.chmod(work, 0o777)  # for NOBODY
+        r1 = f"{work}/straight-r1"
+        taught = ["--teacher", f"{r1}/r1/model", "--students", "llama-s"]
+        recipes = {
+            "zero": Recipe("train_zero", train_zero.Config),
+            "r1": Recipe("train_r1", train_r1.Config),
+            "distill": Recipe("distill", distill.Config, 1, taught),
+            "zero-two": Recipe("train_zero", train_zero.Config, 2),
+            "r1-two": Recipe("train_r1", train_r1.Config, 2),
+        }
+        straight, seconds, tallies = {}, {}, {}
+        for name, recipe in recipes.items():
+            start, straight[name] = time.time(), f"{work}/straight-{name}"
+            Trial(recipe, straight[name]).finish()
+            seconds[name] = time.time() - start
+            print(f"{recipe}: {seconds[name]:.1f} s when left alone", flush=True)
+        for i, (name, recipe) in enumerate(recipes.items()):
+            count = len(range(i, args.kills, len(recipes)))
+            found = kills(recipe, work, straight[name], count, seconds[name], args.seed)
+            tallies[str(recipe)] = vars(found)
+        starts = two_starts(recipes["zero"], work, 20)
+        disks = full_disks(work, recipes, straight)
+        rights = read_only(work, recipes["zero"], straight["zero"])
+    content = {"seed": args.seed, "kills": args.kills, "recipes": tallies}
+    content |= {"two starts at once, one of them refused": starts}
+    content |= {"a full disk": disks, "a read-only folder": rights}
+    print(json.dumps(content, indent=1))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     command = f"python bench/check_faults.py --kills {args.kills} --seed {args.seed}"
     print("figures:", save(f"faults-{device}", content, command))
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = ROOT
+    os.environ |= {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
     # a fork server reads the modules once, not for each of the many processes
     multiprocessing.set_start_method("forkserver")
     multiprocessing.set_forkserver_preload(PRELOAD)

@@ -2,13 +2,14 @@
 
     python bench/check_inputs.py                 # some hundred inputs, about ten minutes
     python bench/check_inputs.py --only eval     # those whose script or kind has this in its name
+    python bench/check_inputs.py --zero          # the value 0 for every setting of tiny runs
 
 The sentence has at most 200 characters, and comes within ten seconds (of a script that has been
-loaded: every input is tried in a fork of one process that has read all modules). Writes
+loaded: every input is tried in a fork of one process that has read all modules). A setting of 0, or
+a damaged file that a run can do without, may also be taken: then the run ends well. Writes
 results/inputs.json: what was tried, and what each was told.
 """
 
-import contextlib
 import importlib
 import os
 import shutil
@@ -20,6 +21,10 @@ from dataclasses import dataclass, field
 
 from common import ROOT, parser, save
 
+import train_r1
+from lib import cli
+from lib.run import lock_settings
+
 SCRIPTS = "train_zero train_r1 distill sft eval grpo preference data sample tokenizer rewards model"
 SCRIPTS = [*SCRIPTS.split(), "experiments.search", "experiments.__main__", "lib.report"]
 WIDEST = ("distill", "experiments.search")  # these two have all sections of settings
@@ -27,6 +32,11 @@ BAD_VALUES = ("nan", "-1e30", "1e30", "word", "")
 TINY = "--model.dim 32 --model.n_layers 2 --model.n_heads 2 --sft.tokens 20000 --grpo.steps 2"
 TINY += " --grpo.problems_per_step 2 --grpo.group_size 2 --grpo.max_new_tokens 8"
 TINY += " --eval.problems 2 --eval.k 1 --eval.max_new_tokens 8 --grpo.save_every 1"
+R1 = " --zero zero --r1.cold_prompts 8 --r1.reject_prompts 8 --r1.demonstrations 8"
+R1 += " --r1.dev2_steps 1 --r1.final_steps 1 --r1.preference_steps 1"
+R1 += " --preference.examples 8 --preference.held_out 2"
+STUDENT = f" --students qwen-s --distill.tokens 2000 --distill.rl_steps 1 {TINY}"
+STUDENT += " --distill.prompts 4 --distill.general 0 --distill.samples 1"
 
 
 @dataclass
@@ -38,6 +48,7 @@ class Case:
     words: list[str]
     damage: tuple[str, str] | None = None  # (file in the work folder, one of DAMAGE)
     mentions: str = ""  # what the sentence has to name
+    may_run: bool = False  # nothing is wrong if the run ends well
 
 
 @dataclass
@@ -49,6 +60,11 @@ class Outcome:
 
     def faults(self, case: Case) -> list[str]:
         lines = self.told.strip().splitlines()
+        if case.may_run:
+            last = (lines or [""])[-1]
+            refused = self.status == 2 and len(last) <= 200 and ".py: " in last
+            fine = refused or self.status == 0
+            return [] if fine else [f"status {self.status}, {len(last)} characters"]
         checks = {
             f"status {self.status}": self.status != 2,
             f"{self.seconds:.1f} seconds": self.seconds > 10,
@@ -94,29 +110,21 @@ def snapshot(folder: str) -> dict[str, tuple]:
 
 
 def run(case: Case, work: str) -> Outcome:
-    """Try a case in a fork; the work folder is restored afterwards."""
+    """Try a case in a fork, in a copy of the work folder."""
+    trial, log = f"{work}/trial", f"{work}/log"
+    shutil.copytree(f"{work}/whole", trial)
     if case.damage:
-        path = os.path.join(work, case.damage[0])
-        shutil.copy2(path, path + ".whole")
-        corrupt(path, case.damage[1])
-    before, log, start = snapshot(work), tempfile.mktemp(), time.time()
+        corrupt(os.path.join(trial, case.damage[0]), case.damage[1])
+    before, start = snapshot(trial), time.time()
     if (child := os.fork()) == 0:
-        start_script(case, work, log)
-    status = wait(child, start + 15)
+        start_script(case, trial, log)
+    status = wait(child, start + (120 if case.may_run else 15))
     seconds = time.time() - start
-    after = snapshot(work)
+    after = snapshot(trial)
     changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     with open(log, errors="replace") as f:
         told = f.read()
-    os.remove(log)
-    for name in changed:
-        if name not in before:
-            path = os.path.join(work, name)
-            shutil.rmtree(path, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                os.remove(path)
-    if case.damage:
-        shutil.move(path + ".whole", path)
+    shutil.rmtree(trial)
     return Outcome(status, seconds, told, changed)
 
 
@@ -141,7 +149,7 @@ def start_script(case: Case, work: str, log: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.argv = [case.script.replace(".", "/") + ".py", *case.words]
-    status = 0
+    status, train_r1.harvest = 0, world_harvest
     try:
         importlib.import_module(case.script).main()
     except SystemExit as e:
@@ -153,13 +161,29 @@ def start_script(case: Case, work: str, log: str) -> None:
     os._exit(status)
 
 
-def fixtures(work: str) -> None:
+real_harvest = train_r1.harvest
+
+
+def world_harvest(folder, problems, samples, most, cfg, path, seed, judge=None):
+    """In place of the responses of models that are too small: the world's answers."""
+    if os.path.exists(path):
+        return real_harvest(folder, problems, samples, most, cfg, path, seed, judge)
+    texts = [f"<think>x</think><answer>{p.answer}</answer>" for p in problems]
+    return [{"prompt": p.prompt, "response": t, "task": p.task} for p, t in zip(problems, texts)]
+
+
+def fixtures() -> None:
     """A finished tiny run, benchmark files and whatever else the cases damage."""
-    with open(os.path.join(work, "math.jsonl"), "w") as f:
+    with open("math.jsonl", "w") as f:
         f.write('{"question": "Tom has 3, buys 4. How many?", "answer": "= 7\\n#### 7"}\n' * 2)
-    with open(os.path.join(work, "sft.jsonl"), "w") as f:
-        f.write('{"prompt": "Tom has 3", "response": "<think>a</think><answer>3</answer>"}\n' * 2)
-    os.makedirs(os.path.join(work, "empty"))
+    for folder in ("empty", "students", "r1/dev1"):
+        os.makedirs(folder)
+    for path in ("sft.jsonl", "students/teacher.jsonl", "r1/dev1/cold_start.jsonl"):
+        with open(path, "w") as f:
+            f.write('{"prompt": "Tom?", "response": "<think>a</think><answer>3</answer>"}\n' * 2)
+    lock_settings("students", {"seed": 0})
+    with open("stop.stopped.jsonl", "w") as f:
+        f.write('{"settings": {}}\n')
     for words in (
         ["train_zero.py", "--out", "zero", *TINY.split()],
         ["eval.py", "zero/model", "--data", "math.jsonl", "--k", "1", "--eval.max_new_tokens", "8"],
@@ -168,27 +192,36 @@ def fixtures(work: str) -> None:
         script = os.path.join(ROOT, words[0])
         status = os.spawnl(os.P_WAIT, sys.executable, sys.executable, script, *words[1:])
         assert status == 0, words
+    with open("zero/model/generation_config.json", "w") as f:
+        f.write('{"eos_token_id": 2}')
 
 
 def settings_cases() -> list[Case]:
     """Every setting of every section with values that no run can use."""
-    from lib import cli
-
     cases, seen = [], set()
     for script in WIDEST:
         cfg = importlib.import_module(script).Config()
         for key in cli.keys(cfg):
-            if key in seen:
+            if key in seen or key in ("name", "tokenizer"):  # which are texts
                 continue
             seen.add(key)
-            value = cfg
-            for part in key.split("."):
-                value = getattr(value, part)
-            text = isinstance(value, str) and key in ("name", "tokenizer")
-            for bad in () if text else BAD_VALUES:
+            for bad in BAD_VALUES:
                 words = [f"--{key}={bad}"]
                 words += ["zero/model"] if script == "experiments.search" else []
                 cases.append(Case("setting", script, words, mentions=key.rpartition(".")[2]))
+    return cases
+
+
+def zero_cases() -> list[Case]:
+    """The value 0 for every setting of a tiny Zero; of R1 for what Zero has not."""
+    cases = []
+    for key in cli.keys(train_r1.Config()):
+        of_r1, of_base = (
+            key.startswith(names) for names in (("r1.", "pref"), ("mod", "wo", "sft"))
+        )
+        words = TINY + (R1 if of_r1 else "" if of_base else " --init zero/model") + f" --{key}=0"
+        script = "train_r1" if of_r1 else "train_zero"
+        cases.append(Case("zero", script, [*words.split(), "--out", "new"], may_run=True))
     return cases
 
 
@@ -235,7 +268,6 @@ FILES = {  # a file that is damaged: who reads it
     "zero/model/config.json": ("sample", "zero/model hello"),
     "zero/model/model.safetensors": ("sample", "zero/model hello"),
     "zero/model/tokenizer.json": ("sample", "zero/model hello"),
-    "zero/model/tokenizer_config.json": ("sample", "zero/model hello"),
     "math.jsonl": ("eval", "zero/model --data math.jsonl"),
     "sft.jsonl": ("sft", "--init zero/model --data sft.jsonl --out new"),
     "eval.jsonl": ("eval", "--rescore eval.jsonl"),
@@ -248,6 +280,16 @@ FILES = {  # a file that is damaged: who reads it
         "train_zero",
         f"--out zero --resume {TINY} --grpo.steps 3",
     ),
+    "stop.stopped.jsonl": ("eval", "zero/model --data math.jsonl --out stop.json --resume"),
+    "students/settings.json": ("distill", "--out students --resume --teacher zero/model"),
+}
+OPTIONAL = {  # what a run may go on without
+    "zero/metrics.jsonl": ("train_zero", f"--out zero --resume {TINY} --grpo.steps 3"),
+    "zero/status.json": ("train_zero", f"--out zero --resume {TINY} --grpo.steps 3"),
+    "zero/model/generation_config.json": ("sample", "zero/model hello"),
+    "zero/model/tokenizer_config.json": ("sample", "zero/model hello --max-new-tokens 1"),
+    "students/teacher.jsonl": ("distill", "--out students --resume --teacher zero/model" + STUDENT),
+    "r1/dev1/cold_start.jsonl": ("train_r1", f"--out r1 --resume {TINY}{R1}"),
 }
 # (script, words): flags that do not go together, or that name what is not there
 OTHERS = """
@@ -334,9 +376,10 @@ def cases() -> list[Case]:
         for bad in BAD_DATA:
             words = [bad if w == "{}" else w for w in form.split()]
             out.append(Case("data file", script, words))
-    for path, (script, words) in FILES.items():
+    for path, (script, words) in (FILES | OPTIONAL).items():
         for way in DAMAGE:
-            out.append(Case(f"{way} file", script, words.split(), (path, way)))
+            damage, may_run = (path, way), path in OPTIONAL
+            out.append(Case(f"{way} file", script, words.split(), damage, may_run=may_run))
     for line in OTHERS.strip().splitlines():
         script, *words = line.split()
         out.append(Case("other", script, ["" if w == '""' else w for w in words]))
@@ -346,14 +389,17 @@ def cases() -> list[Case]:
 def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("--only", default="", help="part of a script's or a kind's name")
+    flags.add_argument("--zero", action="store_true", help="0 for every setting")
     args = flags.parse_args()
     for script in SCRIPTS:
         importlib.import_module(script)
-    chosen = [c for c in cases() if args.only in c.script or args.only in c.kind]
+    tried = zero_cases() if args.zero else cases()
+    chosen = [c for c in tried if args.only in c.script or args.only in c.kind]
     rows, bad = [], 0
     with tempfile.TemporaryDirectory() as work:
-        os.chdir(work)
-        fixtures(work)
+        os.mkdir(f"{work}/whole")
+        os.chdir(f"{work}/whole")
+        fixtures()
         for case in chosen:
             outcome = run(case, work)
             faults = outcome.faults(case)
@@ -367,7 +413,9 @@ def main() -> None:
     print(f"{len(rows)} inputs, {bad} of them not as they should be")
     if not args.only:
         content = {"inputs": len(rows), "faults": bad, "told": rows}
-        print("figures:", save("inputs", content, "python bench/check_inputs.py"))
+        name = "inputs-zero" if args.zero else "inputs"
+        command = "python bench/check_inputs.py" + " --zero" * args.zero
+        print("figures:", save(name, content, command))
     sys.exit(bool(bad))
 
 

@@ -1,9 +1,10 @@
 """Findings of the paper and of the work around it as one-command experiments.
 
     python -m experiments list            # all of them, with what they take
-    python -m experiments ppo             # three seeds: results/ppo.json, results/ppo.png
-    python -m experiments ppo --quick     # the same in a few minutes: results/ppo-quick.json
-    python -m experiments table           # claim, paper's figure, ours, verdict: of all results
+    python -m experiments ppo             # three seeds: runs/results/ppo.json and ppo.png
+    python -m experiments ppo --quick     # whether it runs, in minutes; too short to show anything
+    python -m experiments table           # claim, paper's figure, ours, verdict: of results/
+    python -m experiments ppo --out results     # the same as a new version of the stored result
 
 An experiment runs the recipes as their own commands, or short runs from their base models. Runs
 that are there are not made again: after an interruption, the same command continues.
@@ -11,14 +12,16 @@ that are there are not made again: after an interruption, the same command conti
 
 import os
 import re
-import subprocess
+import sys
+
+import lib.start  # noqa: F401
 
 import config
 from experiments.behaviour import countdown, hacking, journey, passk, search
 from experiments.common import COLUMNS, RULE, Plan
 from experiments.recipes import claims_of, distill, language, r1, zero
 from experiments.settings import ablations, algorithms, architecture, ppo, share, size
-from lib import files, report
+from lib import cli, files, report
 from lib.errors import UserError
 
 ALL = [zero, r1, language, distill, ppo, algorithms, ablations, share]
@@ -26,52 +29,72 @@ ALL += [passk, search, journey, countdown, hacking, size, architecture]
 EXPERIMENTS = {function.__name__: function for function in ALL}
 
 
-def table() -> str:
-    """All claims of results/*.json as Markdown, below the rule of their verdicts."""
+def read_result(path: str) -> dict:
+    """An experiment's NAME.json, {} if there is none."""
+    try:
+        return dict(files.load_json(path)) if os.path.exists(path) else {}
+    except (ValueError, TypeError):
+        raise UserError(f"'{path}' is damaged: restore it, or remove it and run again") from None
+
+
+def table(folder: str) -> str:
+    """All claims of a folder's results as Markdown, below the rule of their verdicts."""
     rows, missing = [], []
     for name in EXPERIMENTS:
-        path, command = f"results/{name}.json", f"`python -m experiments {name}`"
-        if os.path.exists(path):
-            rows += [[*row.values(), command] for row in claims_of(name, files.load_json(path))]
+        command = f"`python -m experiments {name}`"
+        if result := read_result(os.path.join(folder, f"{name}.json")):
+            rows += [[*row.values(), command] for row in claims_of(name, result)]
         else:
             missing.append(command)
     lines = report.markdown_table([*COLUMNS, "command"], rows)
     return f"{RULE}\n\n{lines}" + (f"\n\nmissing: {', '.join(missing)}" if missing else "")
 
 
-def run(name: str, seeds: str, quick: bool) -> None:
-    """Run an experiment, write its result, print its tables."""
-    if name not in EXPERIMENTS:
-        known = ", ".join(EXPERIMENTS)
-        raise UserError(f"there is no experiment '{name}'; the experiments are {known}")
-    if not re.fullmatch(r"\d+(,\d+)*", seeds):
-        raise UserError(f"--seeds should be numbers with commas between them, not '{seeds}'")
-    plan = Plan(name, list(map(int, seeds.split(","))), quick)
+def run(plan: Plan) -> None:
+    """Run an experiment, write its result, print its tables. UserError if that would take the place
+    of a result of more seeds."""
+    if plan.name not in EXPERIMENTS:
+        raise cli.nearest("experiment", plan.name, list(EXPERIMENTS))
+    files.make_folder(plan.out)
+    path, seeds = plan.result("json"), ",".join(map(str, plan.seeds))
+    there = len(read_result(path).get("seeds", []))
+    if len(plan.seeds) < there:
+        told = f"'{path}' has {there} seeds, and this run would replace them by {len(plan.seeds)}"
+        raise UserError(f"{told}: give as many --seeds, or another folder with --out")
+    command = f"python -m experiments {plan.name} --seeds {seeds}{' --quick' * plan.quick}"
     try:
-        content, text = EXPERIMENTS[name](plan)
-    except subprocess.CalledProcessError as e:
-        failed = f"{' '.join(e.cmd)} ended with status {e.returncode}"
-        raise UserError(f"{failed}; run the same command again to go on") from None
-    content["claims"] = claims_of(name, content)
-    command = f"python -m experiments {name} --seeds {seeds}{' --quick' * quick}"
-    files.write_json(plan.result("json"), report.provenance(command) | content)
-    print(f"{text}\n\n{RULE}\nfigures: {plan.result('json')}, {plan.result('png')}")
+        content, text = EXPERIMENTS[plan.name](plan)
+    except KeyboardInterrupt:
+        print("stopped; runs/ has the work so far: the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    content["claims"] = claims_of(plan.name, content)
+    files.write_json(path, report.provenance(command) | content)
+    print(f"{text}\n\n{RULE}\nfigures: {path}, {plan.result('png')}")
 
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    parser.add_argument("name", help="an experiment, 'list' or 'table'")
-    parser.add_argument("--seeds", help="comma-separated (default 0,1,2; with --quick 0)")
-    parser.add_argument("--quick", action="store_true", help="each run in its few-minute form")
+    parser.prog = "python -m experiments"
+    add = parser.add_argument
+    add("name", help="an experiment, 'list' or 'table'")
+    add("--seeds", help="comma-separated (default 0,1,2; with --quick 0)")
+    add("--quick", action="store_true", help="each run in its few-minute form")
+    told = "folder of the result (default runs/results), or of the table's (default results)"
+    add("--out", type=config.path, help=told)
     args = parser.parse_args()
     with config.user_errors():
         if args.name == "list":
             for name, function in EXPERIMENTS.items():
                 print(f"{name:14s}{' '.join(function.__doc__.split())}")
-        elif args.name == "table":
-            print(table())
-        else:
-            run(args.name, args.seeds or ("0" if args.quick else "0,1,2"), args.quick)
+            return
+        if args.name == "table":
+            print(table(args.out or "results"))
+            return
+        seeds = args.seeds or ("0" if args.quick else "0,1,2")
+        if not re.fullmatch(r"\d+(,\d+)*", seeds):
+            raise UserError(f"--seeds should be numbers with commas between them, not '{seeds}'")
+        different = list(dict.fromkeys(map(int, seeds.split(","))))
+        run(Plan(args.name, different, args.quick, args.out or Plan.out))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from data import REASONING, TASKS, Problem, World
 from eval import Report, held_out
 from experiments import common
 from experiments.common import CLAIMS, Plan, claims, conclude, mean_curve, metrics
+from experiments.search import QUICK
 from lib import distributed, files
 from sft import pretrain
 
@@ -81,7 +82,7 @@ def search(plan: Plan):
     for seed in plan.seeds:
         flags = [] if plan.quick else ["--problems", "32", "--preference.epochs", "4"]
         script, model = "-m experiments.search", f"{plan.zero(seed)}/model"
-        out = plan.recipe(script, "findings/search", seed, "search.json", model, *flags)
+        out = plan.recipe(script, "findings/search", seed, "search.json", QUICK, model, *flags)
         runs.append({})
         for r in files.load_json(f"{out}/search.json")["table"]:
             row = {k: r[k] for k in ("accuracy", "tokens")}

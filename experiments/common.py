@@ -3,12 +3,14 @@
 A short run is GRPO for 30 steps of 16 problems from the base models that train_zero.py leaves (a
 missing one is made first), then an evaluation on held-out problems. Runs stay in runs/findings/, so
 an interrupted experiment continues where it was. An experiment is a function of a Plan: it draws
-results/NAME.png and returns the content of results/NAME.json, and its tables.
+NAME.png and returns the content of NAME.json, and its tables.
 """
 
+import contextlib
 import math
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,15 +21,22 @@ import config
 import stages
 import train_r1
 import train_zero
-from lib import files, report
+from data import TASKS
+from lib import report
+from lib.errors import UserError
 from lib.memory import cost_report
+from lib.report import read_metrics as metrics
 from lib.run import lock_settings
 from model import GPT
 from sft import pretrain
 
 BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64}
 BUDGET |= {"sft.tokens": 2_200_000}
-QUICK = train_r1.QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.group_size": 8}
+# --quick: does everything run? Too short to learn from
+R1_QUICK = train_zero.QUICK | {"world.tasks": ",".join(TASKS), "preference.examples": 600}
+R1_QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1.demonstrations": 200}
+R1_QUICK |= {"r1.dev2_steps": 8, "r1.final_steps": 8, "r1.preference_steps": 5}
+QUICK = R1_QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.group_size": 8}
 QUICK |= {"eval.problems": 16, "eval.k": 4, "sft.tokens": 300_000}
 ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.direct": 0.4}
 
@@ -120,45 +129,59 @@ def side(runs: list[dict], text: str, figure: str) -> list[float]:
     return [float(factor or 1) * v for v in differences]
 
 
-def metrics(folder: str) -> list[dict]:
-    return files.read_lines(f"{folder}/metrics.jsonl", "a step's metrics", dict)
+def run_script(command: list[str]) -> int:
+    """The status of a command at its end. Ctrl-C, which the terminal sends to the command too, and
+    SIGTERM, which is passed on, let it finish its step and save first; then KeyboardInterrupt."""
+    child, status = subprocess.Popen(command), None
+    before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    while status is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            status = child.wait()
+    signal.signal(signal.SIGTERM, before)
+    if status in (130, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    return status
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment: its name, its seeds, whether its runs are the recipes' --quick ones."""
+    """An experiment: its name, its seeds, whether its runs are few-minute ones, and the folder that
+    its result goes to."""
 
     name: str
     seeds: list[int]
     quick: bool = False
+    out: str = "runs/results"
 
     def result(self, ending: str) -> str:
         """The path of this experiment's result."""
-        os.makedirs("results", exist_ok=True)
-        return f"results/{self.name}{'-quick' * self.quick}.{ending}"
+        return os.path.join(self.out, f"{self.name}{'-quick' * self.quick}.{ending}")
 
     def folder(self, name: str, seed: int) -> str:
         """Of a run: runs/NAME, runs/NAME-1 of seed 1, runs/NAME-0-quick."""
         return f"runs/{name}" + (f"-{seed}{'-quick' * self.quick}" if seed or self.quick else "")
 
-    def recipe(self, script: str, name: str, seed: int, result: str, *more: str) -> str:
-        """Run a recipe's script as its users do, unless its result is there; returns its folder."""
-        out = self.folder(name, seed)
+    def recipe(self, script: str, name: str, seed: int, result: str, quick: dict, *more) -> str:
+        """Run a recipe's script as its users do, unless its result is there; returns its folder.
+        quick: its settings for a few minutes."""
+        out, settings = self.folder(name, seed), quick if self.quick else {}
         if not os.path.exists(f"{out}/{result}"):
             print(f"seed {seed}: {out}", flush=True)
             command = [sys.executable, *script.split(), *more, "--seed", str(seed), "--out", out]
-            flags = ["--quick"] * self.quick + ["--resume"] * os.path.exists(out)
-            subprocess.run(command + flags, check=True)
+            command += [f"--{key}={value}" for key, value in settings.items()]
+            if status := run_script(command + ["--resume"] * os.path.exists(out)):
+                told = f"{script} for '{out}' ended with status {status} and told why"
+                raise UserError(f"{told}: see to that, then run the same command again to go on")
         return out
 
     def zero(self, seed: int) -> str:
         """The run folder of a seed's R1-Zero, with its base; both are made if they are missing."""
-        return self.recipe("train_zero.py", "zero", seed, "eval.json")
+        return self.recipe("train_zero.py", "zero", seed, "eval.json", train_zero.QUICK)
 
     def r1(self, seed: int) -> str:
         """The run folder of a seed's R1, made if it is missing."""
         flags = "--zero", self.folder("zero", seed)
-        return self.recipe("train_r1.py", "r1", seed, "stages.json", *flags)
+        return self.recipe("train_r1.py", "r1", seed, "stages.json", R1_QUICK, *flags)
 
     def config(self, seed: int, settings: dict[str, object] | None = None) -> train_r1.Config:
         """The common budget with an experiment's settings."""

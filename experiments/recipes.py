@@ -7,11 +7,13 @@ import preference
 import stages
 import train_r1
 from distill import STUDENTS
-from experiments.common import CLAIMS, Plan, bars, claims, configured, metrics, over_seeds, spread
+from experiments import common
+from experiments.common import CLAIMS, Plan, bars, claims, metrics, over_seeds, spread
 from lib import report
 from lib.files import load_json
 
 STUDENT = next(iter(STUDENTS))
+QUICK = {"distill.prompts": 128, "distill.tokens": 400_000, "distill.rl_steps": 6}
 SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
 
 
@@ -86,11 +88,11 @@ def language(plan: Plan):
     runs = []
     for seed in plan.seeds:
         out, without = plan.r1(seed), plan.folder("r1-without-language", seed)
-        quick = train_r1.QUICK if plan.quick else {}
-        cfg = configured(quick | {"seed": seed, "r1.language": 0.0})
+        quick = common.R1_QUICK if plan.quick else {}
+        cfg = common.configured(quick | {"seed": seed, "r1.language": 0.0})
         if not stages.is_model(f"{without}/model"):
             start = (f"{out}/dev1/model", without, os.path.exists(without), "dev2")
-            train_r1.reinforce(cfg, *start, cfg.r1.dev2_steps, 300_000)
+            train_r1.reinforce(cfg, *start, cfg.r1.dev2_steps, train_r1.FIRST["dev2"])
         models = {  # name -> stage, model, file of the evaluation
             "base": ("base", f"{plan.folder('zero', seed)}/base/model", f"{out}/eval/base.json"),
             "Dev1": ("dev1", f"{out}/dev1/model", f"{out}/eval/dev1.json"),
@@ -110,7 +112,8 @@ def distill(plan: Plan):
     for seed in plan.seeds:
         flags = ["--teacher", f"{plan.r1(seed)}/r1/model"]
         flags += [] if seed == plan.seeds[0] else ["--students", STUDENT]
-        out = plan.recipe("distill.py", "distill", seed, "distill.json", *flags)
+        quick = common.R1_QUICK | QUICK
+        out = plan.recipe("distill.py", "distill", seed, "distill.json", quick, *flags)
         found.append(load_json(f"{out}/distill.json"))
         runs.append({})
         for name, ways in found[-1]["figures"].items():

@@ -6,7 +6,7 @@
 
 The measure is accuracy on held-out problems against tokens a problem: all that the model generated,
 also what was discarded. (DeepSeek-R1 found process rewards and tree search not worth their cost in
-training [2501.12948, section 4.2].) A step ends at a comma or line end, where the world's authors
+training [2501.12948v1, section 4.2].) A step ends at a comma or line end, where the world's authors
 end theirs, at </think>, and with the response. Its value is the chance that a response which begins
 so ends right, measured by completing it several times [Math-Shepherd, 2312.08935]. The process
 reward model learns that at each step's end, the outcome reward model only at the last.
@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 
+import lib.start  # noqa: F401
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,9 +38,10 @@ import tokenizer as tokenizers
 from config import section, setting
 from data import REASONING, TASKS, World, prompt_ids
 from eval import EvalConfig, held_out, sampling
-from lib import distributed, files, report
+from lib import cli, distributed, files, report
 from lib.errors import UserError
-from lib.run import Run, finished, lock_settings
+from lib.progress import Progress
+from lib.run import Run, finished, lock_settings, resumable
 from lib.stats import standard_error
 from model import GPT
 from reward_model import RewardModel
@@ -109,7 +112,7 @@ class Policy:
     def method(self, name: str):
         """Inside, a bar counts the tokens; the random numbers depend on the name alone."""
         self.rng = random.Random(f"{self.cfg.seed} {name}")
-        with tqdm(unit="tok", unit_scale=True, desc=name, leave=False) as self.bar:
+        with Progress(None, name, "tok", leave=False) as self.bar:
             yield
 
     def draw(self, starts: list[Start], each=1, stops=(), most: int | None = None):
@@ -502,6 +505,7 @@ def run(cfg: Config, folder: str, methods: list[str], out: str, resume: bool) ->
         raise UserError(f"{missing}: leave it out of --methods")
     settings = {"eval": sampling(cfg.eval), "world": asdict(cfg.world)}
     settings |= {"seed": cfg.seed, "policy": model.fingerprint()}
+    stages.begin(out, resume)
     lock_settings(out, settings)
     judges = {}
     if set(methods) & set(JUDGED):
@@ -551,20 +555,23 @@ def summarise(rows: list[dict], ceiling: list[dict], out: str) -> None:
 def main() -> None:
     parser, listed = config.Parser(__doc__), ",".join(METHODS)
     add = parser.add_argument
-    add("model", help="model folder, such as runs/zero/model; it is not changed")
+    told = "model folder, such as runs/zero/model; it is not changed"
+    add("model", type=config.path, help=told)
     add("--methods", default=listed, help=f"comma-separated, of {listed} (default all)")
-    add("--problems", type=int, help="held-out problems a task (default 64)")
-    add("--out", help="for reward models, which are used again, and figures (default runs/search)")
+    told = "held-out problems a task (default 64)"
+    add("--problems", type=config.number(int, low=1), help=told)
+    told = "for reward models, which are used again, and figures (default runs/search)"
+    add("--out", type=config.path, help=told)
     add("--resume", action="store_true", help="go on with the reward models' training in --out")
     cfg, args = config.parse(parser, Config, QUICK)
     out = args.out or config.run_folder("search", cfg, args)
     if args.problems is not None:
         cfg.search.problems = args.problems
-    with config.user_errors(), distributed.started(cfg), stages.resumable(out):
+    with config.user_errors(), distributed.started(cfg), resumable(out):
         config.check(cfg)
         methods = args.methods.split(",")
         if unknown := [m for m in methods if m not in METHODS]:
-            raise UserError(f"there is no method '{unknown[0]}'; the methods are {listed}")
+            raise cli.nearest("method", unknown[0], list(METHODS))
         run(cfg, args.model, methods, out, args.resume)
 
 

@@ -18,7 +18,7 @@ import typing
 from dataclasses import field, fields, is_dataclass
 
 from lib import start
-from lib.errors import UserError, shortened
+from lib.errors import UserError, sentence, shortened
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 BOOLS = {"true": True, "1": True, "false": False, "0": False}
@@ -103,7 +103,7 @@ def number(kind: type, **limits):
             value = parse_number(text, kind)
         except (ValueError, OverflowError):
             raise argparse.ArgumentTypeError(f"'{shortened(text)}' is not {KINDS[kind]}") from None
-        if problem := _beyond(value, limits):
+        if problem := beyond(value, limits):
             raise argparse.ArgumentTypeError(f"it is {shortened(value)}; {problem}")
         return value
 
@@ -113,7 +113,7 @@ def number(kind: type, **limits):
 def path(text: str) -> str:
     """For argparse's `type`: the name of a file or folder."""
     if not text.strip() or "\0" in text:
-        raise argparse.ArgumentTypeError("the name is empty: give a file or folder")
+        raise argparse.ArgumentTypeError("that is no name of a file or folder")
     return text
 
 
@@ -132,7 +132,7 @@ def load(cfg: object, path: str) -> None:
     for key in found:
         value = _inside(saved, key)
         kind = typing.get_type_hints(type(_section(cfg, key)))[key.rpartition(".")[2]]
-        if not _fits(value, kind):
+        if not fits(value, kind):
             told = f"'{path}': {key} is {shortened(value)}"
             raise UserError(f"{told}, which is no value of this setting: fix or remove it")
         set_key(cfg, key, tuple(value) if isinstance(value, list) else value)
@@ -145,6 +145,11 @@ def _inside(saved: object, key: str) -> object:
     return saved
 
 
+def is_switch(cfg: object, key: str) -> bool:
+    """Whether 'section.field' is true or false."""
+    return isinstance(getattr(_section(cfg, key), key.rpartition(".")[2]), bool)
+
+
 def _section(cfg: object, key: str) -> object:
     """The dataclass that holds 'section.field'."""
     for part in key.split(".")[:-1]:
@@ -152,31 +157,43 @@ def _section(cfg: object, key: str) -> object:
     return cfg
 
 
-def _fits(value: object, kind: type) -> bool:
+def fits(value: object, kind: type) -> bool:
     """Whether a value from JSON is of a field's type."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None:
+        return type(None) in options
     if typing.get_origin(options[0]) is tuple:
         inner = typing.get_args(options[0])[0]
-        return isinstance(value, list) and all(_fits(x, inner) for x in value)
+        return isinstance(value, list) and all(fits(x, inner) for x in value)
     if options[0] is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is options[0]
 
 
+def unfit(value: object, cls: type, name: str) -> str:
+    """What a value from JSON would have to be as the field `name` of cls, "" if it is fit."""
+    kind, (field_,) = typing.get_type_hints(cls)[name], (f for f in fields(cls) if f.name == name)
+    if not fits(value, kind):
+        options = typing.get_args(kind) or (kind,)
+        return f"it must be {KINDS[options[0]]}"
+    values = value if isinstance(value, list) else [value]
+    return next(filter(None, (beyond(x, field_.metadata) for x in values)), "")
+
+
 def check(cfg: object, prefix: str = "") -> None:
     """UserError for values that no run could use: beyond a field's limits, or at odds."""
-    if hasattr(cfg, "__post_init__"):
-        cfg.__post_init__()
     for f in fields(cfg):
         key, value = prefix + f.name, getattr(cfg, f.name)
         if is_dataclass(value):
             check(value, f"{key}.")
         for x in value if isinstance(value, tuple) else (value,):
-            if problem := _beyond(x, f.metadata):
-                raise UserError(f"--{key} is {shortened(x)}; {problem}")
+            if problem := beyond(x, f.metadata):
+                raise UserError(f"--{key} is {shortened(x) or 'empty'}; {problem}")
+    if hasattr(cfg, "__post_init__"):  # which relies on the limits
+        cfg.__post_init__()
 
 
-def _beyond(value: object, limits: dict) -> str:
+def beyond(value: object, limits: dict) -> str:
     """What a value would have to be, "" if it is within its limits."""
     if isinstance(value, float) and not math.isfinite(value):
         return "it must be a finite number"
@@ -227,7 +244,7 @@ def user_errors():
         if "--traceback" in sys.argv or not (isinstance(e, UserError) or of_the_machine):
             raise
         told = f"{e.filename or 'a file'}: {e.strerror}" if of_the_machine else str(e)
-        print(f"{program()}: {told}", file=sys.stderr)
+        print(sentence(f"{program()}: {told}"), file=sys.stderr)
         sys.exit(2)
 
 
@@ -250,7 +267,8 @@ class Parser(argparse.ArgumentParser):
         return [s[2:] for a in self._actions for s in a.option_strings if s.startswith("--")]
 
     def error(self, message: str):
-        print(f"{program()}: {shortened(message, 160)} (--help explains)", file=sys.stderr)
+        told = sentence(f"{program()}: {message}", 180)
+        print(f"{told} (--help explains)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -273,9 +291,9 @@ def settings_help(cfg: object, prefix: str = "") -> list[str]:
     return lines + later
 
 
-def split_words(words: list[str], known: list[str], flags: list[str]):
+def split_words(words: list[str], known: list[str], flags: list[str], switches=()):
     """A command line's settings and the rest. UserError for a flag that is neither. What follows a
-    lone "--" is no flag."""
+    lone "--" is no flag. switches: settings that are on if they stand there without a value."""
     settings, rest, words = [], [], list(words)
     while words:
         word = words.pop(0)
@@ -286,6 +304,8 @@ def split_words(words: list[str], known: list[str], flags: list[str]):
             rest.append(word)
         elif key not in known:
             raise nearest("setting", key, known + flags)
+        elif key in switches and not equals and (not words or words[0].startswith("--")):
+            settings.append((key, "true"))
         elif not equals and not words:
             raise UserError(f"--{key} needs a value")
         else:

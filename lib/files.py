@@ -4,7 +4,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import socket
+import sys
+import time
 import zlib
 from collections.abc import Callable
 
@@ -25,15 +28,21 @@ _locks: dict[str, object] = {}  # the folders that this process writes in -> the
 def atomic_write(path: str):
     """The name of a temporary file that becomes `path` at the end: a reader never sees half of it.
     FileError that names the file and the fix."""
+    temporary = path + ".tmp"
     try:
-        yield path + ".tmp"
-        os.replace(path + ".tmp", path)
+        yield temporary
+        with open(temporary, "r+b") as f:
+            os.fsync(f.fileno())  # else a power cut may leave an empty file under the final name
+        os.replace(temporary, path)
     except (OSError, SafetensorError) as e:
-        reason = getattr(e, "strerror", None) or e
+        # safetensors writes "Error while ...: I/O error: No space left on device (os error 28)"
+        reason = getattr(e, "strerror", None) or re.sub(r".*I/O error: | \(os error.*", "", str(e))
         hint = "see that its folder is there and the disk has room, and try again"
         with contextlib.suppress(OSError):
-            os.remove(path + ".tmp")
-        raise FileError(f"cannot write '{path}' ({reason}): {hint}") from e
+            os.remove(temporary)
+        error = FileError(f"cannot write '{path}' ({reason}): {hint}")
+        error.strerror = reason
+        raise error from e
 
 
 def make_folder(folder: str) -> None:
@@ -74,12 +83,15 @@ def lock(folder: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        time.sleep(0.5)  # if it has just begun, it has yet to write who it is
         file.seek(0)
         told = f"process {file.read().strip() or '(unknown)'} is writing in '{folder}'"
         file.close()
         raise UserError(f"{told}: wait for it, stop it, or name another --out") from None
-    except OSError:  # a file system without locks
+    except OSError as e:  # a file system without locks
         file.close()
+        told = f"'{folder}' cannot be locked ({e.strerror})"
+        print(f"{told}: see that no other process writes there", file=sys.stderr)
         return
     file.truncate(0)
     file.write(f"{os.getpid()} on {socket.gethostname()}")

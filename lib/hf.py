@@ -9,10 +9,11 @@ ModelConfig's fields. What config.json lacks or model.py cannot do is an error t
 """
 
 import contextlib
+import glob
 import os
 import re
 import shutil
-from types import SimpleNamespace
+from dataclasses import fields, replace
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from lib import cli
 from lib.distributed import barrier, full_state, is_main_process
-from lib.errors import UserError
+from lib.errors import UserError, shortened
 from lib.files import atomic_write, load_json, write_json
 from lib.run import load_checkpoint, read_progress
 
@@ -60,15 +61,23 @@ FAMILIES = {
     "deepseek_v3": (MLA, {"attention": "mla"}, NO_BIAS | ROUTER),
 }
 TRAINING = ("bias_update_speed", "balance_loss")  # fields that no family has
+OPTIONAL = """tie_word_embeddings:tie_embeddings pad_token_id:pad_id head_dim
+    rope_interleave:rope_interleaved bias_update_speed balance_loss"""
+# what models with the other kind of attention never read
+UNREAD = {"mla": {"n_kv_heads", "head_dim", "qkv_bias", "qk_norm"}, "gqa": {*_names(V3).values()}}
+# what is no single value in config.json
+NESTED = {"layer_types": list}
+NESTED |= dict.fromkeys(("quantization_config", "rope_scaling", "rope_parameters"), dict)
 
 
 def read_json(path: str) -> dict:
     """A JSON object. UserError in one sentence if it is missing or damaged."""
     try:
         raw = load_json(path)
+    except PermissionError:
+        raise
     except OSError:
-        problem = f"no model at '{os.path.dirname(path)}' ({os.path.basename(path)} not found)"
-        raise UserError(f"{problem}: give a folder that holds a saved model") from None
+        raise no_model(*os.path.split(path)) from None
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path} is not valid JSON ({e}): {RESTORE}") from None
     if not isinstance(raw, dict):
@@ -76,64 +85,101 @@ def read_json(path: str) -> dict:
     return raw
 
 
-def read_config(folder: str, known: set[str]) -> dict:
-    """ModelConfig's fields (`known`), from config.json; tie_embeddings None: the tensors tell."""
+def no_model(folder: str, missing: str) -> UserError:
+    """The error for a folder without a model; a run's has one inside."""
+    its, inside = os.path.join(folder, "model"), os.path.join(glob.escape(folder), "*", "model")
+    if os.path.exists(os.path.join(its, "config.json")):
+        return UserError(f"'{folder}' is a run: its model is {its}")
+    if others := glob.glob(os.path.join(inside, "config.json")):
+        newest = os.path.dirname(max(others, key=os.path.getmtime))
+        return UserError(f"'{folder}' holds runs: give the model of one, such as {newest}")
+    if os.path.exists(os.path.join(folder, "metrics.jsonl")):
+        return UserError(f"'{folder}' is a run without a finished model: go on with it first")
+    what = "it is a file" if os.path.isfile(folder) else f"{missing} not found"
+    return UserError(f"no model at '{folder}' ({what}): give a folder that holds a saved model")
+
+
+def read_config(folder: str, cls: type) -> dict:
+    """Fields of `cls`, ModelConfig, from config.json; tie_embeddings None: the tensors tell."""
     path = os.path.join(folder, "config.json")
     raw = read_json(path)
-    family = raw.get("model_type")
+    if "model_type" not in raw and os.path.exists(os.path.join(folder, "metrics.jsonl")):
+        raise no_model(folder, "model_type")  # a run's settings have the same name
+    return parse_config(raw | {"eos_token_id": end_ids(folder)}, path, cls)
+
+
+def parse_config(raw: dict, path: str, cls: type) -> dict:
+    """The same of a config.json's content. UserErrors name the file `path` and the field."""
+    family = str(raw.get("model_type"))
     if family == "pocket_r1":
+        known = {f.name for f in fields(cls)}
         if missing := known - set(raw):
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}: {RESTORE}")
-        return {name: raw[name] for name in known}  # older models may have more
+        return _checked({name: raw[name] for name in known}, {}, path, cls)  # older ones have more
     if family not in FAMILIES:
         problem = f"models of type '{family}' cannot be opened"
         raise UserError(f"{path}: {problem}; the types are {', '.join(FAMILIES)}")
-    if "quantization_config" in raw:
-        method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
-        raise UserError(f"{path}: weights are quantised ({method}): convert them to bf16 first")
+    for key, kind in NESTED.items():
+        if not isinstance(raw.get(key), kind | None):
+            raise UserError(f"{path}: {key} is {shortened(repr(raw[key]))}: {RESTORE}")
     names, fixed, only = FAMILIES[family]
     for key, value in ({"hidden_act": "silu", "sliding_window_pattern": None} | only).items():
         if raw.get(key, value) != value:
             raise UserError(f"{path}: {key} is {raw[key]!r}; only {value!r} can be opened")
+    if "quantization_config" in raw:
+        method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
+        raise UserError(f"{path}: weights are quantised ({method}): convert them to bf16 first")
     if any(kind != "full_attention" for kind in raw.get("layer_types") or []):
         raise UserError(f"{path}: layer_types: only full_attention can be opened")
     if missing := [k for k in names if k not in raw]:
         raise UserError(f"{path} has no '{missing[0]}': {RESTORE}")
-    out = fixed | {ours: raw[theirs] for theirs, ours in names.items()} | _read_rope(raw, path)
-    out |= {k: raw[k] for k in TRAINING if k in raw}
-    if family == "deepseek_v3":
-        out["rope_interleaved"] = raw.get("rope_interleave", True)
-    else:
-        out["head_dim"] = raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"]
-    out |= {"tie_embeddings": raw.get("tie_word_embeddings"), "eos_ids": end_ids(folder)}
-    return out | {"pad_id": raw.get("pad_token_id") or 0}
+    names = names | {k: v for k, v in _names(OPTIONAL).items() if raw.get(k) is not None}
+    rope, rope_names = _read_rope(raw, path)
+    out = {ours: raw[theirs] for theirs, ours in names.items()} | rope | fixed
+    ids = raw.get("eos_token_id")
+    out["eos_ids"] = [] if ids is None else ids if isinstance(ids, list) else [ids]
+    if out.get("pad_id") == -1:  # of older models: none
+        out["pad_id"] = 0
+    out = _checked(out, names | rope_names | {"eos_token_id": "eos_ids"}, path, cls)
+    whole_width = {"head_dim": out["dim"] // out["n_heads"], "tie_embeddings": None}
+    return whole_width | out
 
 
-def end_ids(folder: str) -> list[int]:
-    """The ids that end a response: generation_config.json's if it names any, or config.json's."""
-    ids = None
+def _checked(found: dict, names: dict[str, str], path: str, cls: type) -> dict:
+    """The fields found in the file `path`, if each is fit. names: theirs -> ours."""
+    theirs = {ours: name for name, ours in names.items()}
+    for name, value in found.items():
+        if problem := cli.unfit(value, cls, name):
+            told = f"{path}: {theirs.get(name, name)} is {shortened(repr(value))}"
+            raise UserError(f"{told}; {problem}: {RESTORE}")
+    return found
+
+
+def end_ids(folder: str) -> object:
+    """What ends a response: generation_config.json's ids if it names any, or config.json's."""
     for path in (os.path.join(folder, f) for f in ("generation_config.json", "config.json")):
-        if ids is None and os.path.exists(path):
-            ids = read_json(path).get("eos_token_id")
-    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        if os.path.exists(path) and (ids := read_json(path).get("eos_token_id")) is not None:
+            return ids if isinstance(ids, list) else [ids]
+    return []
 
 
-def _read_rope(raw: dict, path: str) -> dict:
-    """Rotary settings: `rope_parameters`, or `rope_theta` and `rope_scaling` of older configs."""
+def _read_rope(raw: dict, path: str) -> tuple[dict, dict]:
+    """Rotary settings: `rope_parameters`, or `rope_theta` and `rope_scaling` of older configs; and
+    their names there."""
     older = {"rope_theta": raw.get("rope_theta")} | (raw.get("rope_scaling") or {})
     found = raw.get("rope_parameters") or older
     rope = YARN_DEFAULTS | {k: v for k, v in found.items() if v is not None}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
     if kind not in ROPE:
         raise UserError(f"{path}: rope scaling '{kind}' is none of {', '.join(ROPE)}")
-    for key in ("rope_theta", *ROPE[kind]):
+    names = {"rope_theta": "rope_theta"} | ROPE[kind]
+    for key in names:
         if key not in rope:
             raise UserError(f"{path} has no '{key}': {RESTORE}")
     unused = {"attention_factor": None, "partial_rotary_factor": 1.0, "truncate": True}
     if any(rope.get(key, value) != value for key, value in unused.items()):
         raise UserError(f"{path}: rope's {', '.join(unused)} cannot be opened")
-    out = {"rope_theta": float(rope["rope_theta"]), "rope_scaling": kind}
-    return out | {ours: rope[theirs] for theirs, ours in ROPE[kind].items()}
+    return {"rope_scaling": kind} | {ours: rope[theirs] for theirs, ours in names.items()}, names
 
 
 def family_of(cfg) -> str:
@@ -146,10 +192,11 @@ def family_of(cfg) -> str:
 
 
 def write_config(cfg, dtype: torch.dtype) -> dict:
-    """config.json of a ModelConfig, for the family that can express it."""
-    family = family_of(cfg)
+    """config.json of a ModelConfig, for the family that can express it. A field that the family
+    does not know is not lost: then it is written as ours."""
+    family, ours = family_of(cfg), {"model_type": "pocket_r1"} | vars(cfg)
     if family == "pocket_r1":
-        return {"model_type": family} | vars(cfg)
+        return ours
     names, _, only = FAMILIES[family]
     architecture = family.title().replace("_", "") + "ForCausalLM"  # DeepseekV3ForCausalLM
     out = {"model_type": family, "architectures": [architecture], "hidden_act": "silu"}
@@ -168,7 +215,11 @@ def write_config(cfg, dtype: torch.dtype) -> dict:
     if kind == "yarn" and not (cfg.rope_mscale and cfg.rope_mscale_all):
         del rope["mscale"], rope["mscale_all_dim"]
     out |= {"rope_scaling": rope, "torch_dtype": str(dtype).removeprefix("torch.")}
-    return out | {k: getattr(cfg, k) for k in TRAINING}
+    out |= {k: getattr(cfg, k) for k in TRAINING}
+    again = type(cfg)(**parse_config(out, "config.json", type(cfg)))
+    unread = UNREAD[cfg.attention] | ({*_names(SCALED + YARN).values()} - {*ROPE[kind].values()})
+    again = replace(again, **{k: getattr(cfg, k) for k in unread - {"n_experts"}})
+    return out if again == cfg else ours
 
 
 def views(state: dict[str, Tensor], cfg) -> dict[str, Tensor]:
@@ -215,31 +266,34 @@ def _opened(path: str):
         raise UserError(f"{path} is missing or damaged ({e}): {RESTORE}") from None
 
 
-def fill(want: dict[str, Tensor], where: dict[str, str], n_layers: int) -> None:
-    """Copy the tensors on disk into the views `want`, a part at a time, to save memory. ValueError
-    for a missing, extra, misshapen or quantised one; layers behind the last (DeepSeek's multi-token
-    prediction) and the rotary frequencies of old Llama files are skipped."""
-    for name in sorted(want.keys() | where.keys()):
-        if name not in where:
-            folder = os.path.dirname(next(iter(where.values())))
-            raise UserError(f"{folder}: tensor '{name}' is missing: {RESTORE}")
-        path, tensor = where[name], f"{where[name]}: tensor '{name}'"
-        if name not in want:
-            layer = re.match(r"model\.layers\.(\d+)\.", name)
-            extra = name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq")
-            if extra or (layer and int(layer[1]) >= n_layers):
-                continue
-            raise UserError(f"{tensor} is not part of the model that config.json describes")
+def check(want: dict[str, Tensor], where: dict[str, str], folder: str, n_layers: int) -> None:
+    """UserError for a missing, extra, misshapen or quantised tensor; layers behind the last
+    (DeepSeek's multi-token prediction) and old Llama files' rotary frequencies are passed over."""
+    if missing := sorted(want.keys() - where.keys()):
+        raise UserError(f"{folder}: tensor '{missing[0]}' is missing: {RESTORE}")
+    for path in sorted(set(where.values())):
         with _opened(path) as f:
-            found = f.get_slice(name)
-            kind, shape, wanted = found.get_dtype(), found.get_shape(), list(want[name].shape)
-        if kind not in ("F32", "F16", "BF16", "F64"):
-            raise UserError(f"{tensor} is {kind}: convert the weights to bf16 first")
-        if shape != wanted:
-            raise UserError(f"{tensor} is {shape}, the config asks for {wanted}")
+            for name in f.keys():  # noqa: SIM118  it is no dict
+                tensor, layer = f"{path}: tensor '{name}'", re.match(r"model\.layers\.(\d+)", name)
+                if name not in want:
+                    extra = name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq")
+                    if extra or (layer and int(layer[1]) >= n_layers):
+                        continue
+                    raise UserError(f"{tensor} is not part of the model that config.json describes")
+                found, wanted = f.get_slice(name), list(want[name].shape)
+                kind, shape = found.get_dtype(), found.get_shape()
+                if kind not in ("F32", "F16", "BF16", "F64"):
+                    raise UserError(f"{tensor} is {kind}: convert the weights to bf16 first")
+                if shape != wanted:
+                    raise UserError(f"{tensor} is {shape}, the config asks for {wanted}")
+
+
+def fill(want: dict[str, Tensor], where: dict[str, str]) -> None:
+    """Copy the tensors on disk into the views `want`, a part at a time, to save memory."""
+    for name in sorted(want):
         rows = max(1, PART // want[name][0].nbytes)
         for i, part in enumerate(want[name].split(rows)):
-            with _opened(path) as f:  # opened anew each time: only that frees what was read
+            with _opened(where[name]) as f:  # opened anew each time: only that frees what was read
                 part.copy_(f.get_slice(name)[i * rows : (i + 1) * rows])
 
 
@@ -282,7 +336,10 @@ def export(checkpoint: str, out: str, tokenizer: str) -> None:
     """Write a policy's training checkpoint as a model folder, with the tokenizer of another."""
     if not os.path.isdir(checkpoint):
         raise UserError(f"there is no checkpoint '{checkpoint}': see runs/NAME/checkpoint")
-    cfg = SimpleNamespace(**read_progress(checkpoint)["shape"])
+    from model import ModelConfig  # which imports this module
+
+    shape = read_progress(checkpoint)["shape"]
+    cfg = ModelConfig(**{f.name: shape[f.name] for f in fields(ModelConfig) if f.name in shape})
     if not os.path.exists(os.path.join(tokenizer, "tokenizer.json")):
         raise UserError(f"'{tokenizer}' has no tokenizer.json: give a model folder")
     known = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata

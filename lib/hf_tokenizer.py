@@ -6,8 +6,10 @@ what cuts words. tokenizer_config.json names the special tokens that matter.
 
 import contextlib
 import datetime
+import functools
 import json
 import os
+import sys
 
 import jinja2.sandbox
 import regex
@@ -20,7 +22,7 @@ PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 OTHERS = [b for b in range(256) if b not in PRINTABLE]
 LETTERS = [chr(b if b in PRINTABLE else 256 + OTHERS.index(b)) for b in range(256)]
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-DAMAGE = (LookupError, TypeError, AttributeError, ValueError, jinja2.TemplateError, regex.error)
+DAMAGE = (LookupError, TypeError, AttributeError, ValueError, RecursionError, regex.error)
 
 
 @contextlib.contextmanager
@@ -28,12 +30,20 @@ def clear_errors(folder: str):
     """While a tokenizer is made of a folder: UserError in one sentence for whatever is wrong."""
     try:
         yield
-    except OSError as e:
-        name = os.path.basename(e.filename)
-        raise UserError(f"'{folder}' has no {name}: give a model folder") from None
+    except FileNotFoundError as e:
+        raise hf.no_model(folder, os.path.basename(e.filename)) from None
     except DAMAGE as e:
         path, reason = os.path.join(folder, "tokenizer.json"), f"{type(e).__name__}: {e}"
         raise UserError(f"{path} is damaged or of another kind ({reason})") from None
+
+
+@functools.cache  # said once
+def check_template(folder: str) -> None:
+    """Say so if a model has come without the file that holds its chat template."""
+    names = ("tokenizer_config.json", "chat_template.jinja")
+    if not any(os.path.exists(os.path.join(folder, name)) for name in names):
+        told = f"'{folder}' has no {names[0]}: prompts are a base model's, without a chat template"
+        print(told, file=sys.stderr)
 
 
 def read(folder: str) -> dict[str, object]:
@@ -112,7 +122,11 @@ def chat_template(files: dict) -> str | None:
     env.globals |= {"strftime_now": lambda form: datetime.datetime.now().strftime(form)}
     names = {k: v or "" for k, v in _names(files).items()}
     messages = [{"role": "user", "content": "{prompt}"}]
-    text = env.from_string(source).render(messages=messages, add_generation_prompt=True, **names)
+    told = {"messages": messages, "add_generation_prompt": True}
+    try:
+        text = env.from_string(source).render(**told, **names)
+    except Exception as e:  # a template is a program, and may fail as any other
+        raise UserError(f"its chat template fails ({type(e).__name__}: {e})") from None
     if text.count("{prompt}") != 1:
         raise UserError("its chat template does not hold the question once")
     return text

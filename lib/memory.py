@@ -1,6 +1,9 @@
 """What a model costs, from its shape alone: `model` is always a GPT on the meta device."""
 
+import contextlib
+import math
 import os
+import re
 import time
 
 import torch
@@ -113,8 +116,27 @@ def available_memory(cfg) -> float:
     """Bytes that this process may use."""
     if (here := device(cfg.device)).type == "cuda":
         return 0.95 * torch.cuda.mem_get_info(here)[1]
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 0.95 * total / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return 0.95 * free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def free_memory() -> float:
+    """Bytes that nobody uses on this machine, or in the container around us; infinity where the
+    system does not tell."""
+    found = [math.inf]
+    if os.path.exists("/proc/meminfo"):
+        (kib,) = re.findall(r"^MemAvailable: *(\d+)", read_text("/proc/meminfo"), re.M)
+        found.append(int(kib) * 1024)
+    elif hasattr(os, "sysconf"):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit, used = (f"/sys/fs/cgroup/memory.{name}" for name in ("max", "current"))
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        found.append(int(read_text(limit)) - int(read_text(used)))
+    return min(found)
+
+
+def read_text(path: str) -> str:
+    with open(path) as f:
+        return f.read()
 
 
 def matrix_speed(cfg) -> float:
@@ -130,7 +152,8 @@ def matrix_speed(cfg) -> float:
 
 
 def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
-    """Print what a run will take: memory of each process, and time. UserError if it does not fit.
+    """Print what a run will take, if it is more than a laptop's: memory of each process, and time.
+    UserError if it does not fit, or takes more than a day and cfg.yes is not set.
 
     learnt: tokens of next-token training; steps: of reinforcement learning; asked: responses only
     drawn; networks: that learn together, 2 with a critic. Prompts count as 256 tokens. The time is
@@ -147,7 +170,9 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
     fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
     if grpo.kl_beta:  # the reference model: its shard, and its full weights while it is in use
         fixed += report["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)
-    need, have, gib = fixed + max(training, cache), available_memory(cfg), 2**30
+    # CPUs need more than the tensors: their allocators give little back (bench/check_memory.py)
+    spare = 1.0 if device(cfg.device).type == "cuda" else 1.2 if cfg.precision == "float32" else 1.4
+    need, have, gib = spare * (fixed + max(training, cache)), available_memory(cfg), 2**30
     trained = steps * grpo.problems_per_step * grpo.group_size * grpo.max_new_tokens * networks
     flops = (learnt + trained) * report["training FLOPs a token"]
     flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
@@ -155,8 +180,13 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
     memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer {fixed / gib:.1f}"
     memory += f", training {training / gib:.1f}, rollouts {cache / gib:.1f})"
     run = f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} process{'es' * (n > 1)}"
-    print(f"{run}; memory of each: {memory}; arithmetic: up to {hours:,.10g} hours", flush=True)
+    if cfg.name != "tiny" or hours > 1 or need > have / 4:
+        told = f"arithmetic: up to {hours:,.10g} hours"
+        print(f"{run}; memory of each: {memory}; {told}", flush=True)
     if need <= have:
+        if hours > 24 and not cfg.yes:
+            fix = "use GPUs, another --config or fewer steps, or add --yes to begin"
+            raise UserError(f"this takes up to {hours:,.10g} hours on this machine: {fix}")
         return
     gpus = "use more GPUs (torchrun --nproc-per-node N)"
     if fixed > have:

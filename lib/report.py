@@ -1,13 +1,26 @@
-"""What people read: Markdown tables, pictures as PNG, and where a figure comes from."""
+"""What people read: Markdown tables, pictures as PNG, and where a figure comes from.
+
+    python -m lib.report runs/zero                             # a run's own curves.png, once more
+    python -m lib.report runs/zero runs/zero-dapo --keys reward,entropy     # runs side by side
+Keys are those of metrics.jsonl.
+"""
 
 import datetime
-import json
+import math
 import os
 import platform
+import statistics
+
+import lib.start  # noqa: F401
 
 import torch
 
-from lib.files import atomic_write
+from lib import cli
+from lib.files import atomic_write, read_lines
+
+# metrics that are compared if none are named -> what they are
+WORDS = {"reward": "reward", "completions/mean_length": "response length, tokens"}
+WORDS |= {"entropy": "entropy, nats a token", "loss": "loss"}
 
 
 def provenance(command: str) -> dict[str, str]:
@@ -41,35 +54,33 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def save_figure(fig, path: str) -> None:
-    """A matplotlib figure as a PNG, written atomically; the figure is closed."""
-    import matplotlib.pyplot as plt
-
+    """A matplotlib figure as a PNG, written atomically."""
     fig.tight_layout()
     with atomic_write(path) as temporary:
-        fig.savefig(temporary, dpi=110, format="png")
-    plt.close(fig)
+        fig.savefig(temporary, dpi=200, format="png")
 
 
 def draw(path: str, panels: list[tuple]) -> None:
-    """Panels side by side, as a PNG.
+    """Panels as a PNG, two a row: letters can be read where a web page shows it 840 pixels wide.
 
     A panel of lines is (title, xlabel, {label: (x, y)}), or with (x, y, raw), which is drawn pale;
     one of bars is (title, "", {label: (mean, standard deviation)}). Limits of y may follow.
     """
-    import matplotlib
+    os.environ["MPLBACKEND"] = "agg"  # in a notebook it names one that may not be there
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4), squeeze=False)
-    for ax, (title, xlabel, series, *limits) in zip(axes[0], panels):
+    columns, rows = min(2, len(panels)), math.ceil(len(panels) / 2)
+    fig = Figure(figsize=(4.2 * columns, 3.6 * rows))
+    for i, (title, xlabel, series, *limits) in enumerate(panels, 1):
+        ax = fig.add_subplot(rows, columns, i)
         if xlabel:
-            ax.set_prop_cycle(color=plt.get_cmap("tab10" if len(series) <= 10 else "tab20").colors)
+            ax.set_prop_cycle(color=colormaps["tab10" if len(series) <= 10 else "tab20"].colors)
             for label, (x, y, *raw) in series.items():
                 (line,) = ax.plot(x, y, marker="." if len(x) < 30 else "", label=label)
                 for values in raw:
                     ax.plot(x, values, color=line.get_color(), alpha=0.25, lw=1)
-            ax.legend(fontsize=8)
+            ax.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
         else:
             means, errors = ([bar[i] for bar in series.values()] for i in (0, 1))
             ax.bar(list(series), means, yerr=errors, capsize=3)
@@ -79,19 +90,47 @@ def draw(path: str, panels: list[tuple]) -> None:
     save_figure(fig, path)
 
 
-def plot_curves(metrics_path: str, path: str) -> None:
+def read_metrics(folder: str) -> list[dict]:
+    """A run's metrics, a row a step of its last stage; what was not finite is nan."""
+
+    def parse(row: dict) -> dict:
+        stage, step = row.pop("stage"), int(row["step"])
+        row = {k: math.nan if v is None else float(v) for k, v in row.items()}
+        return row | {"stage": stage, "step": step}
+
+    rows = read_lines(os.path.join(folder, "metrics.jsonl"), "a step's metrics", parse)
+    return [row for row in rows if row["stage"] == rows[-1]["stage"]]
+
+
+def curve(rows: list[dict], key: str) -> tuple:
+    """(steps, means over the last five, values) of a metric that some steps may lack."""
+    x, y = zip(*((row["step"], row[key]) for row in rows if key in row))
+    windows = [[v for v in y[max(0, i - 4) : i + 1] if v == v] for i in range(len(y))]  # no nan
+    return x, [statistics.fmean(w) if v == v else v for v, w in zip(y, windows)], y
+
+
+def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
+    """A panel for each metric, a line for each run that has it."""
+    runs, panels = {folder: read_metrics(folder) for folder in folders}, []
+    known = sorted({key for rows in runs.values() for key in rows[-1]} - {"stage", "step"})
+    for key in keys or [key for key in WORDS if key in known]:
+        if key not in known:
+            raise cli.nearest("metric", key, known)
+        words = key.removesuffix("/mean").replace("/", ": ").replace("_", " ")
+        lines = {run: curve(rows, key) for run, rows in runs.items() if key in rows[-1]}
+        panels.append((WORDS.get(key, words), "step", lines))
+    draw(path, panels)
+
+
+def plot_curves(folder: str, path: str) -> None:
     """R1-Zero's training, a line a task: means over the last five steps; pale: each step."""
-    with open(metrics_path, encoding="utf-8") as f:
-        rows = [r for r in map(json.loads, f) if r["stage"] == "zero"]
+    rows = read_metrics(folder)
     tasks = sorted(k.removesuffix("/accuracy") for k in rows[-1] if k.endswith("/accuracy"))
+    if not tasks:  # not a run of reinforcement learning
+        return plot_runs([folder], [], path)
 
     def panel(title: str, key: str, *limits: float) -> tuple:
-        series = {}
-        for task in tasks:
-            x, y = zip(*((r["step"], r[f"{task}/{key}"]) for r in rows if f"{task}/{key}" in r))
-            windows = [y[max(0, i - 4) : i + 1] for i in range(len(y))]
-            series[task] = x, [sum(w) / len(w) for w in windows], y
-        return title, "RL step", series, *limits
+        return title, "RL step", {t: curve(rows, f"{t}/{key}") for t in tasks}, *limits
 
     accuracy = panel("accuracy (pass@1, training problems)", "accuracy", -0.02, 1.02)
     length = panel("response length, tokens", "mean_length")
@@ -156,3 +195,25 @@ def plot_stages(figures: Figures, path: str) -> None:
     general = panel("general requests, %", {"helpfulness": "helpfulness"} | declined)
     length = panel("response length, tokens", {f"{t}_length": t for t in tasks}, 1)
     draw(path, [solved, panel("language and form, %", form), general, length])
+
+
+def main() -> None:
+    parser = cli.Parser(__doc__)
+    parser.prog, add = "python -m lib.report", parser.add_argument
+    add("runs", nargs="+", type=cli.path, metavar="RUN", help="run folders, such as runs/zero")
+    add("--keys", help=f"metrics, with commas between them (of several runs: {','.join(WORDS)})")
+    told = "the picture (default curves.png: in the run's folder, or for several runs here)"
+    add("--out", type=cli.path, metavar="FILE.png", help=told)
+    args = parser.parse_args()
+    with cli.user_errors():
+        first, *others = args.runs
+        out = args.out or os.path.join("" if others else first, "curves.png")
+        if others or args.keys:
+            plot_runs(args.runs, args.keys.split(",") if args.keys else [], out)
+        else:
+            plot_curves(first, out)
+        print(f"picture: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,21 +11,23 @@ import os
 import re
 import shutil
 import signal
+import sys
 import warnings
 import zlib
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from lib import start
 from lib.distributed import barrier, gather, is_main_process, rank, sum_floats, world_size
 from lib.errors import UserError, shortened
 from lib.files import checksum, load_json, lock, to_json, write_json
+from lib.progress import Progress
 
 PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a run gives up
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
-ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "recompute", "eval.rows"}
+ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "recompute", "eval.rows", "yes"}
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
 
@@ -43,6 +45,7 @@ class Run:
         self.state, self.metrics, sizes = {}, {}, {}  # state: progress, saved with a checkpoint
         if is_main_process():
             lock(folder)
+        barrier()  # who may not write says so before another error is met
         self.status = check_folder(folder, resume, stage)
         found = checkpoints(folder, stage)
         if self.status and not found:
@@ -68,9 +71,10 @@ class Run:
             if self.stopped:
                 os.write(2, b"\nstopped at once; --resume goes on from the last checkpoint\n")
                 os._exit(130)
-            told = "\nstopping: this step is finished and saved first (again: stop at once)\n"
-            os.write(2, told.encode())
             self.stopped = True
+            if is_main_process():
+                told = b"\nstopping: this step is finished and saved first (again: stop at once)\n"
+                os.write(2, told)
 
         self._handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -106,11 +110,10 @@ class Run:
         if self.checkpoint:
             self.restore(models, optimizers)
         start, show, n = self.state.setdefault("step", 0), show or {"loss": "loss"}, len(batches)
-        with tqdm(total=n, initial=start, unit="step", desc=name) as bar:
+        with Progress(n, name, "step", start) as bar:
             for i in range(start, n):
                 yield i, batches[i]
-                bar.update()
-                bar.set_postfix({label: self.metrics.get(k, 0) for label, k in show.items()})
+                bar.advance(**{label: self.metrics.get(k, 0) for label, k in show.items()})
                 self.after_step(i + 1, save_every, i + 1 == n, models, optimizers, step=i + 1)
 
     def restore(self, models: dict[str, nn.Module | None], optimizers: list) -> None:
@@ -217,6 +220,28 @@ class Run:
                 f.writelines(to_json(row) + "\n" for row in rows)
 
 
+@contextlib.contextmanager
+def resumable(out: str, flags: str = "--resume"):
+    """Inside, Ctrl-C ends the script with a sentence that says how to go on, and status 130. Where
+    no Run is at work, whatever has been finished is in files, and nothing is waited for."""
+
+    def stop(number, frame):
+        signal.signal(signal.SIGINT, start.stop)  # again: at once
+        if is_main_process():
+            os.write(2, b"\nstopping\n")
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, start.stop)
+        told = f"stopped; the work so far is in '{out}': go on with the same command and {flags}"
+        print(told, file=sys.stderr)
+        sys.exit(130)
+    signal.signal(signal.SIGINT, before)
+
+
 def trained(models: dict[str, nn.Module | None]) -> dict[str, nn.Parameter]:
     """Parameters that may have moments: "model"'s by name, the others' as kind.name."""
     named = {k: model.named_parameters() for k, model in models.items() if model is not None}
@@ -288,25 +313,28 @@ def run_status(folder: str) -> dict | None:
     """{stage, saved: the step of the last checkpoint, finished}; None if there is no run here. Runs
     of earlier versions have no status.json: then it is what their files tell."""
     path, metrics = (os.path.join(folder, name) for name in ("status.json", "metrics.jsonl"))
-    if os.path.exists(path):
-        return load_json(path)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
+        status = load_json(path)
+        return {key: status[key] for key in ("stage", "saved", "finished")}
     found = checkpoints(folder)
     if not found and not os.path.exists(metrics):
         return None
-    saved, stage = 0, None
+    stage, saved = None, 0
     if found:
         stage, _, saved = os.path.basename(found[-1]).rpartition("-")
     else:
-        with contextlib.suppress(OSError, ValueError, IndexError, KeyError), open(metrics) as f:
-            last = json.loads(f.readlines()[-1])
-            stage, saved = last["stage"], last["step"]
+        with open(metrics, encoding="utf-8") as f:
+            for line in f:
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a crash
+                    row = json.loads(line)
+                    stage, saved = row["stage"], row["step"]
     done = os.path.exists(os.path.join(folder, "model", "config.json"))
     return {"stage": stage, "saved": int(saved), "finished": done}
 
 
 def check_stage(folder: str, status: dict | None, stage: str) -> None:
     """UserError if a folder holds a run of another stage: it is not written over."""
-    if status and status["stage"] != stage:
+    if status and status["stage"] not in (None, stage):
         told = f"'{folder}' holds a run of the stage '{status['stage']}', not '{stage}'"
         raise UserError(f"{told}: name another with --out")
 

@@ -5,6 +5,7 @@ import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FOLDERS = [ROOT, *(os.path.join(ROOT, name) for name in ("bench", "experiments", "lib", "tasks"))]
 
 
 def stop(number, frame) -> None:
@@ -16,8 +17,11 @@ def stop(number, frame) -> None:
 def is_script() -> bool:
     """Whether one of the project's files was started, rather than imported by something else."""
     path = getattr(sys.modules["__main__"], "__file__", None)
-    return bool(path) and os.path.abspath(path).startswith(ROOT + os.sep)
+    return bool(path) and os.path.dirname(os.path.abspath(path)) in FOLDERS
 
 
 if is_script():
     signal.signal(signal.SIGINT, stop)
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # a terminal that cannot show a letter shows "?"
+            stream.reconfigure(errors="replace")

@@ -118,7 +118,6 @@ def start_script(path, *argv, printed, env=None, fresh=False):
 def _run_script(path, argv, printed, env, fresh):
     os.chdir(ROOT)
     os.environ.update(env | {"PYTHONPATH": ROOT})
-    os.nice(10)  # it may run beside other tests, some of which have limits of time
     with open(printed, "w") as err, open(os.devnull, "w") as null:
         os.dup2(null.fileno(), 1)
         os.dup2(err.fileno(), 2)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from conftest import run
-from tqdm import tqdm
 
 import eval as E
 from data import Problem, World, WorldConfig
+from lib.progress import Progress
 
 WORLD = World(0, WorldConfig())
 
@@ -78,7 +78,12 @@ def test_rows_that_generate_several_responses_change_none(tiny_model, world_toke
     cfg = E.EvalConfig(k=4, max_new_tokens=20, rows=32)
     at_once = E.evaluate(tiny_model, world_tokenizer, problems, cfg)
     monkeypatch.setitem(E.RESPONSES_PER_ROW, "cpu", 16)
-    monkeypatch.setattr(E, "tqdm", lambda **k: bars.append(tqdm(**k)) or bars[-1])
+
+    def bar(*args, **kw):
+        bars.append(Progress(*args, **kw))
+        return bars[-1]
+
+    monkeypatch.setattr(E, "Progress", bar)
     in_sequence = E.evaluate(tiny_model, world_tokenizer, problems, replace(cfg, rows=5))
     assert at_once.samples == in_sequence.samples
     assert len({s["length"] for s in in_sequence.samples}) > 5

@@ -3,16 +3,20 @@
 test_algorithms.py, test_ppo.py and test_search.py are about the other files of the package."""
 
 import doctest
+import importlib
 import itertools
 import json
 import math
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 
 import pytest
-from conftest import run
+from conftest import FORKS, run
 
 import config
 import eval as evaluation
@@ -22,9 +26,10 @@ import rejection
 import rewards as rw
 import sft
 import train_r1
+import train_zero
 from data import Problem
 from experiments import __main__ as experiments
-from experiments import behaviour, common, search, settings
+from experiments import behaviour, common, recipes, search, settings
 from experiments.common import Plan, claims, compare, verdict
 from lib import report
 from lib.files import load_json
@@ -60,7 +65,7 @@ def nothing_runs(tmp_path, monkeypatch):
     def provenance(command):  # the real one asks the system by a subprocess
         return {"command": command, "date": "today", "hardware": "a machine"}
 
-    monkeypatch.setattr(subprocess, "run", fail)
+    monkeypatch.setattr(subprocess, "Popen", fail)
     monkeypatch.setattr(report, "provenance", provenance)
 
 
@@ -74,8 +79,9 @@ def fake_run(folder, pass1):
     write(f"{folder}/eval.json", {"reports": reports, "minutes": 1.0})
     os.makedirs(f"{folder}/base")
     for place, times in (("base", [60, 60]), ("", [30])):
+        rows = [{"stage": "any", "step": i, "step_time": t} for i, t in enumerate(times)]
         with open(os.path.join(folder, place, "metrics.jsonl"), "w") as f:
-            f.writelines(json.dumps({"step_time": t}) + "\n" for t in times)
+            f.writelines(json.dumps(row) + "\n" for row in rows)
     with open(f"{folder}/curves.png", "wb") as f:
         f.write(b"png")
 
@@ -86,13 +92,92 @@ def test_mean_and_spread_over_finished_runs(nothing_runs, monkeypatch, capsys):
     out = main(monkeypatch, capsys, "zero", "--seeds", "0,1")
     assert "| arithmetic | zero | 80.0 ± 14.1 |" in out
     assert "| arithmetic | base | 10.0 ± 0.0 |" in out
-    with open("results/zero.json") as f:
+    with open("runs/results/zero.json") as f:
         result = json.load(f)
     assert result["figures"]["arithmetic"]["zero"]["pass1"]["values"] == [0.7, 0.9]
     assert result["seeds"] == [0, 1]
     minutes = result["training_minutes"]
     assert minutes["base"]["mean"] == 2.0 and minutes["zero"]["mean"] == 0.5
-    assert {"date", "hardware", "command"} <= result.keys() and os.path.exists("results/zero.png")
+    assert {"date", "hardware", "command"} <= result.keys()
+    assert os.path.exists("runs/results/zero.png") and not os.path.exists("results")
+
+
+def test_a_result_of_more_seeds_is_not_replaced(nothing_runs, monkeypatch, capsys):
+    stored = {"seeds": [0, 1, 2], "claims": []}
+    for folder in ("results", "runs/results"):
+        write(f"{folder}/zero.json", stored)
+        flags = ["--out", folder] if folder == "results" else []
+        argv = ["experiments.__main__", "zero", "--seeds", "0,1,0", *flags]
+        status, _, err = run(monkeypatch, capsys, *argv)
+        told = f"'{folder}/zero.json' has 3 seeds, and this run would replace them by 2"
+        assert status == 2 and told in err and "--out" in err
+        assert load_json(f"{folder}/zero.json") == stored
+    for i in range(3):
+        fake_run(f"runs/zero-{i}" if i else "runs/zero", 0.7)
+    main(monkeypatch, capsys, "zero", "--out", "results")
+    assert "figures" in load_json("results/zero.json")
+    assert load_json("runs/results/zero.json") == stored
+    with open("results/zero.json", "w") as f:
+        f.write("{")
+    for argv in (["zero", "--out", "results"], ["table"]):
+        status, _, err = run(monkeypatch, capsys, "experiments.__main__", *argv)
+        assert status == 2 and "'results/zero.json' is damaged: restore it" in err
+    assert "missing: " in main(monkeypatch, capsys, "table", "--out", "elsewhere")
+
+
+CHILD = """
+import os, signal, sys, time
+
+def stop(number, frame):
+    with open("signals", "a") as f:
+        f.write(f"{number} ")
+
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+open("started", "w").close()
+while not os.path.exists("signals"):
+    time.sleep(0.01)
+time.sleep(0.5)  # the step is finished
+open("saved", "w").close()
+sys.exit(130)
+"""
+
+
+def run_in_terminal(folder):
+    os.setsid()  # a process group of its own, as a terminal's command has
+    os.chdir(folder)
+    with open("err", "w") as err:
+        os.dup2(err.fileno(), 2)
+    sys.argv = ["experiments/__main__.py", "zero", "--seeds", "0"]
+    experiments.main()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_lets_the_recipe_save(tmp_path, number):
+    """Ctrl-C goes to both processes of the terminal's group, SIGTERM to the parent alone."""
+    (tmp_path / "train_zero.py").write_text(CHILD)
+    process = FORKS.Process(target=run_in_terminal, args=(str(tmp_path),))
+    process.start()
+    while not (tmp_path / "started").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 130 and (tmp_path / "saved").exists()
+    assert (tmp_path / "signals").read_text().split() == [str(int(number))]
+    told = "stopped; runs/ has the work so far: the same command goes on"
+    assert (tmp_path / "err").read_text().strip() == told
+
+
+def test_a_recipe_that_fails_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train_zero.py").write_text("import sys; sys.exit(7)")
+    status, _, err = run(monkeypatch, capsys, "experiments.__main__", "zero")
+    assert status == 2 and "train_zero.py for 'runs/zero' ended with status 7" in err
+    assert not os.path.exists("runs/results/zero.json")
 
 
 def figures(reasoning):
@@ -115,7 +200,7 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
     out = main(monkeypatch, capsys, "r1", "--seeds", "0,1")
     row = line_of(out, "| R1 |")
     assert "| 70.0 ± 14.1 |" in row and "| 50.0 ± 0.0, 50.0 |" in row
-    assert os.path.exists("results/r1.png")
+    assert os.path.exists("runs/results/r1.png")
     for folder, value in (("runs/distill", 0.2), ("runs/distill-1", 0.4)):
         ways = {"base": figures(0.1), "distilled": figures(value), "RL alone": figures(0.15)}
         students = {"qwen-m": ways | {"distilled + RL": figures(value + 0.1)}}
@@ -126,7 +211,7 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
     out = main(monkeypatch, capsys, "distill", "--seeds", "0,1")
     assert "30.0 ± 14.1" in line_of(out, "| qwen-m, distilled |")
     assert "| 30.0 |" in line_of(out.split("seed 0:")[1], "| llama-s, base |")  # of one seed
-    with open("results/distill.json") as f:
+    with open("runs/results/distill.json") as f:
         result = json.load(f)
     assert result["mean"]["qwen-m, distilled"]["reasoning"] == pytest.approx(0.3)
     assert list(result["others"]) == ["llama-s, base"] and result["examples"] == [5, 5]
@@ -135,17 +220,26 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
 def test_the_commands_that_recipes_are_run_by(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = []
-    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command[1:]))
+    monkeypatch.setattr(common, "run_script", lambda command: commands.append(command[1:]))
     plan = Plan("search", [0, 1])
     assert plan.zero(0) == "runs/zero" and plan.r1(1) == "runs/r1-1"
     os.makedirs("runs/zero-1-quick")  # an interrupted run
     assert Plan("zero", [1], True).zero(1) == "runs/zero-1-quick"
-    flags = "--seed 1 --out"
-    assert [" ".join(command) for command in commands] == [
-        "train_zero.py --seed 0 --out runs/zero",
-        f"train_r1.py --zero runs/zero-1 {flags} runs/r1-1",
-        f"train_zero.py {flags} runs/zero-1-quick --quick --resume",
-    ]
+    flags, (first, second, third) = "--seed 1 --out", (" ".join(c) for c in commands)
+    assert first == "train_zero.py --seed 0 --out runs/zero"
+    assert second == f"train_r1.py --zero runs/zero-1 {flags} runs/r1-1"
+    assert third.startswith(f"train_zero.py {flags} runs/zero-1-quick --sft.tokens=2200000 --world")
+    assert third.endswith(" --resume")
+
+
+@pytest.mark.parametrize("name", ["train_zero", "train_r1", "distill", "experiments.search"])
+def test_recipes_know_their_few_minute_settings(name):
+    quicks = {"train_zero": train_zero.QUICK, "train_r1": common.R1_QUICK}
+    quicks |= {"distill": common.R1_QUICK | recipes.QUICK, "experiments.search": search.QUICK}
+    cfg = importlib.import_module(name).Config()
+    for key, value in quicks[name].items():
+        config.set_key(cfg, key, str(value))
+    config.check(cfg)
 
 
 def test_list_and_mistakes(monkeypatch, capsys):
@@ -153,12 +247,21 @@ def test_list_and_mistakes(monkeypatch, capsys):
     assert [line.split()[0] for line in listed if line] == list(experiments.EXPERIMENTS)
     assert "a small dense student of R1, by RL alone, and by both" in "".join(listed)
     mistakes = {
-        ("chess",): "there is no experiment 'chess'; the experiments are zero,",
+        ("chess",): "there is no experiment 'chess'; there are zero, r1,",
+        ("pask",): "the nearest is 'passk'",
         ("zero", "--seeds", "a"): "--seeds should be numbers",
     }
     for argv, told in mistakes.items():
         status, _, err = run(monkeypatch, capsys, "experiments.__main__", *argv)
         assert status == 2 and told in err
+    monkeypatch.setattr(sys, "argv", [experiments.__file__, "chess"])  # as python -m has it
+    with pytest.raises(SystemExit):
+        experiments.main()
+    assert capsys.readouterr().err.startswith("experiments: there is no")
+    with pytest.raises(SystemExit):
+        monkeypatch.setattr(sys, "argv", [experiments.__file__, "--help"])
+        experiments.main()
+    assert capsys.readouterr().out.startswith("usage: python -m experiments ")
 
 
 # ------------------------------------------------------------------------------ claims
@@ -392,7 +495,7 @@ def test_every_experiment_tiny(workplace, monkeypatch, capsys, name):
 
     monkeypatch.setattr(rejection, "harvest", harvest)
     out = main(monkeypatch, capsys, name, "--quick")
-    with open(f"results/{name}-quick.json") as f:
+    with open(f"runs/results/{name}-quick.json") as f:
         result = json.load(f)
     assert result["command"] == f"python -m experiments {name} --seeds 0 --quick"
     assert result["seeds"] == [0] and result["mean"] and finite(result)
@@ -403,7 +506,7 @@ def test_every_experiment_tiny(workplace, monkeypatch, capsys, name):
         assert list(c) == ["claim", "paper", "ours", "verdict"]
         assert c["verdict"] == "not seen"  # with one seed
         assert f"| {c['claim']} |" in out
-    with open(f"results/{name}-quick.png", "rb") as f:
+    with open(f"runs/results/{name}-quick.png", "rb") as f:
         assert f.read(8) == b"\x89PNG\r\n\x1a\n"
     if name in FIGURES:
         FIGURES[name](result, monkeypatch)
@@ -429,13 +532,13 @@ def check_ppo(result, monkeypatch):
 
 def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     tiny = dict(zip(TINY[::2], TINY[1::2])) | {"r1.dev2_steps": 1}
-    monkeypatch.setattr(train_r1, "QUICK", tiny)
+    monkeypatch.setattr(common, "R1_QUICK", tiny)
     r1 = "runs/r1-0-quick"
     os.makedirs(f"{r1}/eval")
     for stage in ("dev1", "dev2"):
         shutil.copytree(f"{r1}/r1/model", f"{r1}/{stage}/model")
     out = main(monkeypatch, capsys, "language", "--quick")
-    with open("results/language-quick.json") as f:
+    with open("runs/results/language-quick.json") as f:
         result = json.load(f)
     assert list(result["mean"]) == ["Dev1", "with", "without"] and "| without |" in out
     assert [c["verdict"] for c in result["claims"]] == ["not seen"] * 2

@@ -126,7 +126,7 @@ UNKNOWN = [
     (dict(rope_parameters=dict(rope_type="default")), "no 'rope_theta'"),
     (dict(quantization_config=dict(quant_method="fp8")), r"quantised \(fp8\): convert"),
     (dict(layer_types=["sliding_attention"]), "layer_types"),
-    (dict(hidden_size="wide"), "does not describe a model"),
+    (dict(hidden_size="wide"), "hidden_size is 'wide'; it must be a whole number: restore"),
     (dict(n_group=3), "not a multiple"),
 ]
 

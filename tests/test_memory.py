@@ -1,5 +1,6 @@
 """What a model costs: published figures, and what a run that cannot fit is told."""
 
+import contextlib
 import os
 import re
 from dataclasses import replace
@@ -13,6 +14,7 @@ import train_zero
 from data import World, WorldConfig
 from grpo import Learner
 from lib import memory
+from lib.errors import UserError
 from lib.run import check_settings
 from model import GPT, ModelConfig
 
@@ -63,7 +65,7 @@ def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(
     tiny_model, world_tokenizer, capsys
 ):
     cfg = config.make(train_zero.Config)
-    cfg.eval.rows = 1
+    cfg.name, cfg.eval.rows = "other", 1
     for rows in (0, 128, 10**6):
         cfg.grpo.rows = rows
         memory.check_room(cfg, GPT.empty(cfg.model), 0, 1)
@@ -86,6 +88,7 @@ def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(
 def test_the_hours_are_those_of_the_work_that_is_planned(monkeypatch, capsys):
     monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e9)
     cfg, hours = config.make(train_zero.Config), []
+    cfg.name, cfg.yes = "other", True
     for learnt, steps, asked in ((10**9, 0, 0), (2 * 10**9, 0, 0), (0, 100, 0), (0, 100, 10**6)):
         memory.check_room(cfg, GPT.empty(cfg.model), learnt, steps, asked)
         found = re.search(r"up to ([\d,.]+) hours", capsys.readouterr().out)
@@ -97,9 +100,32 @@ def test_a_critic_doubles_weights_and_training(monkeypatch, capsys):
     monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e9)
     monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
     cfg, found = config.make(train_zero.Config, "small"), []
+    cfg.yes = True
     for networks in (1, 2):
         memory.check_room(cfg, GPT.empty(cfg.model), 0, 1, networks=networks)
         out = capsys.readouterr().out.replace(",", "")
         numbers = re.search(r"optimizer ([\d.]+).*up to ([\d.]+) hours", out).groups()
         found.append([float(x) for x in numbers])
     assert found[1] == pytest.approx([2 * x for x in found[0]], rel=0.05)
+
+
+def test_work_of_days_is_begun_only_if_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
+    out = str(tmp_path / "r")
+    status, _, err = run(monkeypatch, capsys, "train_zero", "--config", "small", "--out", out)
+    assert status == 2 and re.search(r"takes up to [\d,]+ hours .* --yes", err)
+    assert err.count("\n") == 1 and not os.path.exists(out)
+    cfg = config.make(train_zero.Config, "small")
+    for sure in (False, True):
+        cfg.yes = sure
+        with contextlib.nullcontext() if sure else pytest.raises(UserError):
+            memory.check_room(cfg, GPT.empty(cfg.model), 10**9, 100)
+
+
+def test_memory_that_others_use_is_not_there(tmp_path, monkeypatch):
+    told = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4 kB\n"}
+    told |= {f"/sys/fs/cgroup/memory.{k}": v for k, v in (("max", "3000"), ("current", "1000"))}
+    monkeypatch.setattr(memory, "read_text", lambda path: told[path])
+    assert memory.free_memory() == 2000
+    told["/sys/fs/cgroup/memory.max"] = "max"
+    assert memory.free_memory() == 4096

@@ -1,8 +1,13 @@
 import doctest
 import json
+import math
+import os
 import re
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT, run
 
 from lib import report
 
@@ -64,12 +69,19 @@ def test_pictures_are_png_files_written_whole(tmp_path):
         rows.append({"stage": "zero", "step": step} | values)
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report.plot_curves(str(metrics), str(tmp_path / "curves.png"))
+    report.plot_curves(str(tmp_path), str(tmp_path / "curves.png"))
     names = {"draw.png", "stages.png", "curves.png"}
     assert {p.name for p in tmp_path.iterdir()} == {*names, "metrics.jsonl"}
     assert all((tmp_path / name).read_bytes().startswith(PNG) for name in names)
     with pytest.raises(OSError, match="cannot write"):
         report.draw(str(tmp_path / "none" / "x.png"), panels)
+
+
+def test_pictures_do_not_need_a_notebook_s_backend(tmp_path):
+    panel = "from lib import report; report.draw('x.png', [('t', 'step', {'a': ([1, 2], [3, 4])})])"
+    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONPATH": ROOT}
+    subprocess.run([sys.executable, "-c", panel], cwd=tmp_path, env=os.environ | env, check=True)
+    assert (tmp_path / "x.png").read_bytes().startswith(PNG)
 
 
 def test_curves_are_means_of_the_last_five_steps(tmp_path, monkeypatch):
@@ -78,9 +90,75 @@ def test_curves_are_means_of_the_last_five_steps(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     drawn = []
     monkeypatch.setattr(report, "draw", lambda path, panels: drawn.extend(panels))
-    report.plot_curves(str(tmp_path / "metrics.jsonl"), "x.png")
+    report.plot_curves(str(tmp_path), "x.png")
     assert [p[0].split()[0] for p in drawn] == ["accuracy", "response", "format", "words"]
     for _, _, series, *limits in drawn:
         x, y, raw = series["a"]
         assert x == raw == tuple(range(7)) and y == [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0]
         assert limits in ([], [-0.02, 1.02])
+
+
+def write_run(folder, stage, rows):
+    folder.mkdir(parents=True)
+    rows = [{"stage": stage, "step": i} | row for i, row in enumerate(rows, 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def two_runs(tmp_path, monkeypatch):
+    """Runs a and b, the base of a, and what is drawn of them: [(path, panels)]."""
+    monkeypatch.chdir(tmp_path)
+    accuracy = {"arithmetic/accuracy": 0.5, "arithmetic/format": 1.0}
+    accuracy |= {"arithmetic/mean_length": 9.0, "arithmetic/language_consistency": 1.0}
+    more = {"rewards/accuracy/mean": 0.5} | accuracy
+    write_run(tmp_path / "a", "zero", [{"reward": r, "kl": 0.1} | more for r in (1.0, None, 3.0)])
+    write_run(tmp_path / "b", "zero", [{"reward": r} | more for r in (2.0, 4.0)])
+    write_run(tmp_path / "a" / "base", "sft", [{"loss": 3.0}, {"loss": 2.0}])
+    drawn, draw = [], report.draw
+
+    def spy(path, panels):
+        drawn.append((path, panels))
+        draw(path, panels)
+
+    monkeypatch.setattr(report, "draw", spy)
+    return drawn
+
+
+def test_runs_side_by_side(two_runs, monkeypatch, capsys):
+    argv = ["a", "b", "--keys", "reward,rewards/accuracy/mean,kl"]
+    status, out, _ = run(monkeypatch, capsys, "lib.report", *argv)
+    assert status == 0 and out == "picture: curves.png\n"
+    ((path, (reward, accuracy, kl)),) = two_runs
+    assert path == "curves.png" and [p[1] for p in (reward, kl)] == ["step"] * 2
+    assert [p[0] for p in (reward, accuracy)] == ["reward", "rewards: accuracy"]
+    x, y, raw = reward[2]["a"]  # null: a gap, which counts in no mean
+    assert x == (1, 2, 3) and (y[0], y[2], raw[2]) == (1.0, 2.0, 3.0)
+    assert math.isnan(y[1]) and math.isnan(raw[1])
+    assert reward[2]["b"] == ((1, 2), [2.0, 3.0], (2.0, 4.0)) and list(kl[2]) == ["a"]
+    run(monkeypatch, capsys, "lib.report", "a", "b", "--out", "both.png")
+    assert [p[0] for p in two_runs[1][1]] == ["reward"]  # of the usual ones, what there is
+
+
+def test_a_run_s_own_curves_again(two_runs, monkeypatch, capsys):
+    for argv in (["a"], ["a/base"], ["a", "--keys", "reward"]):
+        assert run(monkeypatch, capsys, "lib.report", *argv)[0] == 0
+    (own, panels), (base, of_base), (_, of_key) = two_runs
+    assert (own, base) == ("a/curves.png", "a/base/curves.png")
+    assert [list(p[2]) for p in panels] == [["arithmetic"]] * 4
+    assert [p[0] for p in (*of_base, *of_key)] == ["loss", "reward"]
+
+
+def test_mistakes_are_one_sentence(two_runs, tmp_path, monkeypatch, capsys):
+    damaged = {"[1]": "line 1", '{"stage": "zero"}': "line 1", '{"stage": "zero", "st': "line 1"}
+    for i, text in enumerate(damaged):
+        (tmp_path / f"damaged{i}").mkdir()
+        (tmp_path / f"damaged{i}" / "metrics.jsonl").write_text(text)
+    mistakes = {
+        "a b --keys reward,rewards/acuracy/mean": "the nearest is 'rewards/accuracy/mean'",
+        "a nothing": "cannot read 'nothing/metrics.jsonl'",
+        "a --out none/x.png": "cannot write 'none/x.png'",
+    } | {f"damaged{i}": f"metrics.jsonl, {line}: not a" for i, line in enumerate(damaged.values())}
+    for argv, told in mistakes.items():
+        status, _, err = run(monkeypatch, capsys, "lib.report", *argv.split())
+        assert status == 2 and told in err and err.count("\n") == 1
+    assert not (tmp_path / "curves.png").exists()

@@ -3,6 +3,7 @@
 import random
 import string
 import types
+from dataclasses import dataclass
 
 import pytest
 
@@ -132,8 +133,14 @@ def test_a_new_task_and_a_new_reward(monkeypatch):
     judge = types.SimpleNamespace(judge=lambda problems, answers: [a == "up" for a in answers])
     monkeypatch.setitem(TASKS, "next", judge)
     monkeypatch.setitem(rw.REWARDS, "short", lambda problem, text: float(len(text) < 60))
-    cfg = RewardConfig(format=2.0)
-    cfg.short = 0.5
+    with pytest.raises(ValueError, match="the reward 'short' has no weight: add it"):
+        RewardConfig(format=2.0)
+
+    @dataclass
+    class Weights(RewardConfig):
+        short: float = 0.5
+
+    cfg = Weights(format=2.0)
     p = Problem("?", "", "next")
     assert rw.majority(p, ["3", "2", "2.0"]) == "3"
     expected = {"accuracy": 1.0, "format": 1.0, "language": 1.0, "short": 1.0, "total": 3.5}

@@ -180,6 +180,14 @@ def test_many_at_once_and_identical_ones_once(monkeypatch):
     assert values == [1 + i % 3 for i in range(12)] and len(started) == 3
 
 
+def in_a_process_without_children(function, *args):
+    """The tests' own has some from the start: those that compute for test_distributed.py."""
+    process = FORKS.Process(target=function, args=args)
+    process.start()
+    process.join()
+    assert process.exitcode == 0  # what went wrong is printed
+
+
 def nothing_stays_behind(folder):
     sandbox.tempfile.tempdir = folder
     one("while True: print('x' * 65536)", 1, time_limit_s=0.3)
@@ -190,10 +198,7 @@ def nothing_stays_behind(folder):
 
 
 def test_nothing_stays_behind(tmp_path):
-    process = FORKS.Process(target=nothing_stays_behind, args=(str(tmp_path),))  # has no children
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    in_a_process_without_children(nothing_stays_behind, str(tmp_path))
 
 
 def test_code_problems_are_judged_by_values():
@@ -206,8 +211,7 @@ def test_code_problems_are_judged_by_values():
 HOSTILE = os.path.join(SHARED_DATA, "hostile_programs.json")
 
 
-@pytest.mark.skipif(not os.path.exists(HOSTILE), reason="the hostile programs are not here")
-def test_hostile_programs_earn_nothing():
+def hostile_programs_earn_nothing():
     with open(HOSTILE) as f:
         rows = json.load(f)
     jobs = [(r["code"], [("f", [1])]) for r in rows]
@@ -217,6 +221,11 @@ def test_hostile_programs_earn_nothing():
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
     assert not os.path.exists("/tmp/pwn")
+
+
+@pytest.mark.skipif(not os.path.exists(HOSTILE), reason="the hostile programs are not here")
+def test_hostile_programs_earn_nothing():
+    in_a_process_without_children(hostile_programs_earn_nothing)
 
 
 # ------------------------------------------------------------------ what the kernel keeps out
