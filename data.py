@@ -183,7 +183,7 @@ class Config(config.Config):
 def main() -> None:
     parser = config.Parser(__doc__)
     add, whole = parser.add_argument, config.number(int, low=1)
-    add("file", nargs="?", type=config.path, help="a JSONL file of problems to look at")
+    add("file", nargs="?", help="a JSONL file of problems to look at")
     add("--level", type=whole, help="the same as --world.level")
     add("--count", type=whole, default=12, help="how many to print")
     cfg, args = config.parse(parser, Config)

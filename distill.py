@@ -145,14 +145,11 @@ def student(cfg, name, rows: list[dict], out, with_rl: bool, resume, init=None) 
 def main() -> None:
     parser = config.Parser(__doc__)
     add, known = parser.add_argument, ",".join(STUDENTS)
-    told = "model folder (default runs/r1-THAT/r1/model; made if it is not there)"
-    add("--teacher", type=config.path, help=told)
-    add("--data", type=config.path, help="a saved data set instead of a teacher")
-    told = "model folder that is the student, ours or Hugging Face's"
-    add("--init", type=config.path, help=told)
+    add("--teacher", help="model folder (default runs/r1-THAT/r1/model; made if it is not there)")
+    add("--data", help="a saved data set instead of a teacher")
+    add("--init", help="model folder that is the student, ours or Hugging Face's")
     add("--students", default=known, help=f"default {known}; the first is also trained by RL")
-    told = "run folder (default runs/distill; with --config -THAT)"
-    add("--out", type=config.path, help=told)
+    add("--out", help="run folder (default runs/distill; with --config -THAT)")
     add("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, Config, algorithms=ALGORITHM_SETTINGS)
     out = args.out or config.run_folder("distill", cfg, args)
@@ -168,6 +165,8 @@ def main() -> None:
             raise UserError(f"'{out}' has these students: add --resume, or name another --out")
         if args.data and args.teacher:
             raise UserError("--data takes the place of --teacher: drop one of the two flags")
+        if not (args.data or args.teacher):  # the settings are the teacher's, which is made
+            args.typed = []
         stages.check_base(cfg, args)
         if args.teacher:
             stages.check_model(teacher)

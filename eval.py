@@ -12,7 +12,6 @@ error is over questions [2411.00640]; pass@k: one of k is right, cons@k: the maj
 import contextlib
 import json
 import os
-import sys
 from dataclasses import asdict, dataclass, field
 
 import lib.start  # noqa: F401
@@ -24,7 +23,7 @@ from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, promp
 from lib import cli, distributed, files, report
 from lib.errors import UserError, shortened
 from lib.progress import Progress
-from lib.run import check_settings, fingerprint
+from lib.run import Stopped, fingerprint, resumable
 from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
@@ -91,33 +90,6 @@ def sampling(cfg: EvalConfig) -> dict[str, float]:
     return {k: getattr(cfg, k) for k in ("temperature", "top_p", "max_new_tokens")}
 
 
-class Stopped:
-    """The responses of an evaluation so far, in a JSONL file: the settings, then a line a batch."""
-
-    def __init__(self, path: str, settings: dict, resume: bool):
-        self.path, self.batches = path, {}
-        if resume != os.path.exists(path):
-            told = f"there is no stopped evaluation '{path}': start without --resume"
-            there = f"'{path}' holds a stopped evaluation: add --resume to go on, or remove it"
-            raise UserError(told if resume else there)
-        if not resume:
-            files.write_lines(path, [{"settings": settings}])
-            return
-        with open(path, encoding="utf-8") as f:
-            lines = [line for line in f if line.endswith("\n")]  # the last one may be half written
-        try:
-            first, *rest = map(json.loads, lines)
-            self.batches = {batch["name"]: [tuple(s) for s in batch["samples"]] for batch in rest}
-            before = dict(first["settings"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"'{path}' is damaged: remove it and start without --resume") from None
-        check_settings(before, settings, path)
-
-    def add(self, name: str, samples: list[tuple]) -> None:
-        with open(self.path, "a", encoding="utf-8") as f:
-            f.write(files.to_json({"name": name, "samples": samples}) + "\n")
-
-
 def evaluate(
     model, tokenizer, problems, cfg: EvalConfig, seed=0, name="evaluating", stopped=None
 ) -> Report:
@@ -136,7 +108,7 @@ def evaluate(
     with Progress(total, name, "response", leave=False) as bar:
         for start in range(0, len(fits), per_call):
             chunk = fits[start : start + per_call]
-            batch, key = [prompts[i] for i in chunk], f"{name}, {start}"
+            batch, key = [prompts[i] for i in chunk], f"{name}, {start}, {len(chunk)}"
             if stopped and key in stopped.batches:
                 samples += stopped.batches[key]
                 bar.update(len(chunk) * cfg.k)
@@ -242,13 +214,16 @@ def rescore(path: str) -> list[tuple[str, Report]]:
 
     def parse(s: dict) -> tuple:
         text = s["problem"], s["response"], s["length"], s["finished"]  # as score_texts takes it
+        if s["k"] < 1 or not isinstance(text[1], str):
+            raise ValueError
         return (s["model"], s["question"]["task"], s["k"]), Problem(**s["question"]), text
 
     groups, rows = {}, []
     for key, problem, text in files.read_lines(path, "a response that eval.py wrote", parse):
         groups.setdefault(key, []).append((problem, text))
     for (name, task, k), found in groups.items():
-        if len(found) % k:
+        places = [text[0] for _, text in found]
+        if len(found) % k or places != [i // k for i in range(len(found))]:
             why = f"{len(found)} responses of {name} to '{task}' are not {k} a problem"
             raise UserError(f"{path}: {why}: restore the file from a copy")
         problems = [problem for problem, _ in found[::k]]
@@ -280,15 +255,13 @@ def chosen_problems(cfg, args) -> dict[str, list[Problem]]:
 def main() -> None:
     parser = config.Parser(__doc__)
     add, whole = parser.add_argument, config.number(int, low=1)
-    add("models", nargs="*", type=config.path, help="model folders, ours or Hugging Face's")
-    told = "judge the responses in this file again instead of sampling models"
-    add("--rescore", type=config.path, help=told)
+    add("models", nargs="*", help="model folders, ours or Hugging Face's")
+    add("--rescore", help="judge the responses in this file again instead of sampling models")
     add("--task", action="append", help="a task of the world (repeatable; default: all with rules)")
-    add("--data", type=config.path, help="a JSONL file of problems instead of the world's")
+    add("--data", help="a JSONL file of problems instead of the world's")
     add("--limit", type=whole, help="only its first so many problems")
     add("--k", type=whole, help="samples a problem (default 16)")
-    told = "the figures (default eval.json); responses: .jsonl"
-    add("--out", type=config.path, default="eval.json", help=told)
+    add("--out", default="eval.json", help="the figures (default eval.json); responses: .jsonl")
     add("--resume", action="store_true", help="go on with the evaluation that was stopped")
     cfg, args = config.parse(parser, Config)
     cfg.eval.k = cfg.eval.k if args.k is None else args.k
@@ -305,15 +278,11 @@ def main() -> None:
         files.check_output(args.out)
         files.check_output(f"{stem}.jsonl")
         rows = rescore(args.rescore) if args.rescore else []
-        stopped = Stopped(f"{stem}.stopped.jsonl", settings, args.resume) if args.models else None
-        try:
+        stopped = Stopped(args.out, settings, args.resume) if args.models else None
+        with resumable(f"{stem}.stopped.jsonl"):
             for path in args.models:
                 reports = evaluate_folder(cfg, path, sets, cfg.seed, path, stopped)
                 rows += [(path, r) for r in reports.values()]
-        except KeyboardInterrupt:
-            told = f"stopped; the responses so far are in '{stopped.path}'"
-            print(f"{told}: go on with the same command and --resume", file=sys.stderr)
-            sys.exit(130)
         if any(r.task in PROGRAMS for _, r in rows):
             print(sandbox.protection())
         print(table(rows))
@@ -326,7 +295,7 @@ def main() -> None:
         if stopped:
             path = f"{stem}.jsonl"
             save_samples(rows, list(sets.values()) * len(args.models), path)
-            os.remove(stopped.path)
+            stopped.remove()
             print(f"responses: {path}; judge them again: python eval.py --rescore {path}")
 
 

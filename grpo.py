@@ -441,10 +441,9 @@ class Config(config.Config):
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    told = "model folder to start from, such as runs/zero/model; it is not changed"
-    add("model", type=config.path, help=told)
+    add("model", help="model folder to start from, such as runs/zero/model; it is not changed")
     add("--steps", type=config.number(int, low=1), default=5, help="updates to make (default 5)")
-    add("--data", type=config.path, help="JSONL file of problems, instead of the world's")
+    add("--data", help="JSONL file of problems, instead of the world's")
     cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):
         model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)

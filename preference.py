@@ -165,9 +165,8 @@ class Judge:
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    add("base", type=config.path, help="model folder to start from; it is not changed")
-    told = "for both run folders (default runs/preference[-PRESET])"
-    add("--out", type=config.path, help=told)
+    add("base", help="model folder to start from; it is not changed")
+    add("--out", help="for both run folders (default runs/preference[-PRESET])")
     add("--resume", action="store_true", help="go on with the runs in --out")
     cfg, args = config.parse(parser, Config)
     out = args.out or config.run_folder("preference", cfg, args)

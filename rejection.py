@@ -7,7 +7,7 @@ answers, mixed languages and thinking that is hard to read.
 import os
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import eval as evaluation
 import rewards as rw
@@ -15,12 +15,13 @@ import sft
 from data import Problem
 from lib import files
 from lib.errors import UserError
+from lib.run import Stopped, fingerprint
 
 
 def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=None) -> list[dict]:
     """Sample the model in a folder and choose up to `most` clean, different responses to a problem,
     in readable form, as {"prompt", "response", "task"}. They are saved in the JSONL file `path`; if
-    it exists, they are read from there.
+    it exists, they are read from there. A stop loses one batch of samples at most.
 
     Prints what each filter removed. judge (a preference.Judge): of general requests the responses
     that both reward models find good are clean; without a judge none is.
@@ -28,7 +29,10 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     if os.path.exists(path):
         return sft.read_rows(path)
     cfg, sets = replace(cfg, eval=replace(cfg.eval, k=samples)), {"all tasks": problems}
-    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, f"sampling {folder}")
+    told = f"sampling {folder}"
+    settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
+    stopped = Stopped(path, settings | {"model": folder})
+    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, told, stopped)
     drawn = reports["all tasks"].samples
     if judge:
         texts = [s["response"] for s in drawn]
@@ -45,6 +49,7 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
         problem = f"not one response of {folder} was clean enough to learn from"
         raise UserError(f"{problem}: train it longer first")
     files.write_lines(path, rows)
+    stopped.remove()
     return sft.read_rows(path)  # the main process's, on all
 
 

@@ -15,7 +15,6 @@ import lib.start  # noqa: F401
 
 import config
 from lib import extensions
-from lib.errors import UserError, shortened
 from lib.stats import consensus, same_text
 from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, thinking
@@ -146,28 +145,19 @@ def main() -> None:
     help_text = "the right answer; for Countdown write numbers=target, such as 3,4,2=14"
     parser.add_argument("--answer", required=True, help=help_text)
     told = "math (default: an unmarked number counts too) or a task such as arithmetic"
-    parser.add_argument("--task", default="math", help=told)
+    known = ["math", "countdown", *(t for t in TASKS if judge_of(t) is by_value)]
+    parser.add_argument("--task", default="math", choices=known, help=told)
     args = parser.parse_args()
-    with config.user_errors():
-        problem = problem_of(args.answer, args.task)
+    countdown = re.fullmatch(r"\s*(\d{1,9}(?:,\d{1,9})*)=(\d{1,9})\s*", args.answer)
+    problem = Problem("", args.answer, args.task)
+    if countdown:
+        numbers, target = [int(n) for n in countdown[1].split(",")], int(countdown[2])
+        problem = Problem("", "", "countdown", tests={"numbers": numbers, "target": target})
+    elif args.task == "countdown":
+        parser.error("argument --answer: for Countdown write numbers=target, such as 3,4,2=14")
     print(f"answer: {answer_of(problem, args.response)}")
     for name, value in score(problem, args.response, RewardConfig()).items():
         print(f"{name}: {value}")
-
-
-def problem_of(answer: str, task: str) -> Problem:
-    """The problem that the command line gives; UserError for a task that needs more."""
-    known = ["math", "countdown", *(t for t in TASKS if judge_of(t) is by_value)]
-    if task not in known:
-        told = f"--task is '{shortened(task)}'; an answer alone is enough for"
-        raise UserError(f"{told} {', '.join(known)}")
-    countdown = re.fullmatch(r"\s*(\d{1,9}(?:,\d{1,9})*)=(\d{1,9})\s*", answer)
-    if countdown:
-        numbers, target = [int(n) for n in countdown[1].split(",")], int(countdown[2])
-        return Problem("", "", "countdown", tests={"numbers": numbers, "target": target})
-    if task == "countdown":
-        raise UserError(f"--answer is '{shortened(answer)}'; for Countdown write 3,4,2=14")
-    return Problem("", answer, task)
 
 
 if __name__ == "__main__":

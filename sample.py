@@ -240,16 +240,15 @@ def chat(model: GPT, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace) 
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    add = parser.add_argument
-    number, whole = config.number, config.number(int, low=0)
-    add("model", type=config.path, help="model folder, such as runs/zero/model")
+    add, number = parser.add_argument, config.number
+    add("model", help="model folder, such as runs/zero/model")
     add("prompt", nargs="?", help="one question; without it, a chat")
     told = "0: greedy (default 0.6, as the paper)"
     add("--temperature", type=number(float), default=0.6, help=told)
     add("--top-p", type=number(float, above=0, high=1), default=0.95)
-    add("--top-k", type=whole, default=0, help="0: all")
+    add("--top-k", type=number(int), default=0, help="0: all")
     add("--max-new-tokens", type=number(int, low=1), default=400)
-    add("--seed", type=whole)
+    add("--seed", type=number(int))
     add("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
     args = parser.parse_args()
     with config.user_errors():

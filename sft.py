@@ -241,11 +241,11 @@ class Config(config.Config):
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    add, file = parser.add_argument, config.path
-    add("--out", type=file, help="run folder (default runs/base, with --init runs/sft)")
+    add = parser.add_argument
+    add("--out", help="run folder (default runs/base, with --init runs/sft)")
     add("--resume", action="store_true", help="continue the run in --out")
-    add("--init", type=file, help="model folder to fine-tune, with --data")
-    add("--data", type=file, help='JSONL file of {"prompt", "response"} to fine-tune on')
+    add("--init", help="model folder to fine-tune, with --data")
+    add("--data", help='JSONL file of {"prompt", "response"} to fine-tune on')
     cfg, args = config.parse(parser, Config, quick={"sft.tokens": 1_500_000})
     out = args.out or config.run_folder("sft" if args.init else "base", cfg, args)
     with config.user_errors(), distributed.started(cfg), runs.resumable(out):
@@ -257,6 +257,7 @@ def main() -> None:
         if args.init:
             folder = fine_tuned(cfg, args.init, rows, args.data, out, args.resume)
         else:
+            stages.check_tokenizer(cfg)
             stages.begin(out, args.resume)
             folder = pretrain(cfg, out, args.resume)
         print(f"model: {folder}\nmetrics: {os.path.join(out, 'metrics.jsonl')}")

@@ -1,5 +1,6 @@
 """What the recipes have in common: room for a run, models evaluated side by side, their figures."""
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, fields
@@ -7,11 +8,11 @@ from dataclasses import asdict, fields
 import eval as evaluation
 import grpo
 import tokenizer as tokenizers
-from data import REASONING, TASKS
+from data import DEFAULT_TASKS, REASONING
 from eval import Report
 from lib import distributed, files, memory
 from lib.errors import UserError, shortened
-from lib.run import check_folder
+from lib.run import Stopped, check_folder, run_status
 from model import GPT
 
 
@@ -40,12 +41,16 @@ def check_model(folder: str) -> GPT:
     return model
 
 
+def check_tokenizer(cfg) -> None:
+    """The same of the tokenizer that a base will have, unless it is trained with it."""
+    if cfg.tokenizer != "corpus":
+        tokenizers.load(cfg.tokenizer)
+
+
 def check_base(cfg, args) -> None:
-    """The same of what the base is made from, --init or --tokenizer. UserError also for a setting
-    that was typed, but would be passed over."""
+    """The same of --init, if it is there. UserError also for a setting that was typed, but would be
+    passed over."""
     if not args.init:
-        if cfg.tokenizer != "corpus":
-            tokenizers.load(cfg.tokenizer)
         return
     shape = check_model(args.init).cfg
     for key in args.typed:
@@ -54,6 +59,15 @@ def check_base(cfg, args) -> None:
         if other or key == "tokenizer":
             has = f"is {getattr(shape, name)} in" if other else "comes with"
             raise UserError(f"--{key} {has} the model that --init names: drop one of the two flags")
+
+
+def check_zero(folder: str) -> None:
+    """UserError if a folder that is there is no run of train_zero.py."""
+    if os.path.isfile(folder) or (is_model(folder) and not run_status(folder)):
+        raise UserError(f"'{folder}' is no run folder of train_zero.py: correct --zero")
+    check_folder(folder, True, "zero")
+    if is_model(model := os.path.join(folder, "model")):
+        check_model(model)
 
 
 def check_out(out: str, resume: bool) -> None:
@@ -82,21 +96,27 @@ def check_room(cfg, init: str | None, learnt: int, steps: int, sampled: int = 0)
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
     memory.check_room(cfg, model, learnt, steps, sampled, networks)
+    if not init:
+        check_tokenizer(cfg)
 
 
-def evaluate_stage(cfg, name: str, folder: str, path: str, tasks=tuple(TASKS)) -> dict[str, Report]:
+def evaluate_stage(
+    cfg, name: str, folder: str, path: str, tasks=DEFAULT_TASKS
+) -> dict[str, Report]:
     """A model on the held-out problems of the tasks. The reports are saved in the JSON file `path`
     with all samples, and read from there if model and settings are the same."""
     fingerprint = GPT.from_pretrained(folder, distributed.dtype(cfg)).fingerprint()
     settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": fingerprint}
-    if os.path.exists(path):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
         found = files.load_json(path)
         if found["settings"] == json.loads(json.dumps(settings)):
             return {task: Report(**r) for task, r in found["reports"].items()}
     sets = evaluation.held_out(cfg.world, cfg.eval, tasks)
-    reports = evaluation.evaluate_folder(cfg, folder, sets, 0, name)
+    stopped = Stopped(path, settings)
+    reports = evaluation.evaluate_folder(cfg, folder, sets, 0, name, stopped)
     saved = {task: asdict(r) for task, r in reports.items()}
     files.write_json(path, {"settings": settings, "reports": saved})
+    stopped.remove()
     return reports
 
 

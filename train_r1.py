@@ -32,7 +32,7 @@ from config import setting
 from data import REASONING, Problem, World
 from lib import distributed, files, report
 from lib.errors import UserError
-from lib.run import check_folder, lock_settings, resumable, run_status
+from lib.run import lock_settings, resumable
 from preference import PreferenceConfig
 from rejection import harvest
 from stages import evaluate_stage, is_model, stage_figures
@@ -213,24 +213,12 @@ def set_aside(out: str, start: str) -> None:
     distributed.barrier()
 
 
-def check_zero(folder: str) -> None:
-    """UserError if a folder that is there is no run of train_zero.py."""
-    if os.path.isfile(folder) or (is_model(folder) and not run_status(folder)):
-        raise UserError(f"'{folder}' is no run folder of train_zero.py: correct --zero")
-    check_folder(folder, True, "zero")
-    if is_model(model := os.path.join(folder, "model")):
-        stages.check_model(model)
-
-
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    told = "run folder of train_zero.py (default runs/zero-THAT; made if not there)"
-    add("--zero", type=config.path, help=told)
-    told = "with --zero: another base, ours or Hugging Face's"
-    add("--init", type=config.path, help=told)
-    told = "run folder (default runs/r1; with --config runs/r1-THAT)"
-    add("--out", type=config.path, help=told)
+    add("--zero", help="run folder of train_zero.py (default runs/zero-THAT; made if not there)")
+    add("--init", help="with --zero: another base, ours or Hugging Face's")
+    add("--out", help="run folder (default runs/r1; with --config runs/r1-THAT)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set it and later ones aside")
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -243,7 +231,7 @@ def main() -> None:
             hint = "name the folder of its Zero too (--zero FOLDER; made if it is not there)"
             raise UserError(f"--init is another base: {hint}")
         stages.check_base(cfg, args)
-        check_zero(zero)
+        stages.check_zero(zero)
         if args.start:
             check_earlier(out, args.start)
         elif not args.resume and any(os.path.exists(os.path.join(out, s)) for s in STAGES):

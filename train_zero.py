@@ -1,7 +1,7 @@
 """DeepSeek-R1-Zero: reinforcement learning on a base model alone [2501.12948v1, section 2.2].
 
     python train_zero.py                                   # laptop: pretrains a base, then RL
-    python train_zero.py --quick                           # arithmetic alone: from 19 to 54%
+    python train_zero.py --quick                           # minutes: arithmetic to 40 or 54%
     python train_zero.py --algorithm dapo                  # a relative of GRPO
     python train_zero.py --init FOLDER --data FILE.jsonl   # another base, a benchmark's problems
     python train_zero.py --data TRAIN.jsonl --test TEST.jsonl
@@ -123,14 +123,10 @@ def problems_of(step: int, cfg, dataset: list[Problem] | None) -> list[Problem]:
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    told = "run folder (default runs/zero; with --quick, --data and so on: -THAT)"
-    add("--out", type=config.path, help=told)
-    told = "base model, ours or Hugging Face's (default: pretrained in OUT/base)"
-    add("--init", type=config.path, help=told)
-    told = "JSONL file of problems to train on, instead of the world's"
-    add("--data", type=config.path, help=told)
-    told = "JSONL file of problems for the table (default: a fifth of --data)"
-    add("--test", type=config.path, help=told)
+    add("--out", help="run folder (default runs/zero; with --quick, --data and so on: -THAT)")
+    add("--init", help="base model, ours or Hugging Face's (default: pretrained in OUT/base)")
+    add("--data", help="JSONL file of problems to train on, instead of the world's")
+    add("--test", help="JSONL file of problems for the table (default: a fifth of --data)")
     add("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, Config, QUICK, algorithms=ALGORITHM_SETTINGS)
     home = config.run_folder("zero", cfg, args)

@@ -15,6 +15,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import pathlib
 import random
 import resource
 import socket
@@ -30,6 +31,7 @@ from safetensors.torch import load_file
 import config
 import distill
 import rejection
+import sft
 import train_r1
 import train_zero
 from lib import files, run
@@ -42,7 +44,7 @@ SMALL = """model.dim 32 model.n_layers 2 model.n_heads 2 model.hidden_dim 48 mod
  r1.final_steps 4 r1.preference_steps 2 r1.tokens_per_step 500 distill.prompts 8 distill.general 4
  distill.tokens 6000 distill.rl_steps 4""".split()
 SMALL = dict(zip(SMALL[::2], SMALL[1::2]))
-PRELOAD = ["distill", "common", "matplotlib.pyplot", "pytest", "torch._dynamo"]
+PRELOAD = ["distill", "common", "matplotlib.pyplot", "torch._dynamo", "encodings.unicode_escape"]
 WRITING = "open os.rename os.remove os.mkdir os.rmdir os.truncate".split()
 # files that are whole as soon as they are there
 WHOLE = "cold_start.jsonl rejection.jsonl teacher.jsonl accuracy.json eval.json".split()
@@ -114,7 +116,7 @@ def process(script: str, argv: list[str], env: dict, fault: tuple, errors) -> No
 
 @dataclass
 class Recipe:
-    """A script with small settings. models: an argument that names other runs' models."""
+    """A script with small settings, and further flags."""
 
     script: str
     cls: type
@@ -124,11 +126,13 @@ class Recipe:
     def __str__(self) -> str:
         return f"{self.script}.py" + f" with {self.processes} processes" * (self.processes > 1)
 
-    def command(self, out: str, **settings) -> list[str]:
-        known, named = config.keys(self.cls()), SMALL | settings
+    def command(self, out: str) -> list[str]:
+        known = set(config.keys(self.cls()))
+        if "--init" in self.flags:
+            known.remove("tokenizer")  # that model has one
         more = ["--zero", f"{out}/zero"] if self.script == "train_r1" else []
-        told = [x for k, v in named.items() if k in known for x in (f"--{k}", str(v))]
-        return ["--out", out, *more, *self.flags, *told]
+        told = [x for k, v in SMALL.items() if k in known for x in (f"--{k}", str(v))]
+        return ["--out", out, *more, *told, *self.flags]
 
 
 @dataclass
@@ -161,9 +165,9 @@ class Trial:
         self.recipe, self.out = recipe, out
         self.finished, self.kills = {}, 0  # checksums of all that is finished
 
-    def start(self, fault: tuple = (None, None), **settings) -> Started:
+    def start(self, fault: tuple = (None, None)) -> Started:
         """Begin the run, or resume it. The fault is the first process's."""
-        argv = self.recipe.command(self.out, **settings)
+        argv = self.recipe.command(self.out)
         argv += ["--resume"] if os.path.isdir(self.out) else []
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -209,7 +213,8 @@ def finished_files(out: str) -> dict[str, int]:
         folder, name = os.path.split(path)
         if name in WHOLE or os.path.basename(folder) == "eval" or name.startswith("eval-"):
             paths.append(path)
-    return {path: files.checksum(path) for path in paths if not path.endswith(".tmp")}
+    partial = (".tmp", ".stopped.jsonl")
+    return {path: files.checksum(path) for path in paths if not path.endswith(partial)}
 
 
 def models(out: str) -> dict[str, dict[str, torch.Tensor]]:
@@ -234,36 +239,39 @@ class Tally:
     """What the kills of a recipe did."""
 
     kills: int = 0
-    writing: int = 0  # of them before an operation on an unfinished checkpoint or model
-    half_written: int = 0  # unfinished checkpoints and models that were left
-    runs: int = 0  # that came to their end
-    difference: float = 0.0  # the largest of a weight, from the run left alone
-    finished: int = 0  # files that were finished at a kill, and unchanged at the next look
+    while_writing: int = 0  # of them before an operation on an unfinished checkpoint or model
+    half_written: int = 0  # of them that left an unfinished checkpoint or model
+    runs_ended: int = 0
+    largest_difference: float = 0.0  # of a weight, from the run left alone
+    finished_files: int = 0  # at a kill, all of them unchanged at the next look; a sum over kills
 
 
 def kill(trial: Trial, seconds: float, rng: random.Random, tally: Tally) -> bool:
     """Resume a run and kill it; False if it came to its end first. seconds: of a whole run."""
     writing = tally.kills % 3 == 2
-    fault = ("operation", rng.randrange(1, 40)) if writing else (None, None)
-    delay, started = rng.uniform(0, seconds / 2), trial.start(fault)
+    fault = ("operation", rng.randrange(1, 120)) if writing else (None, None)
+    delay, started = rng.uniform(0, seconds), trial.start(fault)
     start = time.time()
     while started.alive() and (writing or time.time() - start < delay):
         time.sleep(0.002)
-    victims = started.processes[:1] if tally.kills % 2 else started.processes
-    for p in victims:
+    # before the processes have found each other, one would wait for the other, as torchrun sees
+    joined = pathlib.Path(f"{trial.out}/.lock")
+    joined = joined.exists() and joined.read_text().startswith(f"{started.processes[0].pid} ")
+    for p in started.processes[:1] if joined and tally.kills % 2 else started.processes:
         p.kill()
     statuses = started.wait()  # a process that has lost the other ends by itself
     trial.check_finished()
-    if not any(statuses):
+    if statuses[0] == 0:
         return False
     assert statuses[0] == -9, (trial.out, statuses, started.errors())
-    assert all(statuses), "a process that lost the other says that all went well"
     left = glob.glob(f"{trial.out}/**/*unfinished", recursive=True)
-    tally.kills, tally.writing = tally.kills + 1, tally.writing + writing
-    tally.half_written += len(left)
-    tally.finished += len(trial.finished)
+    half = any(os.path.getmtime(path) > start for path in left)
+    tally.kills, tally.while_writing = tally.kills + 1, tally.while_writing + writing
+    tally.half_written += half
+    tally.finished_files += len(trial.finished)
     what = "while it wrote" if writing else f"after {time.time() - start:.1f} s"
-    print(f"{trial.recipe}, kill {tally.kills}: {what}, {len(left)} unfinished", flush=True)
+    what += f"{', half written' * half}, {len(trial.finished)} files finished"
+    print(f"{trial.recipe}, kill {tally.kills}: {what}", flush=True)
     return True
 
 
@@ -272,13 +280,15 @@ def kills(recipe: Recipe, work: str, straight: str, count: int, seconds: float, 
     rng, tally, trial = random.Random(f"{seed} {recipe}"), Tally(), None
     while tally.kills < count or trial:
         if not trial:
-            trial = Trial(recipe, f"{work}/{recipe.script}{recipe.processes}-{tally.runs}")
+            folder = f"{recipe.script}{recipe.processes}-{tally.runs_ended}"
+            trial = Trial(recipe, os.path.join(work, folder))
         if tally.kills < count and kill(trial, seconds, rng, tally):
             continue
         trial.finish()
-        tally.runs += 1
-        tally.difference = max(tally.difference, difference(straight, trial.out))
-        assert tally.difference <= (1e-5 if recipe.processes > 1 else 0), tally
+        tally.runs_ended += 1
+        apart = difference(straight, trial.out)
+        assert apart <= (1e-5 if recipe.processes > 1 else 0), apart
+        tally.largest_difference = max(tally.largest_difference, apart)
         trial = None
     return tally
 
@@ -287,7 +297,7 @@ def two_starts(recipe: Recipe, work: str, count: int) -> int:
     """Start a recipe twice at once in one folder, `count` times: one runs, one is refused."""
     for number in range(count):
         trials = [Trial(recipe, f"{work}/twice-{number}") for _ in range(2)]
-        both = [trial.start(**{"grpo.steps": 1}) for trial in trials]
+        both = [trial.start() for trial in trials]
         statuses = [started.wait()[0] for started in both]
         assert sorted(statuses) == [0, 2], (statuses, [started.errors() for started in both])
         winner, loser = both if statuses[0] == 0 else both[::-1]
@@ -321,7 +331,8 @@ def full_disks(work: str, recipes: dict[str, Recipe], straight: dict[str, str]) 
 
 
 def read_only(work: str, recipe: Recipe, straight: str) -> str:
-    """What a run says whose folder becomes read-only on the way, as a user without root's rights."""
+    """What a run says whose folder becomes read-only on the way. Root, who may write everywhere, is
+    NOBODY in it."""
     trial = Trial(recipe, f"{work}/read-only")
     started = trial.start(("user", NOBODY))
     folders = [trial.out, f"{trial.out}/checkpoint"]
@@ -345,6 +356,8 @@ def main() -> None:
     args = flags.parse_args()
     with tempfile.TemporaryDirectory() as work:
         os.chmod(work, 0o777)  # for NOBODY
+        SMALL["tokenizer"] = f"{work}/tokenizer"  # training one takes as long as all the rest
+        sft.corpus_tokenizer(config.make(train_zero.Config)).save(SMALL["tokenizer"])
         r1 = f"{work}/straight-r1"
         taught = ["--teacher", f"{r1}/r1/model", "--students", "llama-s"]
         recipes = {
@@ -360,11 +373,15 @@ def main() -> None:
             Trial(recipe, straight[name]).finish()
             seconds[name] = time.time() - start
             print(f"{recipe}: {seconds[name]:.1f} s when left alone", flush=True)
+        found = models(straight["zero"])
+        base, zero = found["base/model/model.safetensors"], found["model/model.safetensors"]
+        assert max((x - zero[key]).abs().max() for key, x in base.items()) > 1e-3, "no weight moved"
         for i, (name, recipe) in enumerate(recipes.items()):
             count = len(range(i, args.kills, len(recipes)))
             found = kills(recipe, work, straight[name], count, seconds[name], args.seed)
             tallies[str(recipe)] = vars(found)
-        starts = two_starts(recipes["zero"], work, 20)
+        short = ["--init", f"{straight['zero']}/base/model", "--grpo.steps", "1"]
+        starts = two_starts(Recipe("train_zero", train_zero.Config, 1, short), work, 20)
         disks = full_disks(work, recipes, straight)
         rights = read_only(work, recipes["zero"], straight["zero"])
     content = {"seed": args.seed, "kills": args.kills, "recipes": tallies}

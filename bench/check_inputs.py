@@ -11,6 +11,7 @@ results/inputs.json: what was tried, and what each was told.
 """
 
 import importlib
+import json
 import os
 import shutil
 import sys
@@ -19,11 +20,13 @@ import time
 import traceback
 from dataclasses import dataclass, field
 
+import torch
 from common import ROOT, parser, save
 
 import train_r1
-from lib import cli
+from lib import cli, hf
 from lib.run import lock_settings
+from model import ModelConfig
 
 SCRIPTS = "train_zero train_r1 distill sft eval grpo preference data sample tokenizer rewards model"
 SCRIPTS = [*SCRIPTS.split(), "experiments.search", "experiments.__main__", "lib.report"]
@@ -77,23 +80,28 @@ class Outcome:
 
 
 def corrupt(path: str, way: str) -> None:
-    """Damage a file in one of DAMAGE's ways."""
+    """Damage a file in one of DAMAGE's ways; "key=value" changes a field of its JSON."""
     if way == "missing":
         os.remove(path)
         return
     with open(path, "rb") as f:
         content = f.read()
-    new = {
-        "empty": b"",
-        "half": content[: len(content) // 2],
-        "bytes": bytes(range(256)) * 4,
-        "another": b'{"a": [1, null]}\n',
-    }[way]
+    key, equals, value = way.partition("=")
+    if equals:
+        new = json.dumps(json.loads(content) | {key: json.loads(value)}).encode()
+    else:
+        new = {
+            "empty": b"",
+            "half": content[: 2 * len(content) // 3],  # of two equal lines, a half is whole
+            "bytes": bytes(range(256)) * 4,
+            "another": b'{"a": [1, null]}\n',
+        }[way]
     with open(path, "wb") as f:
         f.write(new)
 
 
 DAMAGE = ("missing", "empty", "half", "bytes", "another")
+BAD_JSON = ("-1", "0", '"abc"', "null", "[]", "1e300", "true")
 
 
 def snapshot(folder: str) -> dict[str, tuple]:
@@ -103,8 +111,10 @@ def snapshot(folder: str) -> dict[str, tuple]:
         for name in folders + names:
             path = os.path.join(where, name)
             info = os.lstat(path)
-            # a folder's time changes with the files in it, also with those that are gone again
-            known = (info.st_size, info.st_mtime_ns) if os.path.isfile(path) else ()
+            # a folder's time changes with the files in it, also with those that are gone again; who
+            # holds a lock is written down
+            whole = os.path.isfile(path) and name != ".lock"
+            known = (info.st_size, info.st_mtime_ns) if whole else ()
             found[os.path.relpath(path, folder)] = known
     return found
 
@@ -236,8 +246,8 @@ NUMBERS = {
 }
 OUT = {
     "train_zero": TINY,
-    "train_r1": "",
-    "distill": "",
+    "train_r1": "--yes",
+    "distill": "--yes",
     "sft": "",
     "preference": "zero/model",
     "eval": "zero/model",
@@ -281,13 +291,13 @@ FILES = {  # a file that is damaged: who reads it
         f"--out zero --resume {TINY} --grpo.steps 3",
     ),
     "stop.stopped.jsonl": ("eval", "zero/model --data math.jsonl --out stop.json --resume"),
-    "students/settings.json": ("distill", "--out students --resume --teacher zero/model"),
 }
 OPTIONAL = {  # what a run may go on without
     "zero/metrics.jsonl": ("train_zero", f"--out zero --resume {TINY} --grpo.steps 3"),
     "zero/status.json": ("train_zero", f"--out zero --resume {TINY} --grpo.steps 3"),
     "zero/model/generation_config.json": ("sample", "zero/model hello"),
     "zero/model/tokenizer_config.json": ("sample", "zero/model hello --max-new-tokens 1"),
+    "students/settings.json": ("distill", "--out students --resume --teacher zero/model" + STUDENT),
     "students/teacher.jsonl": ("distill", "--out students --resume --teacher zero/model" + STUDENT),
     "r1/dev1/cold_start.jsonl": ("train_r1", f"--out r1 --resume {TINY}{R1}"),
 }
@@ -307,18 +317,18 @@ train_zero --out
 train_zero surplus
 train_zero --world.tasks chess
 train_zero --grpo.tasks arithmetic,,
-train_zero --model.n_heads 3
+train_zero --model.attention gqa --model.n_heads 3
 train_zero --model.dim 100000000 --out new
 train_zero --model.n_layers 100000 --out new
 train_zero --tokenizer nonsense --out new
 train_zero --device tpu
 train_r1 --init zero/base/model
-train_r1 --resume --out nowhere
+train_r1 --yes --resume --out nowhere
 train_r1 --zero math.jsonl --out new
 train_r1 --r1.preference_steps 100
 distill --students qwen-xl
 distill --students ""
-distill --resume --out nowhere
+distill --yes --resume --out nowhere
 distill --teacher zero --out new
 sft --init zero/model
 sft --data sft.jsonl
@@ -349,7 +359,6 @@ experiments.search zero/model --search.tasks chess
 experiments.__main__ growht
 experiments.__main__
 experiments.__main__ zero --seeds x
-experiments.__main__ zero --seeds 0,0
 experiments.__main__ zero --seeds -1
 experiments.__main__ zero --seeds
 lib.report none
@@ -380,9 +389,13 @@ def cases() -> list[Case]:
         for way in DAMAGE:
             damage, may_run = (path, way), path in OPTIONAL
             out.append(Case(f"{way} file", script, words.split(), damage, may_run=may_run))
+    for key in hf.write_config(ModelConfig(), torch.float32):
+        for bad in BAD_JSON:
+            damage, words = ("zero/model/config.json", f"{key}={bad}"), "zero/model hello".split()
+            out.append(Case("field of config.json", "sample", words, damage, may_run=True))
     for line in OTHERS.strip().splitlines():
         script, *words = line.split()
-        out.append(Case("other", script, ["" if w == '""' else w for w in words]))
+        out.append(Case("together", script, ["" if w == '""' else w for w in words]))
     return out
 
 
@@ -404,9 +417,11 @@ def main() -> None:
             outcome = run(case, work)
             faults = outcome.faults(case)
             bad += bool(faults)
-            told = outcome.told.strip().splitlines()
-            shown = f"{case.script} {' '.join(case.words)[:60]} {case.damage or ''}"
-            rows.append({"kind": case.kind, "input": shown, "told": (told or [""])[-1][:300]})
+            words = " ".join(case.words).replace(TINY, "TINY").replace(R1, " R1")
+            shown = f"{case.script} {words[:90]} {case.damage or ''}"
+            told = (outcome.told.strip().splitlines() or [""])[-1][:300]
+            told = "ran to its end" if outcome.status == 0 else told
+            rows.append({"kind": case.kind, "input": shown, "told": told})
             if faults:
                 print(f"{shown}\n    {'; '.join(faults)}\n    {rows[-1]['told']}", flush=True)
         os.chdir(ROOT)

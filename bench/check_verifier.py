@@ -2,8 +2,9 @@
 
     python bench/check_verifier.py DATA_FOLDER --strings 1000000
 
-DATA_FOLDER holds verifier_cases.json (rows of pred, gold, equal, tier) and math500.jsonl. Figures
-go to results/verifier.json. Not a test of pytest's: a million strings take about ten minutes.
+DATA_FOLDER holds verifier_cases.json (rows of pred, gold, equal, tier), math500.jsonl and
+gsm8k_test.jsonl. Figures go to results/verifier.json. Not a test of pytest's: a million strings
+take about ten minutes.
 """
 
 import collections
@@ -41,7 +42,42 @@ ROWS = r"""
 {"prompt": "def f(x):\n", "entry_point": "f", "test": "def check(f):\n assert f(1) == 2"}
 {"text": "a", "code": "def f(x): return x", "test_list": ["assert f(1)==1"], "test_setup_code": ""}
 """
+WORDINGS = {
+    "boxed": r"So it is \boxed{%s}.",
+    "$X$": "$%s$",
+    "The answer is X.": "The answer is %s.",
+    "**X**": "**%s**",
+    "Answer: X": "Answer: %s",
+    "#### X": "7 + 8\n#### %s",
+    "<answer>The result is X.</answer>": "<think>7</think><answer>The result is %s.</answer>",
+}
 POOL = [*ROWS.strip().splitlines() * 20, "<think>3+4</think><answer>7</answer>", "(3+4)*2=14"]
+
+
+def read_golds(folder: str) -> dict[str, list[str]]:
+    """MATH-500's answers, and those of GSM8K's first 300 problems."""
+    golds = {"MATH-500": "math500.jsonl", "GSM8K": "gsm8k_test.jsonl"}
+    for name, file in golds.items():
+        with open(os.path.join(folder, file), encoding="utf-8") as f:
+            answers = [json.loads(line)["answer"] for line in f]
+        golds[name] = [text.rpartition("#### ")[2].strip() for text in answers]
+    return golds | {"GSM8K": golds["GSM8K"][:300]}
+
+
+def judge_wordings(folder: str) -> dict:
+    """Every gold in every wording: how many are right, and which are right for the next row's gold
+    too, where this is another text. Prints the table."""
+    figures = {}
+    for name, golds in read_golds(folder).items():
+        print(f"{name:36}{'right':>12}{'for the next':>14}")
+        for wording, pattern in WORDINGS.items():
+            answers = [answer(pattern.replace("%s", gold)) for gold in golds]
+            right = sum(map(math_equal, answers, golds))
+            pairs = zip(answers, golds, golds[1:])
+            wrong = [(g, after) for a, g, after in pairs if g != after and math_equal(a, after)]
+            print(f"{wording:36}{right:>6} / {len(golds)}{len(wrong):>14}")
+            figures[f"{name}, {wording}"] = {"golds": len(golds), "right": right, "next": wrong}
+    return figures
 
 
 def read_cases(folder: str) -> list[dict]:
@@ -61,8 +97,7 @@ def judge_cases(folder: str) -> dict:
     rows = [row for row in read_cases(folder) if row["tier"] != "disputed"]
     judged = ((row["equal"], math_equal(answer(row["pred"]), answer(row["gold"]))) for row in rows)
     verdicts = collections.Counter(judged)
-    with open(os.path.join(folder, "math500.jsonl"), encoding="utf-8") as f:
-        golds = [json.loads(line)["answer"] for line in f]
+    golds = read_golds(folder)["MATH-500"]
     pairs = list(zip(golds, golds[1:]))
     rates = []
     for _ in range(5):
@@ -138,6 +173,7 @@ def main() -> None:
     args = flags.parse_args()
     content = judge_cases(args.folder)
     print(json.dumps(content, indent=1, ensure_ascii=False))
+    content["wordings"] = judge_wordings(args.folder)
     content |= fuzz(args.strings, args.folder)
     command = f"python bench/check_verifier.py DATA_FOLDER --strings {args.strings}"
     path = save("verifier", content, command)

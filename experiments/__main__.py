@@ -22,7 +22,7 @@ from experiments.common import COLUMNS, RULE, Plan
 from experiments.recipes import claims_of, distill, language, r1, zero
 from experiments.settings import ablations, algorithms, architecture, ppo, share, size
 from lib import cli, files, report
-from lib.errors import UserError
+from lib.errors import UserError, shortened
 
 ALL = [zero, r1, language, distill, ppo, algorithms, ablations, share]
 ALL += [passk, search, journey, countdown, hacking, size, architecture]
@@ -65,7 +65,8 @@ def run(plan: Plan) -> None:
     try:
         content, text = EXPERIMENTS[plan.name](plan)
     except KeyboardInterrupt:
-        print("stopped; runs/ has the work so far: the same command goes on", file=sys.stderr)
+        again = f"the same command, python -m experiments {plan.name} ..."
+        print(f"stopped; the work so far is in runs/: go on with {again}", file=sys.stderr)
         sys.exit(130)
     content["claims"] = claims_of(plan.name, content)
     files.write_json(path, report.provenance(command) | content)
@@ -74,27 +75,26 @@ def run(plan: Plan) -> None:
 
 def main() -> None:
     parser = config.Parser(__doc__)
-    parser.prog = "python -m experiments"
-    add = parser.add_argument
+    parser.prog, add = "python -m experiments", parser.add_argument
     add("name", help="an experiment, 'list' or 'table'")
     add("--seeds", help="comma-separated (default 0,1,2; with --quick 0)")
     add("--quick", action="store_true", help="each run in its few-minute form")
     told = "folder of the result (default runs/results), or of the table's (default results)"
-    add("--out", type=config.path, help=told)
+    add("--out", help=told)
     args = parser.parse_args()
     with config.user_errors():
         if args.name == "list":
             for name, function in EXPERIMENTS.items():
                 print(f"{name:14s}{' '.join(function.__doc__.split())}")
-            return
-        if args.name == "table":
+        elif args.name == "table":
             print(table(args.out or "results"))
-            return
-        seeds = args.seeds or ("0" if args.quick else "0,1,2")
-        if not re.fullmatch(r"\d+(,\d+)*", seeds):
-            raise UserError(f"--seeds should be numbers with commas between them, not '{seeds}'")
-        different = list(dict.fromkeys(map(int, seeds.split(","))))
-        run(Plan(args.name, different, args.quick, args.out or Plan.out))
+        else:
+            seeds = args.seeds or ("0" if args.quick else "0,1,2")
+            if not re.fullmatch(r"\d+(,\d+)*", seeds):
+                told = "--seeds should be numbers with commas between them"
+                raise UserError(f"{told}, not '{shortened(seeds)}'")
+            different = list(dict.fromkeys(map(int, seeds.split(","))))
+            run(Plan(args.name, different, args.quick, args.out or Plan.out))
 
 
 if __name__ == "__main__":

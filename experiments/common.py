@@ -21,7 +21,7 @@ import config
 import stages
 import train_r1
 import train_zero
-from data import TASKS
+from data import DEFAULT_TASKS
 from lib import report
 from lib.errors import UserError
 from lib.memory import cost_report
@@ -33,7 +33,7 @@ from sft import pretrain
 BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64}
 BUDGET |= {"sft.tokens": 2_200_000}
 # --quick: does everything run? Too short to learn from
-R1_QUICK = train_zero.QUICK | {"world.tasks": ",".join(TASKS), "preference.examples": 600}
+R1_QUICK = train_zero.QUICK | {"world.tasks": ",".join(DEFAULT_TASKS), "preference.examples": 600}
 R1_QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1.demonstrations": 200}
 R1_QUICK |= {"r1.dev2_steps": 8, "r1.final_steps": 8, "r1.preference_steps": 5}
 QUICK = R1_QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.group_size": 8}

@@ -555,13 +555,10 @@ def summarise(rows: list[dict], ceiling: list[dict], out: str) -> None:
 def main() -> None:
     parser, listed = config.Parser(__doc__), ",".join(METHODS)
     add = parser.add_argument
-    told = "model folder, such as runs/zero/model; it is not changed"
-    add("model", type=config.path, help=told)
+    add("model", help="model folder, such as runs/zero/model; it is not changed")
     add("--methods", default=listed, help=f"comma-separated, of {listed} (default all)")
-    told = "held-out problems a task (default 64)"
-    add("--problems", type=config.number(int, low=1), help=told)
-    told = "for reward models, which are used again, and figures (default runs/search)"
-    add("--out", type=config.path, help=told)
+    add("--problems", type=config.number(int, low=1), help="held-out problems a task (default 64)")
+    add("--out", help="for reward models, which are used again, and figures (default runs/search)")
     add("--resume", action="store_true", help="go on with the reward models' training in --out")
     cfg, args = config.parse(parser, Config, QUICK)
     out = args.out or config.run_folder("search", cfg, args)

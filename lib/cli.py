@@ -248,6 +248,10 @@ def user_errors():
         sys.exit(2)
 
 
+# the flags that name a file or folder, of all scripts
+PATHS = set("model models base file runs out init data test zero teacher rescore".split())
+
+
 class Parser(argparse.ArgumentParser):
     """A script's flags; the docstring explains them, and a wrong one gets one sentence."""
 
@@ -255,6 +259,11 @@ class Parser(argparse.ArgumentParser):
         explained = argparse.RawDescriptionHelpFormatter
         super().__init__(description=doc, formatter_class=explained, allow_abbrev=False)
         self.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+    def add_argument(self, *names, **more):
+        if names[0].removeprefix("--") in PATHS:
+            more["type"] = path
+        return super().add_argument(*names, **more)
 
     def parse_args(self, words=None, namespace=None):
         words = sys.argv[1:] if words is None else words

@@ -17,9 +17,12 @@ def check_tasks(names, tasks: dict) -> None:
 
 
 def check_rewards(weights, rewards: dict) -> None:
-    """Every reward has a weight."""
-    if missing := [name for name in rewards if not hasattr(weights, name)]:
+    """Every reward has a weight, and every weight a reward."""
+    named = {f.name for f in fields(weights)} - {"accuracy"}
+    if missing := sorted(rewards.keys() - named):
         raise UserError(f"the reward '{missing[0]}' has no weight: add it to RewardConfig")
+    if missing := sorted(named - rewards.keys()):
+        raise UserError(f"the weight '{missing[0]}' has no reward: add it to rewards.REWARDS")
 
 
 def check_algorithm(name: str, algorithm, config: type) -> None:

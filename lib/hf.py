@@ -61,7 +61,7 @@ FAMILIES = {
     "deepseek_v3": (MLA, {"attention": "mla"}, NO_BIAS | ROUTER),
 }
 TRAINING = ("bias_update_speed", "balance_loss")  # fields that no family has
-OPTIONAL = """tie_word_embeddings:tie_embeddings pad_token_id:pad_id head_dim
+OPTIONAL = """tie_word_embeddings:tie_embeddings pad_token_id:pad_id
     rope_interleave:rope_interleaved bias_update_speed balance_loss"""
 # what models with the other kind of attention never read
 UNREAD = {"mla": {"n_kv_heads", "head_dim", "qkv_bias", "qk_norm"}, "gqa": {*_names(V3).values()}}
@@ -93,17 +93,21 @@ def no_model(folder: str, missing: str) -> UserError:
     if others := glob.glob(os.path.join(inside, "config.json")):
         newest = os.path.dirname(max(others, key=os.path.getmtime))
         return UserError(f"'{folder}' holds runs: give the model of one, such as {newest}")
-    if os.path.exists(os.path.join(folder, "metrics.jsonl")):
+    if _is_run(folder):
         return UserError(f"'{folder}' is a run without a finished model: go on with it first")
     what = "it is a file" if os.path.isfile(folder) else f"{missing} not found"
     return UserError(f"no model at '{folder}' ({what}): give a folder that holds a saved model")
+
+
+def _is_run(folder: str) -> bool:
+    return any(os.path.exists(f"{folder}/{x}") for x in ("status.json", "metrics.jsonl"))
 
 
 def read_config(folder: str, cls: type) -> dict:
     """Fields of `cls`, ModelConfig, from config.json; tie_embeddings None: the tensors tell."""
     path = os.path.join(folder, "config.json")
     raw = read_json(path)
-    if "model_type" not in raw and os.path.exists(os.path.join(folder, "metrics.jsonl")):
+    if "model_type" not in raw and _is_run(folder):
         raise no_model(folder, "model_type")  # a run's settings have the same name
     return parse_config(raw | {"eos_token_id": end_ids(folder)}, path, cls)
 
@@ -133,7 +137,8 @@ def parse_config(raw: dict, path: str, cls: type) -> dict:
         raise UserError(f"{path}: layer_types: only full_attention can be opened")
     if missing := [k for k in names if k not in raw]:
         raise UserError(f"{path} has no '{missing[0]}': {RESTORE}")
-    names = names | {k: v for k, v in _names(OPTIONAL).items() if raw.get(k) is not None}
+    optional = _names(OPTIONAL + " head_dim" * (family != "deepseek_v3"))
+    names = names | {k: v for k, v in optional.items() if raw.get(k) is not None}
     rope, rope_names = _read_rope(raw, path)
     out = {ours: raw[theirs] for theirs, ours in names.items()} | rope | fixed
     ids = raw.get("eos_token_id")
@@ -141,8 +146,9 @@ def parse_config(raw: dict, path: str, cls: type) -> dict:
     if out.get("pad_id") == -1:  # of older models: none
         out["pad_id"] = 0
     out = _checked(out, names | rope_names | {"eos_token_id": "eos_ids"}, path, cls)
-    whole_width = {"head_dim": out["dim"] // out["n_heads"], "tie_embeddings": None}
-    return whole_width | out
+    if family != "deepseek_v3":
+        out.setdefault("head_dim", out["dim"] // out["n_heads"])
+    return {"tie_embeddings": None} | out
 
 
 def _checked(found: dict, names: dict[str, str], path: str, cls: type) -> dict:
@@ -194,9 +200,9 @@ def family_of(cfg) -> str:
 def write_config(cfg, dtype: torch.dtype) -> dict:
     """config.json of a ModelConfig, for the family that can express it. A field that the family
     does not know is not lost: then it is written as ours."""
-    family, ours = family_of(cfg), {"model_type": "pocket_r1"} | vars(cfg)
+    family, own = family_of(cfg), {"model_type": "pocket_r1"} | vars(cfg)
     if family == "pocket_r1":
-        return ours
+        return own
     names, _, only = FAMILIES[family]
     architecture = family.title().replace("_", "") + "ForCausalLM"  # DeepseekV3ForCausalLM
     out = {"model_type": family, "architectures": [architecture], "hidden_act": "silu"}
@@ -219,7 +225,7 @@ def write_config(cfg, dtype: torch.dtype) -> dict:
     again = type(cfg)(**parse_config(out, "config.json", type(cfg)))
     unread = UNREAD[cfg.attention] | ({*_names(SCALED + YARN).values()} - {*ROPE[kind].values()})
     again = replace(again, **{k: getattr(cfg, k) for k in unread - {"n_experts"}})
-    return out if again == cfg else ours
+    return out if again == cfg else own
 
 
 def views(state: dict[str, Tensor], cfg) -> dict[str, Tensor]:

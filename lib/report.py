@@ -18,9 +18,7 @@ import torch
 from lib import cli
 from lib.files import atomic_write, read_lines
 
-# metrics that are compared if none are named -> what they are
-WORDS = {"reward": "reward", "completions/mean_length": "response length, tokens"}
-WORDS |= {"entropy": "entropy, nats a token", "loss": "loss"}
+KEYS = "reward,rewards/accuracy/mean,completions/mean_length,entropy"  # compared by default
 
 
 def provenance(command: str) -> dict[str, str]:
@@ -94,9 +92,9 @@ def read_metrics(folder: str) -> list[dict]:
     """A run's metrics, a row a step of its last stage; what was not finite is nan."""
 
     def parse(row: dict) -> dict:
-        stage, step = row.pop("stage"), int(row["step"])
-        row = {k: math.nan if v is None else float(v) for k, v in row.items()}
-        return row | {"stage": stage, "step": step}
+        place, row = {"stage": row["stage"], "step": int(row["step"])}, dict(row)
+        numbers = {k: row[k] for k in row.keys() - place.keys()}
+        return place | {k: math.nan if v is None else float(v) for k, v in numbers.items()}
 
     rows = read_lines(os.path.join(folder, "metrics.jsonl"), "a step's metrics", parse)
     return [row for row in rows if row["stage"] == rows[-1]["stage"]]
@@ -112,13 +110,13 @@ def curve(rows: list[dict], key: str) -> tuple:
 def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
     """A panel for each metric, a line for each run that has it."""
     runs, panels = {folder: read_metrics(folder) for folder in folders}, []
-    known = sorted({key for rows in runs.values() for key in rows[-1]} - {"stage", "step"})
-    for key in keys or [key for key in WORDS if key in known]:
+    known = sorted({key for rows in runs.values() for key in rows[-1]})
+    for key in keys:
         if key not in known:
             raise cli.nearest("metric", key, known)
         words = key.removesuffix("/mean").replace("/", ": ").replace("_", " ")
         lines = {run: curve(rows, key) for run, rows in runs.items() if key in rows[-1]}
-        panels.append((WORDS.get(key, words), "step", lines))
+        panels.append((words.replace("completions: mean", "response"), "step", lines))
     draw(path, panels)
 
 
@@ -127,7 +125,7 @@ def plot_curves(folder: str, path: str) -> None:
     rows = read_metrics(folder)
     tasks = sorted(k.removesuffix("/accuracy") for k in rows[-1] if k.endswith("/accuracy"))
     if not tasks:  # not a run of reinforcement learning
-        return plot_runs([folder], [], path)
+        return plot_runs([folder], ["loss"], path)
 
     def panel(title: str, key: str, *limits: float) -> tuple:
         return title, "RL step", {t: curve(rows, f"{t}/{key}") for t in tasks}, *limits
@@ -199,17 +197,17 @@ def plot_stages(figures: Figures, path: str) -> None:
 
 def main() -> None:
     parser = cli.Parser(__doc__)
-    parser.prog, add = "python -m lib.report", parser.add_argument
-    add("runs", nargs="+", type=cli.path, metavar="RUN", help="run folders, such as runs/zero")
-    add("--keys", help=f"metrics, with commas between them (of several runs: {','.join(WORDS)})")
-    told = "the picture (default curves.png: in the run's folder, or for several runs here)"
-    add("--out", type=cli.path, metavar="FILE.png", help=told)
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="run folders, such as runs/zero")
+    add("--keys", help=f"metrics, comma-separated (of several runs, default {KEYS})")
+    told = "picture (default curves.png: in the folder of a single run, else here)"
+    add("--out", metavar="FILE.png", help=told)
     args = parser.parse_args()
     with cli.user_errors():
         first, *others = args.runs
         out = args.out or os.path.join("" if others else first, "curves.png")
         if others or args.keys:
-            plot_runs(args.runs, args.keys.split(",") if args.keys else [], out)
+            plot_runs(args.runs, (args.keys or KEYS).split(","), out)
         else:
             plot_curves(first, out)
         print(f"picture: {out}")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lib import start
 from lib.distributed import barrier, gather, is_main_process, rank, sum_floats, world_size
 from lib.errors import UserError, shortened
-from lib.files import checksum, load_json, lock, to_json, write_json
+from lib.files import checksum, load_json, lock, to_json, write_json, write_lines
 from lib.progress import Progress
 
 PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a run gives up
@@ -98,10 +98,13 @@ class Run:
             if not os.path.exists(self.folder):
                 fix = "restore it and go on with --resume, or start anew"
                 raise UserError(f"the run folder '{self.folder}' has vanished: {fix}") from None
+            for name in ("checkpoint/unfinished", "model-unfinished"):  # on a full disk
+                shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
             reason = e.strerror if e else "a file could not be finished"
             found = checkpoints(self.folder, self.stage)
-            source = f"the checkpoint {found[-1]}, which is untouched" if found else "the start"
-            fix = f"make room or fix the disk, then go on with --resume from {source}"
+            name = os.path.basename(found[-1]) if found else None
+            source = f"the checkpoint {name}, which is untouched" if found else "the start"
+            fix = f"make room there or allow writing, then go on with --resume from {source}"
             raise UserError(f"cannot write to '{self.folder}' ({reason}): {fix}") from None
 
     def steps(self, batches, models, optimizers, save_every: int, name: str, show=None):
@@ -164,7 +167,8 @@ class Run:
                 write_json(os.path.join(temporary, "progress.json"), content)
                 os.replace(temporary, path)
                 for old in checkpoints(self.folder, self.stage)[:-2]:
-                    shutil.rmtree(old)
+                    os.replace(old, temporary)  # half of one would pass for a checkpoint
+                    shutil.rmtree(temporary)
             self.set_status(saved=number)
         barrier()
 
@@ -242,6 +246,51 @@ def resumable(out: str, flags: str = "--resume"):
     signal.signal(signal.SIGINT, before)
 
 
+class Stopped:
+    """The responses of an evaluation so far, in a JSONL file: the settings, then a line a batch."""
+
+    def __init__(self, result: str, settings: dict, resume: bool | None = None):
+        """result: the file that the evaluation will write. resume: whether it was stopped; None: if
+        it was, and with these settings, it goes on."""
+        self.path, self.batches = os.path.splitext(result)[0] + ".stopped.jsonl", {}
+        barrier()  # all look before one writes
+        there, settings = os.path.exists(self.path), json.loads(to_json(settings))
+        barrier()
+        if resume not in (None, there):
+            told = f"there is no stopped evaluation '{self.path}': start without --resume"
+            found = f"'{self.path}' holds a stopped evaluation: add --resume to go on, or remove it"
+            raise UserError(told if resume else found)
+        if there:
+            before, batches = self._read()
+            if resume:
+                check_settings(before, settings, self.path)
+            self.batches = batches if resume or before == settings else {}
+        rows = [{"name": name, "samples": samples} for name, samples in self.batches.items()]
+        write_lines(self.path, [{"settings": settings}, *rows])
+
+    def _read(self) -> tuple[dict, dict[str, list[tuple]]]:
+        """The settings, and the samples of each batch."""
+        try:
+            with open(self.path, encoding="utf-8") as f:
+                lines = [line for line in f if line.endswith("\n")]  # the last may be half written
+            first, *rest = map(json.loads, lines)
+            batches = {batch["name"]: [tuple(s) for s in batch["samples"]] for batch in rest}
+            return dict(first["settings"]), batches
+        except (ValueError, KeyError, TypeError):
+            fix = "remove it and start without --resume"
+            raise UserError(f"'{self.path}' is damaged: {fix}") from None
+
+    def add(self, name: str, samples: list[tuple]) -> None:
+        if is_main_process():
+            with open(self.path, "a", encoding="utf-8") as f:
+                f.write(to_json({"name": name, "samples": samples}) + "\n")
+
+    def remove(self) -> None:
+        """The result is written."""
+        if is_main_process():
+            os.remove(self.path)
+
+
 def trained(models: dict[str, nn.Module | None]) -> dict[str, nn.Parameter]:
     """Parameters that may have moments: "model"'s by name, the others' as kind.name."""
     named = {k: model.named_parameters() for k, model in models.items() if model is not None}
@@ -303,7 +352,7 @@ def fingerprint(content) -> int:
 def lock_settings(folder: str, settings: dict) -> None:
     """Keep the settings a folder is made with. UserError if some differ; new ones are added."""
     path = os.path.join(folder, "settings.json")
-    old = load_json(path) if os.path.exists(path) else {}
+    old = read_settings(path) if os.path.exists(path) else {}
     check_settings(old, {k: v for k, v in settings.items() if k in old}, folder)
     os.makedirs(folder, exist_ok=True)
     write_json(path, old | settings)
@@ -362,13 +411,12 @@ def finished(folder: str, settings: dict, stage: str, steps: int = 0) -> str | N
         return None
     if not os.path.exists(os.path.join(model, "config.json")):
         return None
-    check_settings(read_settings(folder), settings, folder)
+    check_settings(read_settings(os.path.join(folder, "config.json")), settings, folder)
     return model
 
 
-def read_settings(folder: str) -> dict:
-    """A run's config.json. UserError if it is missing or damaged."""
-    path = os.path.join(folder, "config.json")
+def read_settings(path: str) -> dict:
+    """A run's config.json or settings.json. UserError if it is missing or damaged."""
     try:
         return dict(load_json(path))
     except (OSError, ValueError, TypeError):

@@ -6,7 +6,8 @@
                                       equal texts are the same problem, and decide the test split
     reasoned(rng, problem, cfg)       (thought, answer) of somebody who works it out
     guess(rng, problem, cfg, wrong)   (thought, answer) of somebody who guesses
-    judge(problems, answers)          which answers, as texts, are right: list[bool]
+    judge(problems, answers)          which answers, as texts, are right: list[bool]; base.by_value
+                                      compares values, base.by_text what is written
 
 rng is a random.Random, the only source of chance; cfg is data.WorldConfig. content begins with the
 task's name, judge takes any text, and a guess that is not `wrong` gives the problem's answer. Then

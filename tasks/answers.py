@@ -10,8 +10,45 @@ import re
 
 TAGS = re.compile(r"</?(?:think|answer)>")
 ANSWER_BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
-_SAID = re.compile(r"(?:the (?:final |correct )?answer is|答案是)[ :：]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\n|。|\.\s+(?=[A-Z])")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_EMPHASIS = re.compile(r"(?<![\w)])\*\*(?=\S)((?:(?!\*\*)[^\n]){1,200})(?<=\S)\*\*(?![\w(])")
+_DELIMITED = re.compile(
+    r"(?<!\\)\$\$?((?:[^$\\]|\\.)+)\$\$?"  # $...$
+    r"|\\\(((?:(?!\\\().)*?)\\\)"  # \(...\)
+    r"|\\\[((?:(?!\\\[).)*?)\\\]",  # \[...\]
+    re.DOTALL,
+)
+# The names of measures, the plain one first; what words after a number make of it
+_MEASURES = r"""centimetre cm centimeter 厘米|metre meter 米|kilometre km kilometer 公里 千米|mph
+millimetre mm millimeter|mile mi|inch inches|foot ft feet|yard yd|gram 克|kilogram kg kilo 千克
+milligram mg|pound lb|ounce oz|second 秒|minute min 分钟|hour hr 小时|day 天|week|month|year yr
+cent|dollar 美元 \$|euro €|sterling £|yen ¥|yuan 元|litre liter|millilitre ml mL|degree
+percent percentage pct|SQUARE square squared sq ^2 平方|CUBIC cubic cubed cu ^3 立方"""
+_SCALES = """*12 dozen 打|*100 hundred 百|*1000 thousand 千 тысяч|*10000 万 萬|*1000000 million 百万
+*1000000 миллион|*100000000 亿 億|*1000000000 billion|*1000000000000 trillion|^2 squared|^3 cubed"""
+MEASURES, SCALES = (
+    {name: names.split()[0] for names in re.split(r"[|\n]", table) for name in names.split()}
+    for table in (_MEASURES, _SCALES)
+)
+_WORDS = sorted({*MEASURES, *SCALES}, key=len, reverse=True)
+AMOUNT = "|".join(re.escape(word) for word in _WORDS if word[0] not in "*^")
+LETTER = r"[^\W\d_A-Za-z\u0370-\u03ff]"  # neither Latin nor Greek
+_NUMBER = r"[-−]?(?:\d+ \d+/\d+|\d{1,3}(?: \d{3})+(?!\d)|(?:\d[\d,]*)?\.?\d+(?:[/:]\d+)?%?)"
+_SAID = re.compile(  # announces an answer
+    r"(?:the|my|our|final|correct) answers? (?:is|are)\b(?: (?:therefore|thus|equal to)\b)?[\s:：]*"
+    r"|\banswers?\s*[:：](?!\W*(?-i:[A-Z][a-z]* [$a-z])[^\n]*[$\d])[\s:：]*"
+    r"|(?:答案|答え|ответ|উত্তর)\s*[是为は:：][\s:：]*"
+    r"|^[^\w\n]{0,9}(?:final )?answer\s*(?=\$|\\[(\[]|[-\d.,/]+$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SENTENCE = re.compile(  # the same, in an <answer> only
+    r"\b(?:result|solution|value) is\b[\s:]*|结果[是为][\s:：]*"
+    r"|^(?=[A-Z][a-z]).*\b(?:is|are|equals)\b[\s:]*(?=[-+$\\(\[{.\d])"
+)
+_SENTENCE_END = re.compile(r"\n(?! )|。|\.\s+(?=[^\W\d_])|<\||</s>")
+_REASON = re.compile(  # what goes on after an answer
+    r"(?<=[\s,，(])(?:in total|because|since|so|as|which|hence|thus|therefore)\b|因为|因此|所以"
+)
 _FREE_TEXT = 20_000  # characters before the end that answer_in reads
 
 
@@ -29,32 +66,56 @@ def after_thinking(text: str) -> str:
 
 def extract_answer(text: str) -> str | None:
     r"""The final answer that a response marks, or None. It is the last <answer> block (which may
-    say "the answer is"), else the last \boxed{}, else the text after the last "#### ", else after
-    the last "the answer is". Boxes that one statement joins are one list: "\boxed{1} and \boxed{2}"
-    gives "1, 2". A box that is never closed gives None."""
-    text = after_thinking(text)
-    if found := ANSWER_BLOCK.findall(text):
-        answer = _SAID.split(found[-1])[-1].strip().rstrip("。")
-        return answer.removesuffix(".").strip() or None
-    if "\\boxed{" in text:
-        return _boxed(text)
-    if "#### " in text:
-        return text.rpartition("#### ")[2].split("\n")[0].strip() or None
-    if len(parts := _SAID.split(text)) == 1:
-        return None
-    return _SENTENCE_END.split(parts[-1])[0].strip().removesuffix(".").strip() or None
+    be a sentence), else the last \boxed{}, unless "the answer is" and mathematics follow it, else
+    the line after the last "#### ", else what follows the last "the answer is" or "Answer:". Boxes
+    that one statement joins are one list: "\boxed{1} and \boxed{2}" gives "1, 2". A box that is
+    never closed gives None."""
+    text = _EMPHASIS.sub(r"\1", after_thinking(text))
+    block = ANSWER_BLOCK.findall(text)
+    text = block[-1] if block else text
+    boxes, said = list(_BOX.finditer(text)), list(_SAID.finditer(text))
+    said = said or (list(_SENTENCE.finditer(text)) if block else [])
+    stated = _stated(text[said[-1].end() :]) if said else None
+    if boxes:
+        end = closing_bracket(text, boxes[-1].end() - 1)
+        later = stated and 0 <= end < said[-1].start() and _MATH.fullmatch(stated)
+        return stated if later else _boxed(text)
+    line = text.rpartition("#### ")[2].split("\n")[0]
+    if not block and "#### " in text and not (_SAID.search(line) or line.startswith("Step ")):
+        return _bare(line)
+    return _bare(text) if block and not said else stated
+
+
+def _stated(text: str) -> str | None:
+    """The answer at the beginning of the text: to the end of the sentence, or of its mathematics
+    (which may go on over lines) and what follows; without reasons."""
+    delimited = _DELIMITED.match(text)
+    end = _SENTENCE_END.search(text, delimited.end() if delimited else 0)
+    text = text[: end.start()] if end else text
+    reason = _REASON.search(text)
+    return _bare(text[: reason.start()].rstrip(" ,，(") if reason else text)
+
+
+def _bare(text: str) -> str | None:
+    """An answer without the full stop after it and the decoration around it."""
+    text = text.strip().rstrip("。").removesuffix(".")
+    text = re.sub(r"^([*`]{1,2})([^\n]+)\1$", r"\2", text).removesuffix(".")
+    if text.count("}") > text.count("{"):  # \text{The answer is 460}
+        text = text.removesuffix("}")
+    return text.strip() or None
 
 
 def _boxed(text: str) -> str | None:
     boxes, end = [], 0
-    while (start := text.find("\\boxed{", end)) >= 0:
-        between, begin = text[end:start], start + len("\\boxed{")
-        end = closing_bracket(text, begin - 1) + 1
+    while start := _BOX.search(text, end):
+        between = text[end : start.start()]
+        end = closing_bracket(text, start.end() - 1) + 1
         if not end:
             return None
         if not _joins(between):
             boxes.clear()
-        boxes.append(text[begin : end - 1].strip())
+        *said, box = _SAID.split(text[start.end() : end - 1])
+        boxes.append(_bare(box.lstrip("} ")) if said else box.strip())
     return ", ".join(dict.fromkeys(filter(None, boxes))) or None
 
 
@@ -79,25 +140,38 @@ def _joins(between: str) -> bool:
     return bool(re.search(r",|\b(?:and|or)\b|^[^\w=]*$", plain))
 
 
-_MATH = re.compile(
-    r"(?<!\\)\$\$?([^$]+)\$\$?"  # $...$
-    r"|\\\(((?:(?!\\\().)*?)\\\)"  # \(...\)
-    r"|\\\[((?:(?!\\\[).)*?)\\\]"  # \[...\]
-    r"|(?<![\w.])(-?(?:\d[\d,]*)?\.?\d+(?:/\d+)?%?)",  # a number
+_WORD = re.compile(rf"(?<![\\A-Za-z])[A-Za-z]{{2,}}|{LETTER}[^\s\w]?{LETTER}")
+_MATH = re.compile(  # mathematics or a number, and its measure
+    rf"(?:{_DELIMITED.pattern}|(?<![0-9A-Za-z_.\\])({_NUMBER}))"
+    rf"(?:m[²³])?((?:\s*(?:(?:{AMOUNT}|per)s?(?![A-Za-z])|\$))*)",
     re.DOTALL,
 )
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_JOINED = re.compile(r"\s*(?:,|,?\s*\b(?:and|or)\b)\s*")  # between the parts of a list
+_BEFORE = re.compile(r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times)) *$")
+_AFTER = re.compile(  # after a number that is part of a formula
+    r"[A-Za-z半多余]| *(?:[+*/^_}!\\{|×÷·−=>≤≥]|<(?!/)|[-–] *\d|\((?![A-Za-z]{2})"
+    r"|(?![aAI])[A-Za-z](?![A-Za-z]))"
+)
 
 
 def answer_in(text: str) -> str:
     r"""The answer in free text, for a response in which extract_answer finds none: the last
-    mathematics between $...$, \(...\) or \[...\], or the last number if that comes later. A text of
-    fewer than three words is itself the answer. "" if thinking or a box is open."""
-    if "\\boxed{" in text:
+    mathematics between $...$, \(...\), \[...\] or **...**, or the last number if that comes later,
+    with those that commas, "and" and "or" join to it; "" if the number is part of a formula. A text
+    of fewer than three words is itself the answer. "" if thinking or a box is open."""
+    if _BOX.search(text):
         return ""
-    text = after_thinking(text)[-_FREE_TEXT:].strip()
+    text = re.sub(r"<\|\w+\|>", " ", after_thinking(text)[-_FREE_TEXT:]).strip()
+    text = _EMPHASIS.sub(lambda m: m[1] if _WORD.search(m[1]) else f"${m[1]}$", text)
     found = list(_MATH.finditer(text))
-    delimited = any(m[4] is None for m in found)
-    if found and (delimited or len(_WORD.findall(text)) >= 3):
-        return next(filter(None, found[-1].groups()), "").strip()
-    return text
+    if not found or not (any(not m[4] for m in found) or len(_WORD.findall(text)) >= 3):
+        return _bare(text) or ""
+    parts = [found.pop()]
+    while found and _JOINED.fullmatch(text, found[-1].end(), parts[0].start()):
+        parts.insert(0, found.pop())
+    start, end = parts[0].start(), parts[-1].end()
+    if parts[0][4] and _BEFORE.search(text[max(0, start - 20) : start]):
+        return ""
+    if parts[-1][4] and _AFTER.match(text, end):
+        return ""
+    return ", ".join("".join(filter(None, m.groups())).strip() for m in parts)

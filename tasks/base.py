@@ -64,3 +64,9 @@ def guessed(problem: Problem, answer: str) -> tuple[str, str]:
 def by_value(problems: list[Problem], answers: list[str]) -> list[bool]:
     """The judge of tasks with one right value: a number, a formula, a name."""
     return [math_equal(answer, p.answer) for p, answer in zip(problems, answers)]
+
+
+def by_text(problems: list[Problem], answers: list[str]) -> list[bool]:
+    """The judge of tasks whose answer is right in one form only, as where an order is asked for;
+    spaces do not count."""
+    return ["".join(a.split()) == "".join(p.answer.split()) for p, a in zip(problems, answers)]

@@ -5,7 +5,7 @@ import json
 import re
 import warnings
 
-from lib.errors import UserError
+from lib.errors import UserError, shortened
 from tasks import TASKS, sandbox
 from tasks.answers import ANSWER_BLOCK, after_thinking
 from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value
@@ -39,8 +39,9 @@ def parse_row(line: str, where: str) -> Problem:
         for _, fields, read in LAYOUTS:
             if set(fields.split()) <= row.keys():
                 return read(row)
-        known = ", ".join(f"{name} ({fields.replace(' ', ', ')})" for name, fields, _ in LAYOUTS)
-        raise UserError(f"fields {sorted(row)} are not those of {known}")
+        known = ", ".join(name for name, _, _ in LAYOUTS)
+        told = f"fields {shortened(sorted(row), 30)} are not prompt, answer, task"
+        raise UserError(f"{told}, nor those of {known}")
     except ValueError as e:
         raise UserError(f"{where}: {e}: fix or remove the line") from None
 

@@ -7,12 +7,14 @@ It never evaluates text as code, raises or hangs. `_clean` writes both answers i
 `_Reader` computes them at a few fixed points, exactly if rational, else with 50 digits.
 
 Rules where public graders disagree:
-- percent, degrees, currency, units and any words after a number are left out: 10\% equals 10 and
-  not 0.1; 5 cm equals 5 and 5 feet.
+- percent, degrees, currency, units and other words after a number may be left out: 10\% equals 10
+  and not 0.1; 5 cm equals 5. Where both answers name units, they must agree: 5 cm is not 5 feet.
+  Words that change the value count, 3 million is 3000000, or make it unreadable: 5 less than 7.
 - a comma is never a decimal point: 1,22 is a list. "1,000" is a thousand, "1, 000" and "(1,000)"
   are a list and a pair.
-- a list and a set are the same, in any order, and repeats do not count; a tuple is neither: 1,3 is
-  not (1,3). A ratio is its two numbers: 7:32 is not 14:64. No answer equals an empty one.
+- a list is a set of solutions, in any order and without repeats, unless the gold is a bare row of
+  three or more expressions, "1, 3, 5": this is a sequence, and {1,3,5}, "1, 3 and 5" and "x = 1, 3,
+  5" are sets. A tuple is neither: 1,3 is not (1,3). A ratio is its two numbers: 7:32 is not 14:64.
 - (a,b) may be a point or an open interval; [a,b) is an interval; a < x < b and x \in (a,b) are the
   interval, whatever x is called.
 - "x = 5" equals 5, for any name x (f(x), |AB|, A:B, (x,y), a_1), but not "y = 5". "a + 3z = 0"
@@ -20,54 +22,76 @@ Rules where public graders disagree:
   other. Of a chain "x = 2+3 = 5" the ends count; what follows \approx does not.
 - a decimal of four or more significant digits equals what rounds to it: 1/3 is 0.3333, not 0.33.
 - the base belongs to a number: 2516_8 is neither 2516 nor 1358. log is to base ten. f, g, h, F, G,
-  H, P, Q, W before "(" are functions. Words are compared without case, letters with it.
+  H, P, Q, W before "(" are functions. Words are compared without case, letters with it, and rows of
+  capitals as they are: HHT is not HTH. No answer equals an empty one.
 """
 
 import math
 import random
 import re
+import unicodedata
 from fractions import Fraction
 from functools import cache, lru_cache
 from operator import add, mul, sub, truediv
 from typing import NamedTuple
 
-from tasks.answers import closing_bracket
+from tasks.answers import AMOUNT, LETTER, MEASURES, SCALES, closing_bracket
 
 # Limits that keep every call short.
-_MAX_CHARS = 2000  # longer answers are compared as text
-_MAX_PARTS = 60  # of commas, signs of equality and the like; answers with more are compared as text
+_MAX_CHARS = 1000  # longer answers are compared as text
+_MAX_PARTS = 30  # of commas, signs of equality and the like; answers with more are compared as text
 _MAX_BITS = 10_000  # of an exact number; 50 digits would not tell 2^{99999} from 2^{99999} + 1
 _MAX_SIZE = 10**6  # exponent, or argument of a function
 _MAX_CELLS = 400  # of a product of matrices
 
 # ------------------------------------------------------------------------------ one spelling
-_CHARACTERS = str.maketrans("−–×·⋅÷，；：（）°€£¥$~\n", "--***/,;:()" + " " * 7)
-_CHARACTERS |= str.maketrans({"²": "^2 ", "³": "^3 ", "√": "\\sqrt "})
+_CHARACTERS = str.maketrans("−–×·⋅÷⁄、°€£¥$~\n", "--***//," + " " * 7) | {ord("√"): "\\sqrt "}
 # A symbol and the LaTeX commands that become it; the last ones are left out.
 _SYMBOLS = r"""
 ≤ le leq leqslant; ≥ ge geq geqslant; < lt; > gt; ≠ ne neq; ≈ approx; ∪ cup; ∈ in; ∞ infty; ± pm;
-∓ mp; π pi; * cdot times ast; / div; : colon; ( langle; ) rangle; { lbrace; } rbrace; , land lor;
+∓ mp; π pi; * cdot times ast; / div; : colon; ( langle; ) rangle; { lbrace; } rbrace; ∧ land lor;
 | lvert rvert vert mid; \frac dfrac tfrac cfrac; \binom dbinom tbinom; ∅ emptyset varnothing"""
-_DROPPED = "boxed left right displaystyle textstyle limits circ degree big Big bigl bigr Bigl Bigr"
+_DROPPED = """boxed fbox left right displaystyle textstyle limits circ degree big Big bigl bigr Bigl
+Bigr underline boldsymbol bm mathbf mathrm mathit text"""
 _COMMANDS = dict.fromkeys(_DROPPED.split(), "")
 _COMMANDS |= {n: sym for sym, *names in map(str.split, _SYMBOLS.split(";")) for n in names}
 
 _BOX = r"text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf|bb|cal)|mbox|hbox|operatorname"
 _TEXT = rf"\\(?:{_BOX})\s*\{{([^{{}}]*)\}}"
 _LETTER_UNIT = (  # 3\text{ m}^2
-    r"(?<=[0-9}])\s*\\(?:text|mbox|mathrm)\s*\{\s*(?![ei]\b)[A-Za-z](?:/[A-Za-z]+)?\s*\}"
-    r"(?:\s*\^\s*\{?[23]\}?)?(?=[\s.$]*$)"
+    r"(?<=[0-9}])(?:\s|~|\\[ ,;])*\\(?:text|mbox|mathrm)\s*"
+    r"\{\s*(?![ei]\b)([A-Za-z](?:/[A-Za-z])?)\s*\}(?=(?:\s*\^\s*\{?[23]\}?)?[\s.$]*$)"
 )
+_LETTERS = {"m": "metre", "g": "gram", "s": "second", "h": "hour", "m/s": "metre/second"}
+_REPEATING = (
+    r"(?<!\d)(\d{0,30})\.(\d{0,30})(?:\\(?:overline|bar|dot)\s*\{(\d{1,30})\}|\((\d{1,30})\))"
+)
+
+
+def _repeating(match: re.Match) -> str:
+    r"""The fraction that a repeating decimal such as 0.1\overline{6} is."""
+    once, again = match[1] + match[2], match[3] or match[4]
+    top, bottom = int(once + again) - int(once or 0), 10 ** len(again) - 1
+    return f"\\frac{{{top}}}{{{bottom * 10 ** len(match[2])}}}"
+
+
 _LATEX = [
-    (_LETTER_UNIT, ""),
+    (_REPEATING, _repeating),
+    (r"[⁰¹²³⁴-⁹]+", lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}} "),
+    (r"\\(?:text)?color(?:box)?\s*\{[^{}]*\}", ""),
+    (_LETTER_UNIT, lambda m: " " + _LETTERS.get(m[1], "unit" + m[1].replace("/", ""))),
     *[(_TEXT, r" \1 ")] * 2,  # one \text may stand in another
     (r"\\\\", " ↵ "),  # a new row of a matrix
-    (r"\\begin\s*\{\w*(?:matrix|array)\}(?:\s*\{[lcr| ]*\})?", "⟦"),
-    (r"\\end\s*\{\w*(?:matrix|array)\}", "⟧"),
+    (r"\\begin\s*\{(?:[pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?", "⟦"),
+    (r"\\end\s*\{(?:[pbB]?matrix|array)\}", "⟧"),
     (r"\\q?quad", " "),
     (r"\\(?:left|right)\s*\.", ""),
     (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", ""),  # degrees
+    (r"\\not\s*=", "≠"),
     (r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!|\\[,; ])\s*(?=[0-9]{3}(?![0-9]))", ""),  # thousands
+    *[(rf"(?<=[0-9)}}])[\s$]*({AMOUNT})s?(?![A-Za-z])", lambda m: SCALES.get(m[1], m[0]))] * 2,
+    (r"(\\\$|[€£¥])\s*([0-9][0-9,.*]*)", lambda m: f"{m[2]} {MEASURES[m[1]]} "),
+    (r"\\?%(?=[\s.]*$)", " percent"),
     (r"\\[!,;: ]|\\?%|\\\$|\\[()\[\]]", " "),
     (r"\\([{}|])", r"\1"),
 ]
@@ -84,8 +108,8 @@ _OPERATORS = r"<=|=< ≤ >= ≥ != ≠ == = \*\* ^ \bpi\b π \b(?:oo|infinity)\b
 _PLAIN = [
     (r"\\([A-Za-z]+)", lambda m: _COMMANDS.get(m[1], m[0])),
     *zip(_OPERATORS[::2], _OPERATORS[1::2]),
-    (r"(?<![A-Za-z\\])(?:and|or)(?![a-z])", ","),
-    (r"(?<=[0-9} ])(?:percent(?:age)?|pct)\b", " "),
+    (r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![a-z])", "∧"),  # joins a set
+    (r"(?<=[0-9])\s*x\s*(?=10\s*\^)", "*"),  # 3 x 10^8
     (r"\^\s*\{?\s*(?:th|st|nd|rd)\b\s*\}?", " "),  # 12th
     (r"(?<=:[0-9]{2})\s*([AaPp])\.?[Mm]\b\.?", lambda m: f":{m[1].lower()}"),  # 12:00 pm
     (r"\\frac\s*([0-9])", r"\\frac{\1}"),  # \frac12
@@ -94,7 +118,7 @@ _PLAIN = [
     (r"(?<![\w^.}/])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", _mixed),
     (r"(?<![\w^.}/])([0-9]+)\s+([0-9]+)/([0-9]+)(?![\w/])", _mixed),
 ]
-_THOUSANDS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_THOUSANDS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?! ?[/0-9,])")
 _WORD = r"(?=[A-Za-z]*[AEIOUaeiou])[A-Za-z]{3,}"  # with a vowel; shorter is a product of variables
 
 
@@ -102,13 +126,16 @@ def _clean(text: str) -> str:
     r"""One spelling: no delimiters, spacing, \text{}, signs of units, or commas of thousands."""
     if "\\begin" not in text or not re.search(r"(?<!\\)\\[A-Za-z]", text):  # "\\" is no new row
         text = re.sub(r"\\\\(?=[A-Za-z{}()\[\]\\!,;%$])", r"\\", text)
+    if text.count("$") == 1:  # of money, not of mathematics
+        text = re.sub(r"\\?\$", r"\\$", text)
     for pattern, new in _LATEX:
         text = re.sub(pattern, new, text)
-    text = text.translate(_CHARACTERS)
+    text = re.sub("([¼-¾⅐-⅞])", r" \1", text)  # 1½ is 1 1/2
+    text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)  # also of full width
     for pattern, new in _PLAIN:
         text = re.sub(pattern, new, text)
     if not re.search(r"[(\[{]", text):
-        text = _THOUSANDS.sub(lambda m: m[0].replace(",", ""), text)
+        text = _THOUSANDS.sub(lambda m: re.sub("[, ]", "", m[0]), text)
     return text.strip()
 
 
@@ -127,18 +154,35 @@ _NAMED = re.compile(
     rf"|{_NAME}\s*[:/]\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"
     rf"|\({_NAME}(?:\s*,\s*{_NAME})*\))\s*"
 )
-_SHORT = r"(?:cm|mm|km|kg|mg|ft|in|lbs?|oz|hrs?|ml|mL|mi|yd|mph|sq|cu)\b\.?"
 _FUNCTION_WORD = r"(?:a?sin|a?cos|a?tan|cot|sec|csc|arc\w+|log|abs|exp)\b"
-_UNIT_WORD = rf"(?!{_FUNCTION_WORD})(?:{_WORD}\b\.?|{_SHORT})"
 _UNIT = re.compile(
-    rf"(?<=[0-9}})π])(?:\s+{_UNIT_WORD}(?:[\s/]+{_UNIT_WORD})*|{_SHORT}|\s*[\u4e00-\u9fff]+)"
+    rf"(?<=[0-9}})π])(?:\s+(?!{_FUNCTION_WORD})(?:{_WORD}|of)\b\.?|\s*(?:{AMOUNT}|in)s?(?![A-Za-z])\.?"
+    rf"|\s*{LETTER})(?:[\s/]+(?:[A-Za-z]{{2,}}|a)\b\.?|{LETTER})*"
     r"(?:\s*\^\s*(?:[23]|\{\s*[23]\s*\}))?\s*$"
+)
+_CHANGING = re.compile(  # words after a number that make it another one
+    r"[半多余以约]|\b(?:than|plus|minus|half|halves|thirds?|fourths?|quarters?|fif\w+|(?:six|seven|eigh"
+    r"|nin|ten)ths?|\w+dths?|tens|below|gross|factorial|negative|mod|modulo)\b"
 )
 
 
+def _unit(text: str) -> frozenset[str]:
+    """The measures and other words of a unit, in plain names and the singular."""
+    text = re.sub(r"\^\W*([23])\W*", r" ^\1", text.replace("mph", "miles/hour"))
+    words = re.findall(rf"[A-Za-z]+|\^[23]|{LETTER}+", text)
+    words = ["inch" if w == "in" and {*words} <= {"in", *MEASURES} else w for w in words]
+    singular = (w if w in MEASURES else w.lower().removesuffix("s") for w in words)
+    return frozenset(MEASURES.get(w, w) for w in singular)
+
+
+def _units_agree(a: frozenset, b: frozenset) -> bool:
+    """Whether one is empty, or has all words of the other and no measure besides."""
+    return not (a and b) or ((a <= b or b <= a) and not (a ^ b) & set(MEASURES.values()))
+
+
 class _Node(NamedTuple):
-    kind: str  # "expr", "list", "union", "ratio", "=", "<", or the brackets of a tuple or interval
-    parts: tuple  # nodes; "expr": text; "=": left, right, mark, value; "<": such triples, interval
+    kind: str  # "expr", "list", "row", "union", "ratio", "=", "<", or brackets (tuple, interval)
+    parts: tuple  # nodes; "expr": text, unit; "=": left, right, mark, value; "<": triples, interval
 
 
 def _split(text: str, marks: str) -> tuple[list[str], list[str]]:
@@ -154,13 +198,17 @@ def _split(text: str, marks: str) -> tuple[list[str], list[str]]:
 
 
 def _build(text: str) -> _Node:
-    text = text.strip()
+    text, braced = text.strip(), False
     while text.startswith("{") and closing_bracket(text, 0) == len(text) - 1:
-        text = text[1:-1].strip()
-    for mark in ";,":
-        items = [item for item in _split(text, mark)[0] if item.strip()]
+        text, braced = text[1:-1].strip(), True
+    for mark in ";", ",∧":
+        pieces, marks = _split(text, mark)
+        items = [item for item in pieces if item.strip()]
         if len(items) > 1:
-            nodes = map(_build, items)
+            nodes = [_build(item) for item in items]
+            row = mark != ";" and not braced and "∧" not in marks and len(nodes) > 2
+            if row and all(n.kind == "expr" for n in nodes):
+                return _Node("row", tuple(nodes))
             return _list(map(_solution, nodes) if mark == ";" else nodes)
     if "±" in text or "∓" in text:
         return _list(_build(text.translate(str.maketrans("±∓", s))) for s in ("+-", "-+"))
@@ -175,12 +223,16 @@ def _build(text: str) -> _Node:
         inner = _split(text[1:-1], ",;")[0]
         if len(inner) > 1:
             return _Node(text[0] + text[-1], tuple(map(_build, inner)))
-    return _Node("expr", (_UNIT.sub("", text),))
+    unit = _UNIT.search(text)
+    if unit is None or _CHANGING.search(unit[0]):
+        return _Node("expr", (text, frozenset()))
+    return _Node("expr", (text[: unit.start()], _unit(unit[0])))
 
 
 def _list(nodes) -> _Node:
     """A list of the nodes; lists among them are joined to it."""
-    return _Node("list", tuple(x for n in nodes for x in (n.parts if n.kind == "list" else [n])))
+    parts = [n.parts if n.kind in ("list", "row") else (n,) for n in nodes]
+    return _Node("list", sum(parts, ()))
 
 
 def _solution(node: _Node) -> _Node:
@@ -239,7 +291,7 @@ def math_equal(pred: str, gold: str) -> bool:
         return False
     if _squash(a) == _squash(b):
         return True
-    if any(len(re.findall("[,;:∪=<>≤≥≠]", text)) > _MAX_PARTS for text in (a, b)):
+    if any(len(re.findall("[,;:∧∪=<>≤≥≠]", text)) > _MAX_PARTS for text in (a, b)):
         return False
     try:
         return _same(_build(a), _build(b))
@@ -255,11 +307,15 @@ def _same(a: _Node, b: _Node) -> bool:
     if a.kind == b.kind == "<":
         return _match(a.parts[0], b.parts[0], _proportional)
     a, b = (n.parts[-1] if n.kind in ("=", "<") else n for n in (a, b))
-    if a is None or b is None or a.kind != b.kind:
+    if a is None or b is None:
+        return False
+    if a.kind in ("list", "row") and b.kind == "list":
+        return _match(a.parts, b.parts, _same)
+    if a.kind != b.kind and (a.kind, b.kind) != ("list", "row"):
         return False
     if a.kind == "expr":
-        return _same_expression(a.parts[0], b.parts[0])
-    if a.kind in ("list", "union"):
+        return _units_agree(a.parts[1], b.parts[1]) and _same_expression(a.parts[0], b.parts[0])
+    if a.kind == "union":
         return _match(a.parts, b.parts, _same)
     return len(a.parts) == len(b.parts) and all(map(_same, a.parts, b.parts))
 
@@ -290,6 +346,9 @@ def _proportional(a: tuple, b: tuple) -> bool:
 def _same_expression(a: str, b: str) -> bool:
     if _squash(a) == _squash(b):
         return True
+    letters = [_squash(text).strip("()") for text in (a, b)]
+    if any(re.fullmatch("[A-Z]{2,}|[A-Z](?:-[A-Z])+", text) for text in letters):
+        return letters[0] == letters[1]
     for p in _POINTS:
         x, y = value_at(a, p), value_at(b, p)
         if x is None or y is None or x.shape != y.shape:
@@ -406,7 +465,8 @@ def _power(x, y):
 _FUNCTIONS = {n: n for n in "sin cos tan cot sec csc sinh cosh tanh exp ln asin acos atan".split()}
 _FUNCTIONS |= {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "log": "ln", "lg": "ln"}
 _TOKEN = re.compile(
-    r"\\[A-Za-z]+|[0-9]+_(?:[0-9A-Za-z]|\{\s*\w+\s*\})|[0-9]+\.?[0-9]*|\.[0-9]+|"
+    r"\\[A-Za-z]+|[0-9]+_(?:[0-9A-Za-z]|\{\s*\w+\s*\})|"
+    r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4}(?![0-9]))?|"
     rf"{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))}|sqrt|abs|{_WORD}|\S"
 )
 _CONSTANTS = {"π": "pi", "e": "e", "i": "j"}
@@ -473,7 +533,7 @@ class _Reader:
         if token[0] in "0123456789.":
             if "_" in token:  # a number in another base
                 return self.variable(re.sub(r"[{}\s]", "", token))
-            return Fraction(token)
+            return _bounded(Fraction(token))
         if token in _CONSTANTS:
             return +getattr(mpmath_context(), _CONSTANTS[token])
         if token == "∞":

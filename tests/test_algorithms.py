@@ -110,7 +110,10 @@ def papers_loss(name, logprobs, old, ref, advantages, mask, longest):
     return -value, masked
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+NEW_LOSS = [name for name, a in ALGORITHMS.items() if a.loss is not grpo.policy_loss]
+
+
+@pytest.mark.parametrize("name", list(dict.fromkeys([*PAPERS, *NEW_LOSS])))
 def test_each_algorithm_s_loss_and_gradient_are_its_paper_s(name):
     assert name in PAPERS, (
         f"write the formula of '{name}' into papers_loss, and its name into PAPERS"
@@ -335,3 +338,12 @@ def test_two_steps_of_every_algorithm(tiny_model, world_tokenizer, monkeypatch, 
     assert all(p.isfinite().all() for p in tiny_model.parameters())
     after = dict(tiny_model.named_parameters())
     assert max((after[n] - p).abs().max() for n, p in before.items()) > 1e-5
+
+
+def test_an_algorithm_with_wrong_parts_is_named(monkeypatch):
+    wrong = grpo.Algorithm({"clip_hihg": 1.0}), grpo.Algorithm(loss=None), grpo.Algorithm(critic=3)
+    told = "sets grpo.clip_hihg", "its part 'loss' is not", "its part 'critic' is not"
+    for algorithm, message in zip(wrong, told):
+        monkeypatch.setitem(grpo.ALGORITHMS, "new", algorithm)
+        with pytest.raises(ValueError, match=f"the algorithm 'new'.* ?{message}"):
+            grpo.GRPOConfig(algorithm="new")

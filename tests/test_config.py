@@ -12,6 +12,7 @@ import experiments.search
 from algorithms import ALGORITHM_SETTINGS
 from config import section
 from experiments.search import SearchConfig
+from lib.errors import sentence
 
 
 @dataclass
@@ -95,6 +96,11 @@ MISTAKES = [
     ("--model x", "there is no setting '--model'"),
     ("--model.attention mlp", "model.attention is 'mlp'"),
     ("--quik", "the nearest is '--quick'"),
+    ("--world.tasks arithmetic,,", "--world.tasks is empty; use one of"),
+    ("--grpo.tasks=", "--grpo.tasks is empty; use one of"),
+    ("--model.topk_groups -1", "--model.topk_groups is -1; it must be at least 1"),
+    ("--model.vocab_size 99", "--model.vocab_size is 99; a trained tokenizer needs 265"),
+    ("--grpo.lr " + "x" * 300, "it must be a number"),
 ]
 
 
@@ -103,7 +109,30 @@ def test_mistakes_are_one_sentence_and_status_2(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(*argv.split(), quick={}, algorithms=ALGORITHM_SETTINGS)
     err = capsys.readouterr().err
-    assert stop.value.code == 2 and message in err and err.count("\n") == 1
+    assert stop.value.code == 2 and message in err and err.count("\n") == 1 and len(err) <= 201
+
+
+def test_plain_flags_have_limits_too(capsys):
+    parser = config.Parser("")
+    parser.add_argument("--top-p", type=config.number(float, above=0, high=1))
+    parser.add_argument("--out", type=config.path)
+    found = parser.parse_args(["--top-p", "0.5", "--out", "runs/a b"])
+    assert (found.top_p, found.out) == (0.5, "runs/a b")
+    for words in ("--top-p nan", "--top-p 0", "--top-p 2", "--top-p x", "--out=", "--out=a\0b"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words.split())
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "argument --" in err
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--topp", "1"])
+    assert "the nearest is '--top-p'" in capsys.readouterr().err
+
+
+def test_a_long_error_keeps_its_end():
+    name = "/".join(["folder"] * 40)
+    told = sentence(f"cannot read\n'{name}': give another file")
+    assert told.startswith("cannot read 'folder/") and told.endswith("folder': give another file")
+    assert len(told) < 100 and sentence("x " * 300) == "x " * 98 + "x..."
 
 
 NONSENSE = {

@@ -229,6 +229,13 @@ def test_wrong_settings():
 # ------------------------------------------------------------------------------ benchmark files
 
 
+def test_a_task_whose_content_never_changes_is_refused(monkeypatch):
+    monkeypatch.setattr(TASKS["logic"], "content", lambda problem: "logic")
+    with pytest.raises(ValueError, match=r"the task 'logic' makes no (test|training) problem"):
+        for split in ("train", "test"):
+            World(0, WorldConfig()).problem("logic", 0, split)
+
+
 def test_bad_files(tmp_path):
     path = tmp_path / "f.jsonl"
     with pytest.raises(ValueError, match="cannot read"):

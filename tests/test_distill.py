@@ -73,7 +73,9 @@ def test_the_recipe_with_a_saved_data_set(known_tokenizer, tmp_path, monkeypatch
     for folder, student in (("a", "llama-s"), ("b", "qwen-s")):  # two students of one name
         os.makedirs(folder)
         shutil.copytree(f"d/{student}/base/model", f"{folder}/model")
-    flags = ["--data", "rows.jsonl", "--out", "other", *FLAGS]
+    status, _, err = run(monkeypatch, capsys, "distill", "--init", "a/model", *flags[:4], *FLAGS)
+    assert status == 2 and "--model.dim is 64 in the model that --init names" in err
+    flags = ["--data", "rows.jsonl", "--out", "other", *FLAGS[6:]]  # not those of the shape
     assert run(monkeypatch, capsys, "distill", "--init", "a/model", *flags)[0] == 0
     status, _, err = run(monkeypatch, capsys, "distill", "--init", "b/model", "--resume", *flags)
     assert status == 2 and "init" in err and err.count("\n") == 1
@@ -86,6 +88,7 @@ MISTAKES = [
     ("--data bad.jsonl", "line 1"),
     ("--data rows.jsonl --init nowhere", "no model at 'nowhere'"),
     ("--teacher nowhere", "nowhere"),
+    ("--data rows.jsonl --resume", "there is no run in 'd'"),
 ]
 
 

@@ -7,6 +7,7 @@ from conftest import run
 
 import eval as E
 from data import Problem, World, WorldConfig
+from lib.errors import UserError
 from lib.progress import Progress
 
 WORLD = World(0, WorldConfig())
@@ -139,11 +140,49 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
         assert status == 2 and message in err and err.count("\n") == 1
     with open("e.stopped.jsonl", "a") as f:
         f.write('{"name": "m, arith')  # a crash while it was written
+
+    def stop(*args, **kw):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(E, "generate", stop)
+    for _ in range(2):  # nothing is added to what was half written
+        assert evaluate("e.json", "--resume")[0] == 130
+    monkeypatch.setattr(E, "generate", stop_in_the_third)
     assert evaluate("e.json", "--resume")[0] == 0 and len(calls) == 5
     with open("alone.jsonl") as a, open("e.jsonl") as b:
         assert a.read() == b.read()
     assert not os.path.exists("e.stopped.jsonl")
     assert evaluate("e.json", "--resume")[0] == 2
+
+
+def test_a_stopped_evaluation_may_go_on_with_other_rows(tiny_model, world_tokenizer, tmp_path):
+    problems, stopped = WORLD.problems("arithmetic", 4, "test"), E.Stopped(f"{tmp_path}/e.json", {})
+    for rows in (2, 1):
+        cfg = E.EvalConfig(k=1, max_new_tokens=4, rows=rows)
+        report = E.evaluate(tiny_model, world_tokenizer, problems, cfg, stopped=stopped)
+        assert [s["problem"] for s in report.samples] == [0, 1, 2, 3]
+        stopped = E.Stopped(f"{tmp_path}/e.json", {}, True)
+
+
+@pytest.mark.parametrize("content", [b"\xff\n", b"", b"[]\n", b'{"settings": 3}\n', b"{\n"])
+def test_a_damaged_stop_is_named(content, tmp_path):
+    path = tmp_path / "e.stopped.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged: remove it and start without --resume"):
+        E.Stopped(str(tmp_path / "e.json"), {}, True)
+
+
+def test_damaged_responses_are_named(tmp_path, capsys):
+    line = {"model": "m", "k": 1, "question": {"prompt": "?", "answer": "3", "task": "math"}}
+    line |= {"problem": 0, "response": "3", "length": 1, "finished": True}
+    path = tmp_path / "eval.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    assert E.rescore(str(path))[0][1].pass1 == 1.0
+    wrong = ({"k": 0}, {"k": "1"}, {"response": 3}, {"question": {}}, {"problem": 1}, {"k": 2})
+    for change in wrong:
+        path.write_text(json.dumps(line | change) + "\n")
+        with pytest.raises(UserError, match=r"eval.jsonl(, line 1: not|: 1 responses of m)"):
+            E.rescore(str(path))
 
 
 def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_tokenizer, tmp_path):
@@ -178,6 +217,16 @@ def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_to
             f.write(text)
         with pytest.raises(ValueError, match=message):
             E.rescore(path)
+
+
+def test_a_file_with_the_same_figures_stays_as_it_is(tmp_path):
+    p, path = Problem("1+1?", "2", "math"), str(tmp_path / "eval.json")
+    for answer, minutes, kept in ((2, 1, 1), (2, 3, 1), (3, 5, 5)):
+        text = f"<think>a</think><answer>{answer}</answer>"
+        r = E.summarise([p], E.score_texts([p], [(0, text, 5, True)]), 1)
+        E.save_reports([("m", r)], path, minutes=minutes)
+        with open(path) as f:
+            assert json.load(f)["minutes"] == kept
 
 
 def test_programs_are_judged_and_judged_again(tmp_path, monkeypatch, capsys):

@@ -168,8 +168,8 @@ def test_a_stop_lets_the_recipe_save(tmp_path, number):
     process.join(60)
     assert process.exitcode == 130 and (tmp_path / "saved").exists()
     assert (tmp_path / "signals").read_text().split() == [str(int(number))]
-    told = "stopped; runs/ has the work so far: the same command goes on"
-    assert (tmp_path / "err").read_text().strip() == told
+    told = "stopped; the work so far is in runs/: go on with the same command, "
+    assert (tmp_path / "err").read_text().strip() == f"{told}python -m experiments zero ..."
 
 
 def test_a_recipe_that_fails_is_named(tmp_path, monkeypatch, capsys):

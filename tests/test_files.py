@@ -1,10 +1,15 @@
 """Files that are whole or not there."""
 
+import errno
 import json
 import os
+import signal
+import subprocess
+import time
 import zlib
 
 import pytest
+from conftest import FORKS
 
 from lib import files
 
@@ -53,3 +58,33 @@ def test_checksum_of_a_long_file(tmp_path):
     content = bytes(range(256)) * 20_000  # more than one block
     (tmp_path / "a").write_bytes(content)
     assert files.checksum(str(tmp_path / "a")) == zlib.crc32(content)
+
+
+def hold(folder, pipe):
+    """Lock a folder, and start a process that outlives this one."""
+    files.lock(folder)
+    pipe.send(subprocess.Popen(["sleep", "60"]).pid)
+    time.sleep(60)
+
+
+def test_a_lock_ends_with_its_process_even_if_a_child_lives_on(tmp_path):
+    here, there = FORKS.Pipe()
+    process = FORKS.Process(target=hold, args=(str(tmp_path), there))
+    process.start()
+    child = here.recv()
+    with pytest.raises(ValueError, match=f"process {process.pid} on .* is writing in"):
+        files.lock(str(tmp_path))
+    process.kill()
+    process.join()
+    files.lock(str(tmp_path))
+    files.lock(str(tmp_path))  # its own
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, capsys):
+    def flock(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    files.lock(str(tmp_path))
+    assert "cannot be locked (No locks available)" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Model folders: golden models of every family, what we write, and what is wrong with a folder."""
 
+import dataclasses
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import model as M
 from lib import hf, rope
+from lib.errors import UserError
 from model import GPT, ModelConfig
 from sample import SamplingParams, generate
 
@@ -128,6 +130,20 @@ UNKNOWN = [
     (dict(layer_types=["sliding_attention"]), "layer_types"),
     (dict(hidden_size="wide"), "hidden_size is 'wide'; it must be a whole number: restore"),
     (dict(n_group=3), "not a multiple"),
+    (dict(model_type=["llama"]), "of type"),
+    (dict(num_hidden_layers=-2), "num_hidden_layers is -2; it must be at least 1"),
+    (dict(num_hidden_layers=10**6), "num_hidden_layers is 1000000; it must be .* at most 1000"),
+    (dict(vocab_size=True), "vocab_size is True; it must be a whole number"),
+    (dict(rms_norm_eps=math.nan), "rms_norm_eps is nan; it must be a finite number"),
+    (dict(rope_parameters=dict(rope_theta="abc")), "rope_theta is 'abc'; it must be a number"),
+    (dict(rope_parameters="abc"), "rope_parameters is 'abc'"),
+    (dict(rope_parameters=dict(rope_theta=1e4, rope_type=[])), r"rope scaling '\[\]' is none of"),
+    (dict(layer_types=5), "layer_types is 5"),
+    (dict(quantization_config="fp8"), "quantization_config is 'fp8'"),
+    (dict(eos_token_id="</s>"), "eos_token_id is .'</s>'.; it must be"),
+    (dict(pad_token_id=40), "pad_id 40 is not below"),
+    (dict(tie_word_embeddings="yes"), "tie_word_embeddings is 'yes'; it must be true or false"),
+    (dict(topk_group=9), "topk_groups is 9; use up to model.n_groups"),
 ]
 
 
@@ -141,6 +157,39 @@ def test_configs_that_cannot_be_opened_are_named(config, message, tmp_path):
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no model at '.*none' \(config.json not found\): give"):
         GPT.from_pretrained(str(tmp_path / "none"))
+
+
+def test_a_run_is_told_from_a_model(tmp_path):
+    """A run's folder has a config.json too: its settings."""
+    inside = tmp_path / "zero" / "base" / "model"
+    shutil.copytree(os.path.join(HERE, "llama"), inside)
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / "zero" / name).write_text('{"seed": 0}')
+    with pytest.raises(UserError, match=r"holds runs: give the model of one, .*base/model$"):
+        GPT.from_pretrained(str(tmp_path / "zero"))
+    with pytest.raises(UserError, match=r"'.*base' is a run: its model is .*base/model$"):
+        GPT.from_pretrained(str(tmp_path / "zero" / "base"))
+    shutil.rmtree(inside)
+    with pytest.raises(UserError, match="is a run without a finished model: go on"):
+        GPT.from_pretrained(str(tmp_path / "zero"))
+    with pytest.raises(UserError, match=r"it is a file\): give a folder"):
+        GPT.from_pretrained(str(tmp_path / "zero" / "config.json"))
+
+
+@pytest.mark.parametrize("changes", [dict(), DENSE, DENSE | dict(qk_norm=True)])
+def test_a_field_that_no_family_knows_is_not_lost(changes, tmp_path, monkeypatch):
+    @dataclasses.dataclass
+    class Wider(ModelConfig):
+        dropout: float = 0.0
+
+    monkeypatch.setattr(M, "ModelConfig", Wider)
+    small = dict(vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=24, expert_dim=8)
+    for dropout in (0.0, 0.5):  # at its default the family says all there is
+        net = GPT(Wider(**small | changes, dropout=dropout, kv_lora_rank=16))
+        net.save_pretrained(str(tmp_path))
+        assert GPT.from_pretrained(str(tmp_path)).cfg.dropout == dropout
+        family = json.loads((tmp_path / "config.json").read_text())["model_type"]
+        assert (family == "pocket_r1") == (dropout > 0)
 
 
 def test_a_config_of_ours_is_complete(tmp_path):

@@ -87,10 +87,25 @@ def test_other_kinds_are_named(raw, message, tmp_path):
 def test_a_chat_template_that_cannot_be_used_is_named(tmp_path):
     folder = chat_folder(tmp_path / "chat")
     twice = "{{ messages[0].content }}{{ messages[0].content }}"
-    for template in ("{{ messages[", "no question here", twice):
+    wrong = ("{{ messages[", "{{ 1 // 0 }}", "{{ 'a' + 1 }}", "{% for i in range(10**9) %}")
+    for template in (*wrong, "no question here", twice):
         (tmp_path / "chat" / "chat_template.jinja").write_text(template)
         with pytest.raises(ValueError, match="damaged or of another kind"):
             T.load(folder)
+
+
+def test_a_lost_chat_template_is_said_once(tmp_path, capsys):
+    folder = chat_folder(tmp_path / "chat")
+    (tmp_path / "chat" / "tokenizer_config.json").unlink()
+    (tmp_path / "chat" / "config.json").write_text('{"eos_token_id": 2}')
+    for _ in range(2):
+        assert T.load(folder).template == T.TEMPLATES["r1"]
+    err = capsys.readouterr().err
+    assert (
+        err.count("\n") == 1 and "has no tokenizer_config.json: prompts are a base model's" in err
+    )
+    (tmp_path / "chat" / "chat_template.jinja").write_text(TEMPLATE)
+    assert T.load(folder).chat
 
 
 def test_a_pattern_that_is_damaged_is_named(tmp_path):

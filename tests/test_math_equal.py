@@ -24,7 +24,17 @@ EQUAL = {
     """,
     "separators": r"""
         1,000 ≡ 1000 ‖ 1,234,567.5 ≡ 1234567.5 ‖ 10,\!080 ≡ 10080 ‖ 14{,}916 ≡ 14916
-        32\,348 ≡ 32348 ‖ 11,\! 111,\! 100 ≡ 11111100 ‖ x=1,000 ≡ 1000
+        32\,348 ≡ 32348 ‖ 11,\! 111,\! 100 ≡ 11111100 ‖ x=1,000 ≡ 1000 ‖ 32,\! 349 ≡ 32349
+        1 000 ≡ 1000 ‖ 12 345 678.5 ≡ 12345678.5
+    """,
+    "spellings of numbers": r"""
+        0.\overline{3} ≡ 1/3 ‖ -0.1\overline{6} ≡ -1/6 ‖ 1.\bar{27} ≡ 14/11 ‖ 0.(3) ≡ \frac13
+        1e-3 ≡ 0.001 ‖ 1.5E3 ≡ 1500 ‖ 3 x 10^8 ≡ 3*10^8 ‖ ½ ≡ 1/2 ‖ 1½ ≡ 3/2 ‖ １２ ≡ 12
+        （１，２） ≡ (1,2) ‖ x⁴ ≡ x^4 ‖ 10¹² ≡ 10^{12}
+    """,
+    "words that change the value": r"""
+        3 million ≡ 3000000 ‖ $2.5$ million ≡ 2500000 ‖ 3 hundred thousand ≡ 300000 ‖ 3万元 ≡ 30000
+        2 dozen eggs ≡ 24 ‖ 3 squared ≡ 9 ‖ \$3 million ≡ 3000000 dollars
     """,
     "percent, units, currency": r"""
         10\% ≡ 10 ‖ 28 percent ≡ 28% ‖ 5\text{ cm} ≡ 5 ‖ 15\mbox{ cm}^2 ≡ 15 ‖ 35 cm ≡ 35
@@ -32,6 +42,10 @@ EQUAL = {
         \frac{270}7\text{ degrees} ≡ 270/7 ‖ 12 apples ≡ 12 ‖ 5 seconds ≡ 5 ‖ 5元 ≡ 5
         10\text{ m/s} ≡ 10 ‖ 3\text{ m}^2 ≡ 3 ‖ 60 miles per hour ≡ 60
         12^{\mathrm{th}} \text{ grade} ≡ 12 ‖ 5 square feet ≡ 5 ‖ $125$ miles ≡ 125
+        864 sq in ≡ 864\mbox{ inches}^2 ‖ 5 kilometers ≡ 5\text{ km} ‖ 60 mph ≡ 60 miles per hour
+        12\text{ m} ≡ 12 metres ‖ 5厘米 ≡ 5 cm ‖ 12dollars ≡ \$12 ‖ 12 red apples ≡ 12 apples
+        5 cups of sugar ≡ 5 ‖ 5 яблок ≡ 5 ‖ 5\ \text{m} ≡ 5 ‖ 3/4 of a mile ≡ 3/4
+        28 pct ≡ 28%
     """,
     "fractions": r"""
         \frac{1}{2} ≡ 1/2 ‖ \dfrac{2}{4} ≡ \tfrac12 ‖ \frac12 ≡ 0.5 ‖ \frac 59 ≡ 5/9
@@ -56,12 +70,13 @@ EQUAL = {
     "intervals": r"""
         (1, +\infty) ≡ (1,\infty) ‖ (-oo,4] ≡ (-\infty, 4] ‖ [0,9) ≡ \left[0, 9\right)
         (1,4.5) ≡ (1,\frac92) ‖ (-\infty,2)\cup(3,\infty) ≡ (3,\infty) \cup (-\infty,2)
+        x \in (2,12) \cup (12,102) ≡ (2,12) \cup (12,102)
         x \in [-2,7] ≡ [-2,7] ‖ \{-1\} \cup [0,7) ≡ [0,7) \cup \{-1\}
     """,
     "tuples, lists, sets": r"""
         (1,2) ≡ ( 1, 2 ) ‖ 1,2 ≡ 2, 1 ‖ {1,3} ≡ \{3, 1\} ‖ {1,3} ≡ 3,1 ‖ 12\text{ and }13 ≡ 13, 12
-        6 or 8 ≡ 8,6 ‖ 19, 46, and 82 ≡ 82, 46, 19 ‖ (1,2),(3,4) ≡ (3,4);(1,2) ‖ (0;-2) ≡ (0,-2)
-        (2,3)or(3,2) ≡ (3,2),(2,3) ‖ p=5,q=2;p=7,q=2 ≡ (5,2),(7,2) ‖ 2,2,3 ≡ 3,2
+        6 or 8 ≡ 8,6 ‖ 19, 46, and 82 ≡ 82, 19 and 46 ‖ (1,2),(3,4) ≡ (3,4);(1,2) ‖ (0;-2) ≡ (0,-2)
+        (2,3)or(3,2) ≡ (3,2),(2,3) ‖ p=5,q=2;p=7,q=2 ≡ (5,2),(7,2) ‖ 2,2 or 3 ≡ 3,2
         \boxed{2}, \boxed{3} ≡ 2,3
     """,
     "matrices": r"""
@@ -78,13 +93,14 @@ EQUAL = {
         x=5 ≡ 5 ‖ y = 2x+3 ≡ 2x+3 ‖ y=2x+3 ≡ 2x-y+3=0 ‖ x=5 ≡ 2x=10 ‖ x = 5+5+1 = 11 ≡ 11
         a=4, b=5 ≡ b=5, a=4 ‖ a=4, b=5 ≡ 4, 5 ‖ x=1/3\approx1.3 ≡ 1/3 ‖ x\approx11 ≡ 11
         f(x)=1 ≡ 1 ‖ |AB|=1 ≡ 1 ‖ A:B=1 ≡ 1 ‖ (p,q,r)=(3,2,7) ≡ (3,2,7)
-        \frac{NO}{BO}=\frac{1}{\sqrt{6}} ≡ \frac{\sqrt6}{6} ‖ n=1, 2, 3 ≡ 3,2,1
+        \frac{NO}{BO}=\frac{1}{\sqrt{6}} ≡ \frac{\sqrt6}{6} ‖ n=1, 2, 3 ≡ \{3,2,1\}
         a_{37} = 19, a_3=2 ≡ a_3 = 2, a_{37} = 19 ‖ 1+1=2 ≡ 2
         x^2/16 + y^2/12 = 1/4 ≡ x^2/4 + y^2/3 = 1
     """,
     "inequalities": r"""
         5 \geq x ≡ x \leq 5 ‖ x <= 2 ≡ x \le 2 ‖ x \gt 5 ≡ 5 < x ‖ -x >= -1 ≡ x <= 1
-        -2 \le x < 7 ≡ [-2,7) ‖ x > 3 ≡ (3,\infty) ‖ x != 5 ≡ x \neq 5 ‖ 3 < \lambda \le 4 ≡ (3,4]
+        -2 \le x < 7 ≡ [-2,7) ‖ x > 3 ≡ (3,\infty) ‖ x != 5 ≡ x \neq 5 ‖ x \not= 5 ≡ x≠5
+        3 < \lambda \le 4 ≡ (3,4]
         f(2) < f(1) < f(4) ≡ f(4)>f(1)>f(2) ‖ 2x < 4 ≡ x < 2 ‖ 7>x>1 ≡ (1,7)
         -\infty < x \le 3 ≡ (-\infty,3]
     """,
@@ -101,12 +117,14 @@ EQUAL = {
     "base subscripts": r"2516_8 ≡ 2516_{8} ‖ 4210_{5} ≡ 4210_5",
     "words": r"""
         \text{Even} ≡ Even ‖ EVELYN ≡ \text{Evelyn} ‖ \text{(C)} ≡ C ‖ \text{e} ≡ e ‖ no ≡ No
-        \textbf{east} ≡ East
+        \textbf{east} ≡ East ‖ HHT ≡ (HHT)
     """,
     "noise": r"""
         \left( 3, \frac{\pi}{2} \right) ≡ $(3,\frac{\pi}{2})$ ‖ \displaystyle x+1 ≡ \( x \! + 1 \)
         \[ 5 \] ≡ $$5$$ ‖ 5. ≡ 5 ‖ \\frac{1}{2} ≡ 0.5
         \\left(\\frac{1}{5},2\\right) ≡ (\frac15,2) ‖ \boxed{14/3} ≡ 14/3 ‖ 1,\quad 2 ≡ 1,2
+        \fbox{18} ≡ 18 ‖ \boldsymbol{\frac12} ≡ 1/2 ‖ \underline{5} ≡ 5 ‖ \color{red}{18} ≡ 18
+        \textcolor{red}{18} ≡ 18 ‖ \mathbf{x+1} ≡ x+1
     """,
     "decimals against exact values": r"""
         0.0833333333333333 ≡ \frac{1}{12} ‖ 3.1416 ≡ \pi ‖ (0.6,2.6667] ≡ (\frac35,\frac83]
@@ -118,8 +136,16 @@ UNEQUAL = {
         3 ≠ -3 ‖ 12 ≠ 1 ‖ 1/0 ≠ 0 ‖ 1,23 ≠ 123 ‖ ٣ ≠ 3 ‖ 1 2 ≠ 12 ‖ 32 ≠ \frac{3}{2}
         1.22 ≠ 1.2200001
     """,
-    "separators": r"1,22 ≠ 1.22 ‖ 32, 349 ≠ 32349 ‖ (1,000) ≠ 1000",
+    "spellings of numbers": r"0.\overline{3} ≠ 0.3 ‖ 1e-3 ≠ e-3 ‖ 1½ ≠ 1/2 ‖ 10¹² ≠ 1012",
+    "words that change the value": r"""
+        3 million ≠ 3 ‖ 3 million ≠ 3 billion ‖ 2 dozen ≠ 2 ‖ 3 squared ≠ 3 ‖ 3万 ≠ 3 ‖ 3个半 ≠ 3
+        5 less than 7 ≠ 5 ‖ 3 halves ≠ 3 ‖ 3 and a half ≠ 3 ‖ 5 factorial ≠ 5
+    """,
+    "separators": r"1 000 ≠ 1 ‖ 1,22 ≠ 1.22 ‖ 32, 349 ≠ 32349 ‖ (1,000) ≠ 1000",
     "percent, units, currency": r"""
+        12 m ≠ 12 cm ‖ 12\text{ m} ≠ 12\text{ cm} ‖ 5.4 dollars ≠ 5.4\text{ cents}
+        $5.4 ≠ 5.4 cents ‖ 5 cm ≠ 5 feet ‖ 15 cm ≠ 15\mbox{ cm}^2 ‖ 60 miles ≠ 60 mph ‖ €5 ≠ $5
+        12 apples ≠ 12 oranges
         10\% ≠ 0.1 ‖ 145^\circ ≠ 1\frac{4}{5} ‖ 5 cm ≠ 6 cm ‖ 5x ≠ 5 ‖ 2 pi ≠ 2 ‖ 3 \sin x ≠ 3
     """,
     "fractions": r"""
@@ -144,6 +170,7 @@ UNEQUAL = {
         (1,2),(3,4) ≠ (2,1),(3,4) ‖ 1,1 ≠ 1,2
     """,
     "matrices": r"""
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} ≠ \begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}
         \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} ≠ \begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}
         \begin{pmatrix} 1 & 2 \end{pmatrix} ≠ \begin{pmatrix} 1 \\ 2 \end{pmatrix}
         \begin{pmatrix} 1 & 2 \end{pmatrix} ≠ 1,2
@@ -170,7 +197,7 @@ UNEQUAL = {
     "base subscripts": r"2516_8 ≠ 2516 ‖ 1112122_3 ≠ 1112112_3 ‖ 52_8 ≠ 42 ‖ 40_9 ≠ 40_8",
     "words": r"""
         Even ≠ Odd ‖ infinity ≠ Even ‖ 5 cats ≠ cats ‖ listen ≠ silent ‖ \text{(C)} ≠ \text{(B)}
-        E ≠ e ‖ east ≠ 5
+        E ≠ e ‖ east ≠ 5 ‖ HHT ≠ HTH ‖ IV ≠ VI ‖ A-B-C ≠ A-C-B
     """,
     "decimals against exact values": r"""
         0.33 ≠ 1/3 ‖ 0.3334 ≠ 1/3 ‖ 3.15 ≠ \pi ‖ 3.1416 ≠ 3.14159 ‖ 0.6666 ≠ 2/3 ‖ 5.0001 ≠ 5
@@ -196,6 +223,26 @@ def test_equal(rule):
 def test_unequal(rule):
     cases = pairs(UNEQUAL[rule], "≠") + (MORE_UNEQUAL if rule == "plain numbers" else [])
     assert not [(a, b) for a, b in cases if math_equal(a, b) or math_equal(b, a)]
+
+
+@pytest.mark.parametrize(
+    "pred,gold,equal",
+    [
+        ("1,3,5", "1,3,5", True),
+        ("1, 3 and 5", "1,3,5", True),
+        ("5,3,1", "1,3,5", False),
+        ("1,3", "1,3,5", False),
+        ("C, A, B", "A, B, C", False),
+        (r"\{5,3,1\}", "1,3,5", False),
+        ("5,3,1", r"\{1,3,5\}", True),
+        ("5,3,1", "1, 3 and 5", True),
+        ("5,3,1", "x=1,3,5", True),
+        ("-2,1", "1,-2", True),
+        ("(3,4),(1,2),(5,6)", "(1,2),(3,4),(5,6)", True),
+    ],
+)
+def test_a_bare_row_is_a_sequence(pred, gold, equal):
+    assert math_equal(pred, gold) == equal
 
 
 def test_prose_is_no_answer():
@@ -273,6 +320,14 @@ HOSTILE = [
     "0." + "3" * 1900,
     "9" * 400 + "^" + "9" * 4,
     "<think>" + "a" * 10**6,
+    "**a " * 250_000,
+    "answer: " * 120_000,
+    "1and" * 250,
+    "3" + " million" * 120,
+    "1" + "苹" * 900 + "x",
+    "1e9999^9999",
+    "that we found is " + "1 and " * 3000,
+    "." + "1" * 900 + "(3)",
 ]
 
 
@@ -298,7 +353,9 @@ def test_hostile_texts_are_quick_in_any_thread():
     thread = threading.Thread(target=lambda: seen.append(hostile_calls()))
     thread.start()
     thread.join(timeout=100)
-    assert seen and seen[0] < 5.0  # each takes under 0.1 s on an idle core; a hang never ends
+    assert (
+        seen and seen[0] < 5.0
+    )  # 10,000 characters take under 0.05 s on an idle core; a hang never ends
 
 
 def test_any_text_gets_a_verdict():
@@ -324,7 +381,7 @@ def test_labelled_cases():
 
     wrong = [c for c in cases if math_equal(answer(c["pred"]), answer(c["gold"])) != c["equal"]]
     assert all(c["equal"] for c in wrong)
-    assert len(wrong) <= 0.03 * sum(c["equal"] for c in cases)
+    assert len(wrong) <= 3
 
 
 @needs_data
@@ -334,3 +391,27 @@ def test_golds_equal_themselves_and_not_the_next():
     assert all(math_equal(g, f" {g} ") for g in golds)
     same = [(a, b) for a, b in zip(golds, golds[1:]) if a != b and math_equal(a, b)]
     assert same == [("5", "x=5")]
+
+
+WORDINGS = [
+    r"So it is \boxed{%s}.",
+    "$%s$",
+    "The answer is %s.",
+    "**%s**",
+    "Answer: %s",
+    "7 + 8\n#### %s",
+    "<think>7</think><answer>The result is %s.</answer>",
+]
+
+
+@needs_data
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_golds_in_words(wording):
+    """A fifth of them; bench/check_verifier.py takes all."""
+    with open(os.path.join(SHARED_DATA, "math500.jsonl"), encoding="utf-8") as f:
+        golds = [json.loads(line)["answer"] for line in f][::5]
+    for gold, following in zip(golds, golds[1:]):
+        text = wording.replace("%s", gold)
+        found = extract_answer(text) or answer_in(text)
+        assert math_equal(found, gold), text
+        assert gold == following or not math_equal(found, following), text

@@ -3,11 +3,9 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, run
+from conftest import FORKS, run
 
 from lib import report
 
@@ -77,10 +75,15 @@ def test_pictures_are_png_files_written_whole(tmp_path):
         report.draw(str(tmp_path / "none" / "x.png"), panels)
 
 
+def draw_in_a_notebook(path):
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # not installed here
+    report.draw(path, [("title", "step", {"a": ([1, 2], [3, 4])})])
+
+
 def test_pictures_do_not_need_a_notebook_s_backend(tmp_path):
-    panel = "from lib import report; report.draw('x.png', [('t', 'step', {'a': ([1, 2], [3, 4])})])"
-    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONPATH": ROOT}
-    subprocess.run([sys.executable, "-c", panel], cwd=tmp_path, env=os.environ | env, check=True)
+    process = FORKS.Process(target=draw_in_a_notebook, args=(str(tmp_path / "x.png"),))
+    process.start()
+    process.join()
     assert (tmp_path / "x.png").read_bytes().startswith(PNG)
 
 
@@ -110,7 +113,7 @@ def two_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     accuracy = {"arithmetic/accuracy": 0.5, "arithmetic/format": 1.0}
     accuracy |= {"arithmetic/mean_length": 9.0, "arithmetic/language_consistency": 1.0}
-    more = {"rewards/accuracy/mean": 0.5} | accuracy
+    more = {"rewards/accuracy/mean": 0.5, "completions/mean_length": 9.0, "entropy": 1.0} | accuracy
     write_run(tmp_path / "a", "zero", [{"reward": r, "kl": 0.1} | more for r in (1.0, None, 3.0)])
     write_run(tmp_path / "b", "zero", [{"reward": r} | more for r in (2.0, 4.0)])
     write_run(tmp_path / "a" / "base", "sft", [{"loss": 3.0}, {"loss": 2.0}])
@@ -136,7 +139,8 @@ def test_runs_side_by_side(two_runs, monkeypatch, capsys):
     assert math.isnan(y[1]) and math.isnan(raw[1])
     assert reward[2]["b"] == ((1, 2), [2.0, 3.0], (2.0, 4.0)) and list(kl[2]) == ["a"]
     run(monkeypatch, capsys, "lib.report", "a", "b", "--out", "both.png")
-    assert [p[0] for p in two_runs[1][1]] == ["reward"]  # of the usual ones, what there is
+    assert two_runs[1][0] == "both.png"
+    assert [p[0] for p in two_runs[1][1]][::2] == ["reward", "response length"]
 
 
 def test_a_run_s_own_curves_again(two_runs, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import types
 from dataclasses import dataclass
 
 import pytest
+from conftest import run
 
 import rewards as rw
 from data import World, WorldConfig
@@ -123,7 +124,8 @@ def test_verdicts_of_a_mixed_batch():
 
 
 def test_which_answers_are_compared_by_value():
-    tasks, votes = [*TASKS, *PROGRAMS, "math", "chess"], ["3", "2", "2.0"]
+    tasks = [*"arithmetic countdown code logic general math chess".split(), *PROGRAMS]
+    votes = ["3", "2", "2.0"]
     by_value = [task for task in tasks if rw.majority(Problem("", "", task), votes) == "2"]
     assert by_value == ["arithmetic", "logic", "math", "chess"]
 
@@ -145,6 +147,23 @@ def test_a_new_task_and_a_new_reward(monkeypatch):
     assert rw.majority(p, ["3", "2", "2.0"]) == "3"
     expected = {"accuracy": 1.0, "format": 1.0, "language": 1.0, "short": 1.0, "total": 3.5}
     assert_has(score(p, "<think>so</think><answer>up</answer>", cfg), expected)
+
+
+WRONG = [
+    ("3 --answer 3 --task chess", "argument --task: invalid choice: 'chess'"),
+    ("3 --answer 3 --task code", "invalid choice: 'code'"),
+    (
+        "3 --answer 3 --task countdown",
+        "--answer: for Countdown write numbers=target, such as 3,4,2=14",
+    ),
+    ("3 --anwser 3", "the nearest is '--answer'"),
+]
+
+
+@pytest.mark.parametrize("words, message", WRONG)
+def test_mistakes(words, message, monkeypatch, capsys):
+    status, _, err = run(monkeypatch, capsys, "rewards", *words.split())
+    assert status == 2 and message in err and err.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------ language, total

@@ -6,14 +6,47 @@ import os
 import resource
 import shutil
 import signal
+import sys
+import time
 
 import pytest
 import torch
+from conftest import FORKS
 from conftest import run as script
 
 import sft
-from lib.run import Run, check_settings, checkpoints, finished, load_checkpoint, lock_settings
+from lib import start
+from lib.errors import UserError
+from lib.run import (
+    Run,
+    Stopped,
+    check_settings,
+    checkpoints,
+    finished,
+    load_checkpoint,
+    lock_settings,
+    resumable,
+    run_status,
+)
 from model import GPT
+
+WRITING = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+READ = os.O_RDONLY | os.O_CLOEXEC
+left = [0]  # operations on files before a crash, counted down; 0: none is wanted
+
+
+class Crash(BaseException):
+    """The process ends here, as by kill -9."""
+
+
+def crash(event, args):
+    if left[0] and event in WRITING and not (event == "open" and args[2] in (READ, None)):
+        left[0] -= 1
+        if not left[0]:
+            raise Crash
+
+
+sys.addaudithook(crash)
 
 
 def lines(path, key):
@@ -51,16 +84,52 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(saved, world_tokenizer)
                 run.save(4, {"model": model}, optimizers, step=4)
             with pytest.raises(ValueError, match=untouched):
                 run.export(model, world_tokenizer)
-            message = r"cannot write '.*model.safetensors' \(.*File too large.*\): see that"
+            message = r"cannot write '.*model.safetensors' \(File too large\): see that"
             with pytest.raises(OSError, match=message):
                 model.save_pretrained(run.folder)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert "unfinished" not in " ".join(map(str, os.walk(run.folder)))  # it takes up room
     again = resumed(run)
     again.restore({"model": model}, optimizers)
     assert again.state["step"] == 3
     again.save(4, {"model": model}, optimizers, step=4)
     assert resumed(run).state["step"] == 4
+
+
+def test_a_crash_before_any_operation_on_a_file_loses_nothing(saved, world_tokenizer, tmp_path):
+    """Every third operation of a resume that makes one step, its checkpoint, and the model that
+    replaces an earlier one: the next resume ends as if nothing had happened."""
+    run, model, optimizers = saved
+    run.export(model, world_tokenizer)
+    whole, number, crashed = sorted(os.listdir(run.folder)), 1, True
+    while crashed:
+        folder, crashed = str(tmp_path / str(number)), False
+        shutil.copytree(run.folder, folder)
+        left[0] = number
+        try:
+            go_on(folder, model, optimizers, world_tokenizer)
+        except (Crash, UserError):  # UserError: torch's writer takes it for a fault of the disk
+            crashed = True
+        left[0] = 0
+        kept = [name for name in ("model", "model-before") if os.path.isdir(f"{folder}/{name}")]
+        GPT.from_pretrained(f"{folder}/{kept[0]}")
+        go_on(folder, model, optimizers, world_tokenizer)
+        assert sorted(os.listdir(folder)) == whole and run_status(folder)["finished"]
+        assert [int(c[-8:]) for c in checkpoints(folder)][-2:] == [3, 4]
+        assert lines(f"{folder}/metrics.jsonl", "step") == [1, 2, 3, 4]
+        number += 3
+    assert number > 45
+
+
+def go_on(folder, model, optimizers, tokenizer):
+    """Resume a run, up to step 4."""
+    run = Run(folder, {"lr": 1}, True, "sft")
+    assert run.state["step"] in (3, 4)
+    if run.state["step"] == 3:
+        run.log(step=4)
+        run.save(4, {"model": model}, optimizers, step=4)
+    run.export(model, tokenizer)
 
 
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "progress.json"])
@@ -142,7 +211,8 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(
     assert Run(str(tmp_path), {}, True, "sft").state["step"] == 8
 
 
-def test_steps_continue_with_their_state_where_a_stop_ended_them(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_steps_continue_with_their_state_where_a_stop_ended_them(tmp_path, number, capfd):
     """A signal in step 3 of 7: that step ends and is saved; the others are the resumed run's."""
     models = {"model": torch.nn.Linear(1, 1)}
     models["model"].cfg = type("Shape", (), {})()
@@ -155,7 +225,8 @@ def test_steps_continue_with_their_state_where_a_stop_ended_them(tmp_path):
                 run.state["seen"] = run.state.get("seen", "") + batch
                 run.log(step=i + 1, count=i)
                 if batch == "c" and not resume:
-                    os.kill(os.getpid(), signal.SIGINT)
+                    os.kill(os.getpid(), number)
+                    assert "this step is finished and saved first" in capfd.readouterr().err
         return run
 
     with pytest.raises(KeyboardInterrupt):
@@ -179,6 +250,10 @@ def test_a_folder_is_locked_to_its_settings(tmp_path):
         lock_settings(out, {"seed": 0, "world": {"level": 2}})
     with pytest.raises(ValueError, match="--rows 5, not 6"):
         lock_settings(out, {"rows": 6})
+    for damage in (b"", b"\xff", b"3"):
+        (tmp_path / "r" / "settings.json").write_bytes(damage)
+        with pytest.raises(ValueError, match=r"settings.json' is missing or damaged: restore"):
+            lock_settings(out, {"rows": 5})
 
 
 def test_what_a_machine_holds_at_once_may_change():
@@ -204,3 +279,63 @@ def test_a_stop_after_the_last_step_is_not_forgotten(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
     with Run(str(tmp_path), {}, True, "x"):
         pass
+
+
+def stop_twice(folder):
+    with Run(folder, {}, False, "x"):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    process = FORKS.Process(target=stop_twice, args=(str(tmp_path),))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 130
+
+
+def test_a_stop_between_runs_says_how_to_go_on(capfd):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped, resumable("runs/a"):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stopped.value.code == 130
+    told = "stopped; the work so far is in 'runs/a': go on with the same command and --resume"
+    assert capfd.readouterr().err == f"\nstopping\n{told}\n"
+    assert signal.getsignal(signal.SIGINT) is start.stop  # a second one waits for nothing
+    signal.signal(signal.SIGINT, before)
+    with resumable("runs/a"):
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_of_an_earlier_version_is_known_by_its_files(saved):
+    run = saved[0]
+    with open(f"{run.folder}/status.json", "w") as f:
+        f.write("{")  # nor may a damaged one stop a resume
+    for _ in range(2):
+        expected = {"stage": "sft", "saved": 3, "finished": False}
+        assert run_status(run.folder) == expected and resumed(run).state["step"] == 3
+        os.remove(f"{run.folder}/status.json")
+    shutil.rmtree(f"{run.folder}/checkpoint")
+    with open(run.metrics_path, "a") as f:
+        f.write('{"stage": "s')
+    with pytest.raises(ValueError, match="has lost its checkpoint of step 3"):
+        resumed(run)
+    with open(run.metrics_path, "w") as f:
+        f.write('{"stage": "s')  # killed in its first step
+    assert resumed(run).state == {}
+
+
+def test_a_recipe_goes_on_with_the_responses_of_the_same_settings(tmp_path):
+    result = str(tmp_path / "dev1.json")
+    Stopped(result, {"k": 1}).add("batch", [(0, "小明", 5, True)])
+    with open(tmp_path / "dev1.stopped.jsonl", "a") as f:
+        f.write('{"name": "half')
+    stopped = Stopped(result, {"k": 1})
+    stopped.add("next", [(1, "b", 1, False)])
+    found = {"batch": [(0, "小明", 5, True)], "next": [(1, "b", 1, False)]}
+    assert Stopped(result, {"k": 1}).batches == found
+    assert Stopped(result, {"k": 2}).batches == {}
+    stopped.remove()
+    assert os.listdir(tmp_path) == []

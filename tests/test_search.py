@@ -484,7 +484,7 @@ def test_end_to_end(script, tmp_path):
 def test_without_reward_models_nothing_is_trained(script, tmp_path):
     status, text, _ = script("--methods", "voting,cut")
     assert status == 0 and "| voting | 2 samples |" in squeezed(text)
-    files = ["responses.jsonl", "search.json", "search.png", "settings.json"]
+    files = [".lock", "responses.jsonl", "search.json", "search.png", "settings.json"]
     assert sorted(os.listdir(tmp_path / "o")) == files
     status, _, err = script("--methods", "cut", "--seed", "5")
     assert status == 2 and "--seed 0, not 5" in err  # other figures are not written over these
@@ -505,7 +505,7 @@ def test_what_was_measured_before_a_stop_is_there(script, tmp_path, monkeypatch)
     [
         (["nowhere"], "nowhere"),
         (["nowhere", "--methods", "voting,magic"], "there is no method 'magic'"),
-        (["nowhere", "--problems", "0"], "search.problems"),
+        (["nowhere", "--problems", "0"], "argument --problems: it is 0; it must be at least 1"),
         (["nowhere", "--search.samples", "4,0"], "search.samples"),
         (["nowhere", "--search.tasks", "chess"], "chess"),
     ],

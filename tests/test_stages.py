@@ -1,9 +1,16 @@
-import pytest
+import os
+from types import SimpleNamespace
 
+import pytest
+from conftest import run
+
+import config
+import sft
 import stages
 from data import Problem
 from eval import summarise
 from lib import report as reports_lib
+from lib.errors import UserError
 
 
 def sample(correct):
@@ -62,3 +69,52 @@ def test_the_problem_with_the_largest_gain_is_shown():
     ]
     text = stages.before_after(problems, of(True, False, False, False), of(True, True, True, True))
     assert text.startswith("[logic] second?") and "base (0 of 2 right): False 2" in text
+
+
+def base_args(init=None, *typed):
+    return SimpleNamespace(init=init, typed=list(typed))
+
+
+def test_what_the_base_comes_from_is_read_first(tiny_model, world_tokenizer, tmp_path):
+    folder, cfg = str(tmp_path / "model"), config.make(sft.Config)
+    tiny_model.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"has no tokenizer|no model at"):
+        stages.check_base(cfg, base_args(folder))
+    world_tokenizer.save(folder)
+    stages.check_base(cfg, base_args(folder))
+    cfg.model.dim = 64
+    stages.check_base(cfg, base_args(folder))  # a preset's, nobody asked for it
+    with pytest.raises(UserError, match=r"--model.dim is 32 in the model that --init names: drop"):
+        stages.check_base(cfg, base_args(folder, "model.dim"))
+    cfg.model.dim = 32
+    stages.check_base(cfg, base_args(folder, "model.dim"))
+    cfg.tokenizer = "nonsense"
+    with pytest.raises(UserError, match="--tokenizer comes with"):
+        stages.check_base(cfg, base_args(folder, "tokenizer"))
+    with pytest.raises(UserError, match="'nonsense' is neither"):
+        stages.check_tokenizer(cfg)
+
+
+COMMANDS = """train_zero --yes
+train_r1 --yes
+distill --yes --data sft.jsonl
+distill --yes --data sft.jsonl --init model
+sft
+sft --init model --data sft.jsonl
+preference model
+experiments.search model""".split("\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_there_has_to_be_something_to_resume(
+    command, tiny_model, world_tokenizer, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    tiny_model.save_pretrained("model")
+    world_tokenizer.save("model")
+    with open("sft.jsonl", "w") as f:
+        f.write('{"prompt": "a", "response": "b"}\n')
+    before, words = sorted(os.listdir()), command.split()
+    status, _, err = run(monkeypatch, capsys, *words, "--resume", "--out", "nowhere")
+    assert status == 2 and "no run in 'nowhere' to go on with" in err and err.count("\n") == 1
+    assert sorted(os.listdir()) == before

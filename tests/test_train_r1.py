@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 
@@ -64,6 +65,38 @@ def test_another_base_needs_the_folder_of_its_zero(tmp_path, monkeypatch, capsys
         and err.count("\n") == 1
         and not os.listdir(tmp_path)
     )
+
+
+def test_a_crash_while_stages_are_set_aside_leaves_no_model_without_its_origin(
+    tmp_path, monkeypatch
+):
+    names = [f"{name}/model/config.json" for name in (*train_r1.STAGES, "helpful", "safe")]
+    names += ["stages.json", "settings.json", "eval/base.json", "eval/dev2.json", "eval/r1.json"]
+    origins = {"dev3": "dev2", "helpful": "dev3", "safe": "dev3", "r1": "dev3"}
+    rename, calls = os.rename, []
+    for stop in range(10):
+        out = tmp_path / str(stop)
+        for name in names:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_text(name)
+
+        def crash(*paths, stop=stop):
+            calls.append(paths)
+            if len(calls) > stop:
+                raise KeyboardInterrupt
+            rename(*paths)
+
+        calls.clear()
+        monkeypatch.setattr(os, "rename", crash)
+        with contextlib.suppress(KeyboardInterrupt):
+            train_r1.set_aside(str(out), "dev2")
+        there = set(os.listdir(out))
+        assert all(origins[name] in there for name in there & origins.keys()), (stop, there)
+        kept = [path.read_text() for path in out.rglob("*") if path.is_file()]
+        assert sorted(kept) == sorted(names)  # under whatever name
+    assert len(calls) == 9
+    assert {name for name in there if "-" not in name} == {"dev1", "eval"}
+    assert {name for name in os.listdir(out / "eval") if "-" not in name} == {"base.json"}
 
 
 def written() -> list[float]:

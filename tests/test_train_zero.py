@@ -85,6 +85,18 @@ def test_pretraining_stopped_and_resumed_is_bit_identical(base, tmp_path, monkey
     assert same(weights(sft.pretrain(small(), str(tmp_path), True)), weights(base))
 
 
+def test_pretraining_that_ended_before_its_export_makes_no_further_step(
+    base, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(Run, "export", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+        sft.pretrain(small(tokenizer=base), str(tmp_path), False)
+    steps = len(rows(tmp_path / "metrics.jsonl"))
+    again = sft.pretrain(small(tokenizer=base), str(tmp_path), True)
+    assert same(weights(again), weights(base))
+    assert len(rows(tmp_path / "metrics.jsonl")) == steps
+
+
 @pytest.mark.parametrize("kl", [0.0, 0.05])
 def test_zero_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch, kl):
     cfg = small(grpo__kl_beta=kl, grpo__ref_every=2)
@@ -182,6 +194,10 @@ def test_what_is_finished_is_not_written_over(base, tmp_path, capsys):
     )
     train_zero.train(small(grpo__steps=1), base, str(tmp_path), True)
     assert "is finished: its model is" in capsys.readouterr().out
+    out = str(tmp_path)  # known before a base is made
+    with pytest.raises(ValueError, match="already holds a finished run"):
+        train_zero.recipe(small(), None, f"{out}/base", out, False)
+    assert not os.path.exists(f"{out}/base")
     folder = os.path.dirname(base)  # a finished run of another stage
     with pytest.raises(ValueError, match="holds a run of the stage 'sft', not 'zero'"):
         train_zero.train(small(grpo__steps=1), base, folder, True)
@@ -244,6 +260,16 @@ MISTAKES = [
     ("sft --init BASE", "needs both"),
     ("eval BASE --task chess", "chess"),
     ("train_zero --device tpu --out OUT", "--device is tpu"),
+    ("train_zero --world.tasks logic --out OUT", "which the base would never read about"),
+    ("train_zero --tokenizer nonsense --out OUT", "'nonsense' is neither a model folder nor"),
+    ("train_zero --init BASE --model.dim 64 --out OUT", "--model.dim is 32 in the model that"),
+    ("train_zero --data= --out OUT", "argument --data: that is no name of a file or folder"),
+    ("train_r1 --zero BASE --out OUT", "is no run folder of train_zero.py: correct --zero"),
+    ("distill --data x.jsonl --teacher BASE", "--data takes the place of --teacher"),
+    ("sample BASE hi --top-p nan", "argument --top-p: it is nan; it must be a finite number"),
+    ("grpo BASE --steps 0", "argument --steps: it is 0; it must be at least 1"),
+    ("data --count -3", "argument --count: it is -3; it must be at least 1"),
+    ("preference nowhere", "no model at 'nowhere'"),
 ]
 
 
@@ -251,7 +277,8 @@ MISTAKES = [
 def test_mistakes_on_the_command_line(base, tmp_path, words, message, monkeypatch, capsys):
     meant = {"BASE": base, "OUT": str(tmp_path / "o"), "BLANK": " ", "LONG": "Tom " * 3000}
     status, _, err = run(monkeypatch, capsys, *(meant.get(w, w) for w in words.split()))
-    assert status == 2 and message in err and err.count("\n") == 1
+    assert status == 2 and message in err and err.count("\n") == 1 and len(err) <= 201
+    assert not os.listdir(tmp_path)
 
 
 def test_every_script_explains_itself(monkeypatch, capsys):
