@@ -26,7 +26,7 @@ from lib import extensions
 from lib.errors import UserError
 from tasks import REASONING, TASKS
 from tasks.base import PHRASES, PROGRAMS, Problem, is_test  # noqa: F401
-from tasks.benchmarks import instruction, parse_row
+from tasks.benchmarks import Dataset, instruction, load_jsonl  # noqa: F401
 
 DEFAULT_TASKS = (*REASONING, "general")
 
@@ -127,52 +127,6 @@ def prompt_ids(problem: Problem, tokenizer) -> list[int]:
     if problem.task == "humaneval" and not tokenizer.chat:
         return tokenizer.encode(problem.prompt)
     return tokenizer.prompt(instruction(problem, tokenizer.chat))
-
-
-def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
-    """The problems of a JSONL file, at most `limit`; tasks/benchmarks.py knows the layouts.
-    UserError that names the file or the line for anything else; nothing is skipped silently."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            rows = [(number, line) for number, line in enumerate(f, 1) if line.strip()]
-    except OSError as e:
-        hint = "give the path of a JSONL file"
-        raise UserError(f"cannot read '{path}' ({e.strerror}): {hint}") from None
-    except UnicodeDecodeError as e:
-        raise UserError(f"'{path}' is not UTF-8 text ({e.reason}): convert it first") from None
-    if not rows:
-        raise UserError(f"'{path}' holds no problems: give a JSONL file with one problem a line")
-    return [parse_row(line, f"{path}, line {number}") for number, line in rows[:limit]]
-
-
-@dataclass
-class Dataset:
-    """Problems of files, instead of the world's."""
-
-    train: list[Problem]
-    test: list[Problem]
-    about_test: str  # for the reader of the table
-
-    @classmethod
-    def load(cls, path: str, test_path: str | None = None) -> "Dataset":
-        """Without a file of test problems a fifth of the others is held out by content: a problem
-        that stands there twice is on one side. A file of a few problems is trained on as a whole.
-        """
-        problems = load_jsonl(path)
-        if test_path:
-            test = load_jsonl(test_path)
-            prompts = {p.prompt for p in test}
-            train = [p for p in problems if p.prompt not in prompts]
-            if not train:
-                raise UserError(f"all problems of '{path}' are in '{test_path}' too: use others")
-            if len(train) < len(problems):
-                print(f"{len(problems) - len(train)} problems are in the test file too: left out")
-            return cls(train, test, f"problems of {test_path}, which were not trained on")
-        test = [p for p in problems if is_test(p.prompt)]
-        if len(problems) < 20 or len(test) == len(problems) or not test:
-            return cls(problems, problems, f"TRAINING problems of {path}: too few to hold any out")
-        train = [p for p in problems if not is_test(p.prompt)]
-        return cls(train, test, f"problems of {path}, held out by content: not trained on")
 
 
 @dataclass

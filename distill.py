@@ -20,18 +20,19 @@ from dataclasses import asdict, dataclass, replace
 import lib.start  # noqa: F401
 
 import config
+import inputs
 import preference
 import sft
-import stages
 import train_r1
 from algorithms import ALGORITHM_SETTINGS
 from data import World
+from inputs import begin, is_model
 from lib import cli, distributed, files, report
 from lib.errors import UserError
 from lib.run import fingerprint, lock_settings, resumable
 from model import GPT, ModelConfig
 from rejection import harvest
-from stages import begin, check_room, evaluate_stage, is_model, settings_to_lock, stage_figures
+from stages import check_room, evaluate_stage, settings_to_lock, stage_figures
 from train_r1 import FIRST
 
 STUDENTS = ("qwen-m", "qwen-s", "llama-m", "llama-s")
@@ -167,9 +168,9 @@ def main() -> None:
             raise UserError("--data takes the place of --teacher: drop one of the two flags")
         if not (args.data or args.teacher):  # the settings are the teacher's, which is made
             args.typed = []
-        stages.check_base(cfg, args)
+        inputs.check_base(cfg, args)
         if args.teacher:
-            stages.check_model(teacher)
+            inputs.check_model(teacher)
         distributed.barrier()  # all have looked before one writes
         if not (args.data or args.teacher or is_model(teacher)):
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)

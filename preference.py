@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import config
+import inputs
 import rewards as rw
-import stages
 import tokenizer as tokenizers
 from data import Problem, World, WorldConfig
 from lib import distributed, files
@@ -171,8 +171,8 @@ def main() -> None:
     cfg, args = config.parse(parser, Config)
     out = args.out or config.run_folder("preference", cfg, args)
     with config.user_errors(), distributed.started(cfg), resumable(out):
-        stages.check_model(args.base)
-        stages.begin(out, args.resume)
+        inputs.check_model(args.base)
+        inputs.begin(out, args.resume)
         for kind in KINDS:
             print("model:", train(cfg, args.base, os.path.join(out, kind), kind, args.resume))
 

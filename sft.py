@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import config
-import stages
+import inputs
 import tokenizer as tokenizers
 from config import section, setting
 from data import World, WorldConfig
@@ -252,13 +252,13 @@ def main() -> None:
         if bool(args.init) != bool(args.data):
             raise UserError("fine-tuning needs both --init FOLDER and --data FILE.jsonl")
         rows = read_rows(args.data) if args.data else []
-        stages.check_base(cfg, args)
-        stages.check_out(out, args.resume)
+        inputs.check_base(cfg, args)
+        inputs.check_out(out, args.resume)
         if args.init:
             folder = fine_tuned(cfg, args.init, rows, args.data, out, args.resume)
         else:
-            stages.check_tokenizer(cfg)
-            stages.begin(out, args.resume)
+            inputs.check_tokenizer(cfg)
+            inputs.begin(out, args.resume)
             folder = pretrain(cfg, out, args.resume)
         print(f"model: {folder}\nmetrics: {os.path.join(out, 'metrics.jsonl')}")
         print(f"try it: python sample.py {folder}")

@@ -2,23 +2,16 @@
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, fields
 
 import eval as evaluation
 import grpo
-import tokenizer as tokenizers
+import inputs
 from data import DEFAULT_TASKS, REASONING
 from eval import Report
 from lib import distributed, files, memory
-from lib.errors import UserError, shortened
-from lib.run import Stopped, check_folder, run_status
+from lib.run import Stopped
 from model import GPT
-
-
-def is_model(folder: str) -> bool:
-    """Whether there is a finished model in the folder; its config.json is written last."""
-    return os.path.exists(os.path.join(folder, "config.json"))
 
 
 def settings_of(cfg, cls: type):
@@ -33,63 +26,6 @@ def settings_to_lock(cfg, **models: str | None) -> dict:
     return out | {k: GPT.from_pretrained(m).fingerprint() for k, m in models.items() if m}
 
 
-def check_model(folder: str) -> GPT:
-    """Read a model folder before the work, all but its weights: the model on the device meta.
-    UserError if it or its tokenizer cannot be used."""
-    model = GPT.from_pretrained(folder, device="meta")
-    tokenizers.load(folder)
-    return model
-
-
-def check_tokenizer(cfg) -> None:
-    """The same of the tokenizer that a base will have, unless it is trained with it."""
-    if cfg.tokenizer != "corpus":
-        tokenizers.load(cfg.tokenizer)
-
-
-def check_base(cfg, args) -> None:
-    """The same of --init, if it is there. UserError also for a setting that was typed, but would be
-    passed over."""
-    if not args.init:
-        return
-    shape = check_model(args.init).cfg
-    for key in args.typed:
-        section, _, name = key.rpartition(".")
-        other = section == "model" and getattr(shape, name) != getattr(cfg.model, name)
-        if other or key == "tokenizer":
-            has = f"is {getattr(shape, name)} in" if other else "comes with"
-            raise UserError(f"--{key} {has} the model that --init names: drop one of the two flags")
-
-
-def check_zero(folder: str) -> None:
-    """UserError if a folder that is there is no run of train_zero.py."""
-    if os.path.isfile(folder) or (is_model(folder) and not run_status(folder)):
-        raise UserError(f"'{folder}' is no run folder of train_zero.py: correct --zero")
-    check_folder(folder, True, "zero")
-    if is_model(model := os.path.join(folder, "model")):
-        check_model(model)
-
-
-def check_out(out: str, resume: bool) -> None:
-    """UserError if there is nothing to resume in the run folder `out`."""
-    if resume and not os.path.isdir(out):
-        told = f"there is no run in '{shortened(out)}' to go on with"
-        raise UserError(f"{told}: correct --out, or start without --resume")
-
-
-def begin(out: str, resume: bool, stage: str | None = None) -> None:
-    """Take the run folder `out`: from now on no other process may write there. UserError if one
-    does, if it cannot be written, if there is nothing to resume, or if no run of the stage may go
-    on there."""
-    check_out(out, resume)
-    distributed.barrier()  # all have looked before one writes
-    if distributed.is_main_process():
-        files.lock(out)
-    distributed.barrier()
-    if stage:
-        check_folder(out, resume, stage)
-
-
 def check_room(cfg, init: str | None, learnt: int, steps: int, sampled: int = 0) -> None:
     """memory.check_room() of a recipe. init: the folder of a model to start from; learnt: tokens of
     next-token training; sampled: responses to sample only."""
@@ -97,7 +33,7 @@ def check_room(cfg, init: str | None, learnt: int, steps: int, sampled: int = 0)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
     memory.check_room(cfg, model, learnt, steps, sampled, networks)
     if not init:
-        check_tokenizer(cfg)
+        inputs.check_tokenizer(cfg)
 
 
 def evaluate_stage(

@@ -23,6 +23,7 @@ import lib.start  # noqa: F401
 
 import config
 import grpo
+import inputs
 import preference
 import sft
 import stages
@@ -30,12 +31,13 @@ import train_zero
 from algorithms import ALGORITHM_SETTINGS
 from config import setting
 from data import REASONING, Problem, World
+from inputs import is_model
 from lib import distributed, files, report
 from lib.errors import UserError
 from lib.run import lock_settings, resumable
 from preference import PreferenceConfig
 from rejection import harvest
-from stages import evaluate_stage, is_model, stage_figures
+from stages import evaluate_stage, stage_figures
 from tasks import general
 
 
@@ -83,7 +85,7 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init=None, start=None) ->
     sampled = cfg.r1.cold_prompts * cfg.r1.cold_samples
     sampled += cfg.r1.reject_prompts * cfg.r1.reject_samples
     stages.check_room(cfg, init, learnt, cfg.r1.dev2_steps + cfg.r1.final_steps, sampled)
-    stages.begin(out, resume)
+    inputs.begin(out, resume)
     if start:
         set_aside(out, start)
 
@@ -230,8 +232,8 @@ def main() -> None:
         if args.init and not args.zero:
             hint = "name the folder of its Zero too (--zero FOLDER; made if it is not there)"
             raise UserError(f"--init is another base: {hint}")
-        stages.check_base(cfg, args)
-        stages.check_zero(zero)
+        inputs.check_base(cfg, args)
+        inputs.check_zero(zero)
         if args.start:
             check_earlier(out, args.start)
         elif not args.resume and any(os.path.exists(os.path.join(out, s)) for s in STAGES):

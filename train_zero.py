@@ -26,6 +26,7 @@ import lib.start  # noqa: F401
 
 import config
 import grpo
+import inputs
 import sft
 import stages
 import tokenizer as tokenizers
@@ -59,14 +60,14 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
         told = f"--grpo.tasks has {unread.pop()}, which the base would never read about"
         raise UserError(f"{told}: add it to --world.tasks, or leave it out")
     stages.check_room(cfg, base, 0 if base else cfg.sft.tokens, cfg.grpo.steps)
-    stages.begin(out, resume, "zero")
+    inputs.begin(out, resume, "zero")
 
     # 1. The base: next-token prediction on web text
     if base is None:
         base = os.path.join(folder, "model")
-        if not stages.is_model(base):
+        if not inputs.is_model(base):
             print("there is no finished base model yet: pretraining one first", flush=True)
-        if not (dataset and stages.is_model(base)):  # with other problems any base will do
+        if not (dataset and inputs.is_model(base)):  # with other problems any base will do
             sft.pretrain(cfg, folder, resume)
 
     # 2. Zero: reinforcement learning
@@ -139,7 +140,7 @@ def main() -> None:
         if args.test and not args.data:
             raise UserError("--test belongs to --data: name the problems to train on too")
         dataset = Dataset.load(args.data, args.test) if args.data else None
-        stages.check_base(cfg, args)
+        inputs.check_base(cfg, args)
         recipe(cfg, args.init, base, out, args.resume, dataset)
 
 

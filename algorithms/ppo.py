@@ -20,7 +20,7 @@ from lib.optim import adamw
 from lib.profiling import phase
 from lib.trainer import LocalWork, Responses, Trainer, minibatches, read_prompts
 from model import GPT
-from preference import RewardModel
+from reward_model import RewardModel
 from sample import Rollout
 
 

@@ -7,6 +7,7 @@ import re
 import statistics
 from dataclasses import replace
 
+import inputs
 import preference
 import rejection
 import rewards as rw
@@ -217,7 +218,7 @@ def hacking(plan: Plan):
         start, models, reports = f"{r1}/r1/model", {"R1": f"{r1}/r1/model"}, {}
         for name, of_requests in judges.items():
             models[name] = f"{out}/{name}/model"
-            if not stages.is_model(models[name]):
+            if not inputs.is_model(models[name]):
                 given = start, f"{out}/{name}", True, "r1", steps, 700_000, of_requests
                 train_r1.reinforce(cfg, *given)
         for name, model in models.items():

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import config
+import inputs
 import stages
 import train_r1
 import train_zero
@@ -215,7 +216,7 @@ def reinforce(cfg, base: str, out: str) -> dict[str, float]:
     """Figures of GRPO from the model in folder `base`; a run that has ended is not made again."""
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     lock_settings(out, settings | {"base": GPT.from_pretrained(base).fingerprint()})
-    if not stages.is_model(f"{out}/model"):
+    if not inputs.is_model(f"{out}/model"):
         print(f"--- {out}", flush=True)
         train_zero.train(cfg, base, out, True)
     rows, row = metrics(out), examine(cfg, f"{out}/model", out)

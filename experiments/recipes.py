@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import inputs
 import preference
 import stages
 import train_r1
@@ -90,7 +91,7 @@ def language(plan: Plan):
         out, without = plan.r1(seed), plan.folder("r1-without-language", seed)
         quick = common.R1_QUICK if plan.quick else {}
         cfg = common.configured(quick | {"seed": seed, "r1.language": 0.0})
-        if not stages.is_model(f"{without}/model"):
+        if not inputs.is_model(f"{without}/model"):
             start = (f"{out}/dev1/model", without, os.path.exists(without), "dev2")
             train_r1.reinforce(cfg, *start, cfg.r1.dev2_steps, train_r1.FIRST["dev2"])
         models = {  # name -> stage, model, file of the evaluation

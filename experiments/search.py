@@ -31,9 +31,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import config
+import inputs
 import preference
 import rewards as rw
-import stages
 import tokenizer as tokenizers
 from config import section, setting
 from data import REASONING, TASKS, World, prompt_ids
@@ -505,7 +505,7 @@ def run(cfg: Config, folder: str, methods: list[str], out: str, resume: bool) ->
         raise UserError(f"{missing}: leave it out of --methods")
     settings = {"eval": sampling(cfg.eval), "world": asdict(cfg.world)}
     settings |= {"seed": cfg.seed, "policy": model.fingerprint()}
-    stages.begin(out, resume)
+    inputs.begin(out, resume)
     lock_settings(out, settings)
     judges = {}
     if set(methods) & set(JUDGED):

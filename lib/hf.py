@@ -1,8 +1,5 @@
 """Model folders as the rest of the world keeps them: Hugging Face's config.json and safetensors.
 
-    # export what a run has reached so far
-    python -m lib.hf runs/zero/checkpoint/zero-00000060 FOLDER --tokenizer runs/zero/base/model
-
 `llama` (Llama 3.x), `qwen2`, `qwen3` and `deepseek_v3` (V3, R1) are read and written. A shape that
 none of them can express (experts with grouped-query attention, say) is written as `pocket_r1`, with
 ModelConfig's fields. What config.json lacks or model.py cannot do is an error that names it.
@@ -12,11 +9,9 @@ import contextlib
 import glob
 import os
 import re
-import shutil
 from dataclasses import fields, replace
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,7 +20,6 @@ from lib import cli
 from lib.distributed import barrier, full_state, is_main_process
 from lib.errors import UserError, shortened
 from lib.files import atomic_write, load_json, write_json
-from lib.run import load_checkpoint, read_progress
 
 SHARD = 4 * 2**30  # bytes of one safetensors file, at most
 PART = 8 * 2**20  # bytes of a tensor that are read at once
@@ -336,41 +330,3 @@ def save(model: torch.nn.Module, folder: str) -> None:
     if is_main_process():
         write(folder, views(state, model.cfg), write_config(model.cfg, dtype))
     barrier()
-
-
-def export(checkpoint: str, out: str, tokenizer: str) -> None:
-    """Write a policy's training checkpoint as a model folder, with the tokenizer of another."""
-    if not os.path.isdir(checkpoint):
-        raise UserError(f"there is no checkpoint '{checkpoint}': see runs/NAME/checkpoint")
-    from model import ModelConfig  # which imports this module
-
-    shape = read_progress(checkpoint)["shape"]
-    cfg = ModelConfig(**{f.name: shape[f.name] for f in fields(ModelConfig) if f.name in shape})
-    if not os.path.exists(os.path.join(tokenizer, "tokenizer.json")):
-        raise UserError(f"'{tokenizer}' has no tokenizer.json: give a model folder")
-    known = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
-    known = {k: x for k, x in known.items() if k.startswith("model.")}
-    state = {k: torch.empty(x.size, dtype=x.properties.dtype) for k, x in known.items()}
-    state.setdefault("model.embed_tokens.weight", torch.empty(0))  # every policy has it
-    state = {k.removeprefix("model."): x for k, x in load_checkpoint(checkpoint, state).items()}
-    os.makedirs(out, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        if os.path.exists(source := os.path.join(tokenizer, name)):
-            with atomic_write(os.path.join(out, name)) as temporary:
-                shutil.copyfile(source, temporary)
-    write(out, views(state, cfg), write_config(cfg, state["embed_tokens.weight"].dtype))
-
-
-def main() -> None:
-    parser = cli.Parser(__doc__)
-    parser.add_argument("checkpoint", help="a policy's, such as runs/zero/checkpoint/zero-00000060")
-    parser.add_argument("out", help="folder to write")
-    parser.add_argument("--tokenizer", required=True, help="model folder, such as the run's base")
-    args = parser.parse_args()
-    with cli.user_errors():
-        export(args.checkpoint, args.out, args.tokenizer)
-        print(f"model: {args.out}\ntry it: python sample.py {args.out}")
-
-
-if __name__ == "__main__":
-    main()

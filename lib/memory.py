@@ -152,8 +152,8 @@ def matrix_speed(cfg) -> float:
 
 
 def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
-    """Print what a run will take, if it is more than a laptop's: memory of each process, and time.
-    UserError if it does not fit, or takes more than a day and cfg.yes is not set.
+    """Print what a run of a large model will take: memory of each process, and time. UserError if
+    it does not fit, or if it takes more than a day and cfg.yes is not set.
 
     learnt: tokens of next-token training; steps: of reinforcement learning; asked: responses only
     drawn; networks: that learn together, 2 with a critic. Prompts count as 256 tokens. The time is
@@ -180,11 +180,12 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
     memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer {fixed / gib:.1f}"
     memory += f", training {training / gib:.1f}, rollouts {cache / gib:.1f})"
     run = f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} process{'es' * (n > 1)}"
-    if cfg.name != "tiny" or hours > 1 or need > have / 4:
+    large = report["total parameters"] > 1e7  # smaller ones stop early, and the bound is far off
+    if large or need > have / 4:
         told = f"arithmetic: up to {hours:,.10g} hours"
         print(f"{run}; memory of each: {memory}; {told}", flush=True)
     if need <= have:
-        if hours > 24 and not cfg.yes:
+        if hours > 24 and large and not cfg.yes:
             fix = "use GPUs, another --config or fewer steps, or add --yes to begin"
             raise UserError(f"this takes up to {hours:,.10g} hours on this machine: {fix}")
         return

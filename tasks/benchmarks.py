@@ -1,14 +1,16 @@
-"""Benchmark files: their layouts (LAYOUTS), what a model is asked, and how programs are judged."""
+"""Benchmark files: their layouts (LAYOUTS), what a model is asked, how programs are judged, and
+what is held out of a file."""
 
 import ast
 import json
 import re
 import warnings
+from dataclasses import dataclass
 
 from lib.errors import UserError, shortened
 from tasks import TASKS, sandbox
 from tasks.answers import ANSWER_BLOCK, after_thinking
-from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value
+from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, is_test
 
 # What a chat model is asked (in mathematics DeepSeek-R1's words); base models have templates.
 _FUNCTION = "Complete the following Python function. Answer with the whole function in a "
@@ -181,3 +183,49 @@ def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
     """Which programs pass their problem's suite of asserts; they run side by side."""
     jobs = [(answer, sandbox.Suite(**p.tests)) for p, answer in zip(problems, answers)]
     return sandbox.in_parallel(sandbox.passes, jobs)
+
+
+def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
+    """The problems of a JSONL file, at most `limit`.
+    UserError that names the file or the line for anything else; nothing is skipped silently."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            rows = [(number, line) for number, line in enumerate(f, 1) if line.strip()]
+    except OSError as e:
+        hint = "give the path of a JSONL file"
+        raise UserError(f"cannot read '{path}' ({e.strerror}): {hint}") from None
+    except UnicodeDecodeError as e:
+        raise UserError(f"'{path}' is not UTF-8 text ({e.reason}): convert it first") from None
+    if not rows:
+        raise UserError(f"'{path}' holds no problems: give a JSONL file with one problem a line")
+    return [parse_row(line, f"{path}, line {number}") for number, line in rows[:limit]]
+
+
+@dataclass
+class Dataset:
+    """Problems of files, instead of the world's."""
+
+    train: list[Problem]
+    test: list[Problem]
+    about_test: str  # for the reader of the table
+
+    @classmethod
+    def load(cls, path: str, test_path: str | None = None) -> "Dataset":
+        """Without a file of test problems a fifth of the others is held out by content: a problem
+        that stands there twice is on one side. A file of a few problems is trained on as a whole.
+        """
+        problems = load_jsonl(path)
+        if test_path:
+            test = load_jsonl(test_path)
+            prompts = {p.prompt for p in test}
+            train = [p for p in problems if p.prompt not in prompts]
+            if not train:
+                raise UserError(f"all problems of '{path}' are in '{test_path}' too: use others")
+            if len(train) < len(problems):
+                print(f"{len(problems) - len(train)} problems are in the test file too: left out")
+            return cls(train, test, f"problems of {test_path}, which were not trained on")
+        test = [p for p in problems if is_test(p.prompt)]
+        if len(problems) < 20 or len(test) == len(problems) or not test:
+            return cls(problems, problems, f"TRAINING problems of {path}: too few to hold any out")
+        train = [p for p in problems if not is_test(p.prompt)]
+        return cls(train, test, f"problems of {path}, held out by content: not trained on")

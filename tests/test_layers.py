@@ -9,11 +9,11 @@ from conftest import ROOT
 
 LAYERS = [  # from the bottom up; a file imports only from its layer and from those below
     "lib tasks",
-    "config data tokenizer model rewards",
+    "config data tokenizer model rewards inputs",
     "sample sft",
-    "grpo eval reward_model preference",
-    "algorithms",
-    "rejection stages train_zero train_r1 distill",
+    "grpo eval reward_model",
+    "algorithms stages",
+    "preference rejection export train_zero train_r1 distill",
     "experiments",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

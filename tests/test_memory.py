@@ -62,15 +62,16 @@ def test_what_cannot_fit_is_refused_with_need_have_and_fix(tmp_path, monkeypatch
 
 
 def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(
-    tiny_model, world_tokenizer, capsys
+    tiny_model, world_tokenizer, monkeypatch, capsys
 ):
-    cfg = config.make(train_zero.Config)
-    cfg.name, cfg.eval.rows = "other", 1
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
+    cfg = config.make(train_zero.Config, "small")
+    cfg.yes, cfg.eval.rows, cfg.precision = True, 1, "float32"
     for rows in (0, 128, 10**6):
         cfg.grpo.rows = rows
         memory.check_room(cfg, GPT.empty(cfg.model), 0, 1)
     needs = [float(n) for n in re.findall(r"rollouts ([0-9.]+)", capsys.readouterr().out)]
-    assert needs[0] == needs[2] > 3 * needs[1]  # 512 responses, or 128 of them
+    assert needs[0] == needs[2] > 3 * needs[1]  # 1024 responses, or 128 of them
 
     problems = World(0, WorldConfig()).problems("arithmetic", 6)
     tiny_model.cfg.eos_ids = tuple(range(0, tiny_model.cfg.vocab_size, 12))
@@ -87,8 +88,9 @@ def test_rollouts_of_fewer_rows_at_once_need_less_memory_and_say_the_same(
 
 def test_the_hours_are_those_of_the_work_that_is_planned(monkeypatch, capsys):
     monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e9)
-    cfg, hours = config.make(train_zero.Config), []
-    cfg.name, cfg.yes = "other", True
+    cfg, hours = config.make(train_zero.Config, "small"), []
+    cfg.yes = True
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
     for learnt, steps, asked in ((10**9, 0, 0), (2 * 10**9, 0, 0), (0, 100, 0), (0, 100, 10**6)):
         memory.check_room(cfg, GPT.empty(cfg.model), learnt, steps, asked)
         found = re.search(r"up to ([\d,.]+) hours", capsys.readouterr().out)

@@ -173,7 +173,7 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
 
     def export(checkpoint, tokenizer="tokenizer"):
         flags = ("--tokenizer", str(tmp_path / tokenizer))
-        return script(monkeypatch, capsys, "lib.hf", checkpoint, out, *flags)
+        return script(monkeypatch, capsys, "export", checkpoint, out, *flags)
 
     assert export(last)[0] == 0
     again = GPT.from_pretrained(out)
@@ -183,7 +183,7 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "tokenizer" / name).read_text()
     for checkpoint, tokenizer, message in (
         (str(tmp_path / "none"), "tokenizer", "there is no checkpoint"),
-        (last, "none", "none' has no tokenizer.json: give a model folder"),
+        (last, "none", "is neither a model folder nor a tiktoken encoding"),
     ):
         status, _, err = export(checkpoint, tokenizer)
         assert status == 2 and message in err and err.count("\n") == 1

@@ -5,6 +5,7 @@ import pytest
 from conftest import run
 
 import config
+import inputs
 import sft
 import stages
 from data import Problem
@@ -79,20 +80,20 @@ def test_what_the_base_comes_from_is_read_first(tiny_model, world_tokenizer, tmp
     folder, cfg = str(tmp_path / "model"), config.make(sft.Config)
     tiny_model.save_pretrained(folder)
     with pytest.raises(UserError, match=r"has no tokenizer|no model at"):
-        stages.check_base(cfg, base_args(folder))
+        inputs.check_base(cfg, base_args(folder))
     world_tokenizer.save(folder)
-    stages.check_base(cfg, base_args(folder))
+    inputs.check_base(cfg, base_args(folder))
     cfg.model.dim = 64
-    stages.check_base(cfg, base_args(folder))  # a preset's, nobody asked for it
+    inputs.check_base(cfg, base_args(folder))  # a preset's, nobody asked for it
     with pytest.raises(UserError, match=r"--model.dim is 32 in the model that --init names: drop"):
-        stages.check_base(cfg, base_args(folder, "model.dim"))
+        inputs.check_base(cfg, base_args(folder, "model.dim"))
     cfg.model.dim = 32
-    stages.check_base(cfg, base_args(folder, "model.dim"))
+    inputs.check_base(cfg, base_args(folder, "model.dim"))
     cfg.tokenizer = "nonsense"
     with pytest.raises(UserError, match="--tokenizer comes with"):
-        stages.check_base(cfg, base_args(folder, "tokenizer"))
+        inputs.check_base(cfg, base_args(folder, "tokenizer"))
     with pytest.raises(UserError, match="'nonsense' is neither"):
-        stages.check_tokenizer(cfg)
+        inputs.check_tokenizer(cfg)
 
 
 COMMANDS = """train_zero --yes
