@@ -77,8 +77,6 @@ def started(cfg):
             barrier()  # nobody leaves before all have finished
         if torchrun:
             atexit.register(_exit_cleanly)
-        else:
-            dist.destroy_process_group()
     except Exception:
         try:
             later = dist.distributed_c10d._get_default_store().add("ended", 1) > 1
@@ -87,6 +85,9 @@ def started(cfg):
         if later:
             sys.exit(2)
         raise
+    finally:
+        if not torchrun:
+            dist.destroy_process_group()
 
 
 def _exit_cleanly() -> None:

@@ -117,6 +117,7 @@ def test_work_of_days_is_begun_only_if_asked_for(tmp_path, monkeypatch, capsys):
     status, _, err = run(monkeypatch, capsys, "train_zero", "--config", "small", "--out", out)
     assert status == 2 and re.search(r"takes up to [\d,]+ hours .* --yes", err)
     assert err.count("\n") == 1 and not os.path.exists(out)
+    assert not torch.distributed.is_initialized()
     cfg = config.make(train_zero.Config, "small")
     for sure in (False, True):
         cfg.yes = sure
