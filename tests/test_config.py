@@ -12,7 +12,7 @@ import experiments.search
 from algorithms import ALGORITHM_SETTINGS
 from config import section
 from experiments.search import SearchConfig
-from lib.errors import sentence
+from lib.errors import UserError, sentence
 
 
 @dataclass
@@ -184,3 +184,17 @@ def test_runs_with_other_models_have_folders_of_their_own():
     told = [[], ["--quick"], ["--config", "small"], ["--config", "big", "--quick"]]
     folders = [config.run_folder("zero", *parsed(*argv)) for argv in told]
     assert folders == ["runs/zero", "runs/zero-quick", "runs/zero-small", "runs/zero-big-quick"]
+
+
+@pytest.mark.parametrize("fault", [ValueError("too many values"), KeyError("x"), OSError("odd")])
+def test_a_fault_of_the_code_is_no_sentence(fault):
+    with pytest.raises(type(fault)), config.user_errors():
+        raise fault
+
+
+def test_traceback_shows_where_an_error_for_users_was_raised(monkeypatch, capsys):
+    for words, kind in (([], SystemExit), (["--traceback"], UserError)):
+        monkeypatch.setattr("sys.argv", ["x.py", *words])
+        with pytest.raises(kind), config.user_errors():
+            raise UserError("there is no file: give one")
+    assert capsys.readouterr().err == "x.py: there is no file: give one\n"

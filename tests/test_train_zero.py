@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, run, start_script
 
 import config
+import grpo
 import sft
 import tokenizer as tokenizers
 import train_zero
@@ -302,3 +303,17 @@ def test_sample_streams_thinking_apart_from_the_answer(base, tmp_path, monkeypat
     told = [str(tmp_path), "hi", "--temperature", "0"]
     assert run(monkeypatch, capsys, "sample", *told)[1] == "thinking: 买 it\nanswer: 7\n"
     assert run(monkeypatch, capsys, "sample", *told, "--hide-thinking")[1] == "answer: 7\n"
+
+
+def test_a_broken_advantage_shows_its_traceback(base, tmp_path, monkeypatch, capsys):
+    """What a student sees who breaks group_advantages: the error itself, with its place."""
+
+    def broken(rewards, group_size):
+        one, _two = rewards[:3]
+        return one
+
+    monkeypatch.setitem(grpo.ALGORITHMS, "grpo", grpo.Algorithm(advantages=broken))
+    kept = [w for k, v in SMALL.items() if not k.startswith("model") for w in (f"--{k}", v)]
+    words = ["--init", base, "--out", str(tmp_path / "r"), *kept]
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        run(monkeypatch, capsys, "train_zero", *words)
