@@ -25,7 +25,7 @@ from model import GPT
 SMALL = """model.dim 32 model.n_layers 2 model.n_heads 2 model.hidden_dim 48 model.expert_dim 16
  model.n_experts 4 sft.tokens 30000 sft.tokens_per_step 3000 sft.save_every 3
  grpo.problems_per_step 4 grpo.group_size 4 grpo.max_new_tokens 16 grpo.save_every 2 grpo.steps 6
- eval.problems 4 eval.k 2 eval.max_new_tokens 16""".split()
+ eval.problems 4 eval.k 2 eval.max_new_tokens 16 rewards.language 1""".split()
 SMALL = dict(zip(SMALL[::2], SMALL[1::2]))
 FLAGS = [x for k, v in SMALL.items() for x in (f"--{k}", v)]
 
