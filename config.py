@@ -9,6 +9,7 @@ not exist is an error that names the nearest one. This file imports none of the 
 """
 
 import argparse
+import re
 import sys
 from dataclasses import dataclass
 
@@ -102,6 +103,7 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
         cfg = make(cls, args.config if args.config in PRESETS else "tiny")
         if saved:
             cli.load(cfg, args.config)
+            cfg.name = re.sub(r"[^\w-]", "", cfg.name) or "saved"  # it is in names of folders
         else:
             cfg.name = args.config
         chosen = {f"model.{k}": v for k, v in shapes.get(args.config, {}).items()}

@@ -15,10 +15,10 @@ or wording. What the problems are, how people write about them and when an answe
 tasks' business: see tasks/countdown.py for one of them, tasks/__init__.py for how to add one.
 """
 
+import lib.start  # noqa: F401
+
 import random
 from dataclasses import dataclass
-
-import lib.start  # noqa: F401
 
 import config
 from config import setting

@@ -14,10 +14,10 @@ What is simpler than in the paper:
   3. The RL budget is distill.rl_steps steps, not 10,000.
 """
 
+import lib.start  # noqa: F401
+
 import os
 from dataclasses import asdict, dataclass, replace
-
-import lib.start  # noqa: F401
 
 import config
 import inputs

@@ -9,12 +9,12 @@ pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948v1, section
 error is over questions [2411.00640]; pass@k: one of k is right, cons@k: the majority's answer is.
 """
 
+import lib.start  # noqa: F401
+
 import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
-
-import lib.start  # noqa: F401
 
 import config
 import rewards as rw
@@ -214,9 +214,11 @@ def rescore(path: str) -> list[tuple[str, Report]]:
 
     def parse(s: dict) -> tuple:
         text = s["problem"], s["response"], s["length"], s["finished"]  # as score_texts takes it
-        if s["k"] < 1 or not isinstance(text[1], str):
+        key, kinds = (s["model"], s["question"]["task"], s["k"]), (int, str, int, bool)
+        whole = list(map(type, (*key, *text))) == [str, str, int, *kinds] and s["k"] > 0
+        if not whole or type(s["question"]["answer"]) is not str:
             raise ValueError
-        return (s["model"], s["question"]["task"], s["k"]), Problem(**s["question"]), text
+        return key, Problem(**s["question"]), text
 
     groups, rows = {}, []
     for key, problem, text in files.read_lines(path, "a response that eval.py wrote", parse):
@@ -252,6 +254,16 @@ def chosen_problems(cfg, args) -> dict[str, list[Problem]]:
     return held_out(cfg.world, cfg.eval, tuple(tasks))
 
 
+def free_name(resume: bool) -> str:
+    """eval.json, or the first of eval-2.json, eval-3.json, ... that is free (to be resumed: the
+    first that was stopped). UserError if there is none."""
+    for stem in ("eval", *(f"eval-{n}" for n in range(2, 1000))):
+        stopped = os.path.exists(f"{stem}.stopped.jsonl")
+        if stopped or not (resume or os.path.exists(f"{stem}.json")):
+            return f"{stem}.json"
+    raise UserError("there is no stopped evaluation here: start without --resume, or name --out")
+
+
 def main() -> None:
     parser = config.Parser(__doc__)
     add, whole = parser.add_argument, config.number(int, low=1)
@@ -261,14 +273,19 @@ def main() -> None:
     add("--data", help="a JSONL file of problems instead of the world's")
     add("--limit", type=whole, help="only its first so many problems")
     add("--k", type=whole, help="samples a problem (default 16)")
-    add("--out", default="eval.json", help="the figures (default eval.json); responses: .jsonl")
+    told = "the figures (default eval.json, or eval-2.json and so on); responses: .jsonl"
+    add("--out", help=told)
     add("--resume", action="store_true", help="go on with the evaluation that was stopped")
     cfg, args = config.parse(parser, Config)
     cfg.eval.k = cfg.eval.k if args.k is None else args.k
     with config.user_errors():
+        args.out = args.out or free_name(args.resume)
         stem, ending = os.path.splitext(args.out)
         if ending != ".json":
             raise UserError(f"--out is '{shortened(args.out)}': name a file that ends in .json")
+        for path in (args.out, *([f"{stem}.jsonl"] if args.models else [])):
+            if os.path.exists(path):
+                raise UserError(f"'{shortened(path)}' is there already: name another --out")
         sets = chosen_problems(cfg, args)
         settings = {"eval": asdict(cfg.eval), "seed": cfg.seed, "models": args.models}
         settings["problems"] = fingerprint(sets)

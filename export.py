@@ -3,10 +3,10 @@
 python export.py runs/zero/checkpoint/zero-00000060 FOLDER --tokenizer runs/zero/base/model
 """
 
+import lib.start  # noqa: F401
+
 import os
 from dataclasses import fields
-
-import lib.start  # noqa: F401
 
 import config
 import tokenizer as tokenizers
@@ -26,6 +26,8 @@ def main() -> None:
     with config.user_errors():
         if not os.path.isdir(args.checkpoint):
             raise UserError(f"there is no checkpoint '{args.checkpoint}': see runs/NAME/checkpoint")
+        if os.path.isdir(args.out) and os.listdir(args.out):
+            raise UserError(f"'{args.out}' is not empty: name a new folder")
         shape = read_progress(args.checkpoint)["shape"]
         known = {f.name for f in fields(ModelConfig)}
         model = GPT(ModelConfig(**{k: v for k, v in shape.items() if k in known}))

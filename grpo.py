@@ -31,12 +31,12 @@ Shapes: B responses, G of them a group, side by side; R tokens of the longest re
 not counted: column j is response token j.
 """
 
+import lib.start  # noqa: F401
+
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-
-import lib.start  # noqa: F401
 
 import torch
 from torch import Tensor

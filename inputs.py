@@ -3,7 +3,7 @@
 import os
 
 import tokenizer as tokenizers
-from lib import distributed, files
+from lib import distributed, files, start
 from lib.errors import UserError, shortened
 from lib.run import check_folder, run_status
 from model import GPT
@@ -53,7 +53,8 @@ def check_zero(folder: str) -> None:
 
 def check_out(out: str, resume: bool) -> None:
     """UserError if there is nothing to resume in the run folder `out`."""
-    if resume and not os.path.isdir(out):
+    marks = (".lock", "status.json", "metrics.jsonl", "settings.json", "checkpoint")
+    if resume and not any(os.path.exists(os.path.join(out, mark)) for mark in marks):
         told = f"there is no run in '{shortened(out)}' to go on with"
         raise UserError(f"{told}: correct --out, or start without --resume")
 
@@ -66,6 +67,9 @@ def begin(out: str, resume: bool, stage: str | None = None) -> None:
     distributed.barrier()  # all have looked before one writes
     if distributed.is_main_process():
         files.lock(out)
+    if start.told:
+        print(start.told)
+    start.outlive_readers()
     distributed.barrier()
     if stage:
         check_folder(out, resume, stage)

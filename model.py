@@ -17,12 +17,12 @@ Shapes: B rows, T new tokens, S tokens in the cache with them, D model width, H 
 heads, E experts, K experts a token, V vocabulary.
 """
 
+import lib.start  # noqa: F401
+
 import math
 import os
 import zlib
 from dataclasses import dataclass
-
-import lib.start  # noqa: F401
 
 import torch
 import torch.nn.functional as F

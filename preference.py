@@ -15,11 +15,11 @@ What is simpler than in the paper: (1) the judgements are made by rule, by tasks
 both rewards are added for every general request, where R1 v2 gives each request one of them.
 """
 
+import lib.start  # noqa: F401
+
 import os
 import random
 from dataclasses import asdict, dataclass
-
-import lib.start  # noqa: F401
 
 import torch
 import torch.nn.functional as F

@@ -8,10 +8,10 @@ prompt, so the tags of a template earn nothing. What is right in a task is decid
 tasks/. A new reward is a function, a line in REWARDS and its weight in RewardConfig.
 """
 
+import lib.start  # noqa: F401
+
 import re
 from dataclasses import dataclass
-
-import lib.start  # noqa: F401
 
 import config
 from lib import extensions
@@ -19,7 +19,7 @@ from lib.stats import consensus, same_text
 from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, thinking
 from tasks.base import PROGRAMS, Problem, by_value
-from tasks.benchmarks import judge_of, program_in
+from tasks.benchmarks import choice_in, judge_of, program_in
 from tasks.countdown import countdown_correct  # noqa: F401  a public name of this module, as are
 from tasks.general import declines, helpfulness, reply  # noqa: F401  these,
 from tasks.math_equal import math_equal
@@ -45,10 +45,13 @@ class RewardConfig:
 
 
 def answer_of(problem: Problem, text: str) -> str | None:
-    """The part of a response that is judged, or None: a program, else what extract_answer finds, or
-    if none is marked in a response to a mathematical benchmark, the last mathematics or number."""
+    """The part of a response that is judged, or None: a program, a choice's letter, else what
+    extract_answer finds, or if none is marked in a response to a mathematical benchmark, the last
+    mathematics or number."""
     if problem.task in PROGRAMS:
         return program_in(problem, text)
+    if problem.task == "multiple_choice":
+        return choice_in(problem, text)
     answer = extract_answer(text)
     if answer is None and problem.task == "math":
         return answer_in(text) or None

@@ -8,11 +8,11 @@ token at a time. For rollouts lib/engine.py does the same in less time. Under to
 answers its share of the prompts, and all get the whole rollout.
 """
 
+import lib.start  # noqa: F401
+
 import argparse
 import sys
 from dataclasses import dataclass
-
-import lib.start  # noqa: F401
 
 import torch
 import torch.nn.functional as F

@@ -12,11 +12,11 @@ as well cut the right ones of finished, worked answers to arithmetic from 37% to
 other tasks as they were (results/log.md).
 """
 
+import lib.start  # noqa: F401
+
 import os
 import random
 from dataclasses import asdict, dataclass, replace
-
-import lib.start  # noqa: F401
 
 import torch
 from torch import Tensor

@@ -11,14 +11,14 @@ letters, not the token.
 A tokenizer is trained here on a corpus, read from a model folder, or a named tiktoken encoding.
 """
 
+import lib.start  # noqa: F401
+
 import json
 import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import lib.start  # noqa: F401
 
 import regex  # the standard library's re knows no \p{L}
 import tiktoken
@@ -42,7 +42,7 @@ PATTERN = r" ?(?:\p{Han}+|[^\P{L}\p{Han}]+)(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L
 
 @dataclass
 class Vocabulary:
-    """The tokens, and what cuts a text into words. The last three serve other people's models."""
+    """The tokens, and what cuts a text into words. The last four serve other people's models."""
 
     ranks: dict[bytes, int]  # token -> its place in the order of merges; all bytes are among them
     patterns: list[str]  # the last cuts into words; those before it set their matches apart
@@ -52,6 +52,7 @@ class Vocabulary:
     pad: str
     ids: list[int] | None = None  # place -> id if they differ; -1: a byte that is no token
     nfc: bool = False  # whether texts are normalised first
+    bos: Iterable[str] = ()  # stand before a prompt; a chat template writes its own
     files: dict[str, object] | None = None  # what the model folder held: `save` writes it again
 
 
@@ -121,7 +122,8 @@ class Tokenizer:
         self.vocabulary, self.template, self.special = vocabulary, template, vocabulary.special
         self.chat = template not in TEMPLATES.values()  # the model's own template
         ranks, ids = vocabulary.ranks, vocabulary.ids
-        *first, self._last = vocabulary.patterns
+        *first, last = vocabulary.patterns
+        self._last = rf"{last}|(?:(?!{last})[\s\S])+"  # what the pattern passes over is a word too
         self._first = [regex.compile(pattern) for pattern in first]
         told = dict(pat_str=self._last, mergeable_ranks=ranks, special_tokens={})
         self._bpe = tiktoken.Encoding("pocket-r1", **told)
@@ -132,6 +134,7 @@ class Tokenizer:
         self.vocab_size = max(self._bytes) + 1
         self.eos_id, self.pad_id = self.special[vocabulary.eos], self.special[vocabulary.pad]
         self.hidden = {self.special[token] for token in vocabulary.hidden}
+        self.bos = [] if self.chat else [self.special[token] for token in vocabulary.bos]
         self._any_special = _any_of(self.special)
         self._head, self._before, self._after, self._tail = self._split_template()
 
@@ -146,6 +149,8 @@ class Tokenizer:
         return out
 
     def _encode(self, text: str) -> list[int]:
+        if not text.isascii():  # half of a character, which JSON can hold, becomes U+FFFD
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         parts = [unicodedata.normalize("NFC", text) if self.vocabulary.nfc else text]
         for pattern in self._first:
             parts = [piece for part in parts for piece in _pieces(pattern, part)]
@@ -187,7 +192,7 @@ class Tokenizer:
         start = max((m.end() for m in self._any_special.finditer(before)), default=0)
         end = min((m.start() for m in self._any_special.finditer(after)), default=len(after))
         head, tail = (self.encode(text, trusted=True) for text in (before[:start], after[end:]))
-        return head, before[start:], after[:end], tail
+        return self.bos + head, before[start:], after[:end], tail
 
     def save(self, folder: str) -> None:
         """Write what transformers needs; a tokenizer that came from a folder, as it was there."""

@@ -15,11 +15,11 @@ What is simpler than in the paper:
   4. The readable form is short, as the problems are.
 """
 
+import lib.start  # noqa: F401
+
 import os
 import time
 from dataclasses import dataclass, replace
-
-import lib.start  # noqa: F401
 
 import config
 import grpo

@@ -16,13 +16,13 @@ updates. What is simpler than in the paper (grpo.py has the loss's deviations):
      updates, at a learning rate of 3e-4 (docs/equations.md has the paper's figures).
 """
 
+import lib.start  # noqa: F401
+
 import os
 import random
 import time
 from dataclasses import dataclass
-from functools import partial
-
-import lib.start  # noqa: F401
+from functools import lru_cache, partial
 
 import config
 import grpo
@@ -116,9 +116,14 @@ def problems_of(step: int, cfg, dataset: list[Problem] | None) -> list[Problem]:
     n, count, out = cfg.grpo.problems_per_step, len(dataset), []
     for i in range(step * n, (step + 1) * n):
         epoch, place = divmod(i, count)
-        order = random.Random(f"{cfg.seed} {epoch}").sample(range(count), count)
-        out.append(dataset[order[place]])
+        out.append(dataset[_order(cfg.seed, epoch, count)[place]])
     return out
+
+
+@lru_cache(maxsize=2)  # a step may reach into the next epoch
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    """An epoch's order of so many problems."""
+    return random.Random(f"{seed} {epoch}").sample(range(count), count)
 
 
 def main() -> None:

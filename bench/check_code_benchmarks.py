@@ -1,4 +1,5 @@
-"""The sandbox against hostile programs, reference solutions, and broken copies of these. Minutes.
+"""The sandbox against hostile programs, reference solutions, as responses write them, and broken
+copies of these. Minutes.
 
     python bench/check_code_benchmarks.py [FOLDER] [--limit N]
 
@@ -10,13 +11,14 @@ import json
 import os
 import resource
 import sys
+import textwrap
 import time
 from collections import Counter
 
 from common import ROOT, parser
 
 from data import load_jsonl
-from rewards import verdicts
+from rewards import answer_of, verdicts
 from tasks import sandbox
 
 ALWAYS = """
@@ -79,6 +81,16 @@ def {f}(*a, **k):
     return ('written',)
 """,
 }
+# How a response may write a program, where {p} is the program and {f} the function under test.
+WRITTEN = {
+    "a block": "Here:\n```python\n{p}\n```\nIt works.",
+    "an example after it": "```python\n{p}\n```\nFor example:\n```python\nprint({f}(1))\n```",
+    "no fences": "{p}",
+    "no fences, words around": "Here it is:\n\n{p}\n\nThis works because it has been tried.",
+    "a closing fence only": "{p}\n```\nThis works.",
+    "tildes": '~~~python title="a.py"\n{p}\n~~~\nIt works.',
+    "a list": "1. So:\n\n   ```{{python}}\n{indented}\n   ```\n2. Done.",
+}
 
 
 def leftovers() -> tuple:
@@ -125,8 +137,27 @@ def hostile(path: str, rounds: int) -> bool:
     return unchanged and not earned
 
 
+def written(problems: list) -> bool:
+    """Whether the reference solutions pass however a response writes them: of texts without fences,
+    which can be ambiguous, 98%."""
+    least = 1.0
+    for name, text in WRITTEN.items():
+        answers = []
+        for p in problems:
+            program = p.answer.replace("\r\n", "\n")
+            indented, entry = textwrap.indent(program, "   "), p.tests["entry"]
+            answers.append(answer_of(p, text.format(p=program, indented=indented, f=entry)))
+        judged = zip(problems, verdicts(problems, answers))
+        wrong = [p.tests["entry"] for p, passes in judged if not passes]
+        right = len(problems) - len(wrong)
+        print(f"  written as {name}: {right} of {len(problems)} pass {' '.join(wrong)}", flush=True)
+        least = min(least, right / len(problems))
+    return least >= 0.98
+
+
 def benchmark(path: str, limit: int | None) -> bool:
-    """Whether all reference solutions pass, and none of their broken copies."""
+    """Whether all reference solutions pass, as responses write them too, and none of their broken
+    copies."""
     problems = load_jsonl(path, limit)
     n, start = len(problems), time.monotonic()
     right = verdicts(problems, [p.answer for p in problems])
@@ -136,6 +167,7 @@ def benchmark(path: str, limit: int | None) -> bool:
     suites = f"{direct} suites are calls compared here, {n - direct} run apart from the program"
     name = os.path.basename(path)
     print(f"{name}: {passed}, {1000 * seconds / n:.0f} ms each; {suites}", flush=True)
+    read = written(problems[::4])
     broken = 0
     for name, text in BROKEN.items():
         copies = [p.answer + text.replace("{f}", p.tests["entry"]) for p in problems]
@@ -143,7 +175,7 @@ def benchmark(path: str, limit: int | None) -> bool:
         earned = [p.tests["entry"] for p, passes in judged if passes]
         broken += len(earned)
         print(f"  broken, {name}: {len(earned)} of {n} pass {' '.join(earned)}", flush=True)
-    return all(right) and not broken
+    return all(right) and read and not broken
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ An experiment runs the recipes as their own commands, or short runs from their b
 that are there are not made again: after an interruption, the same command continues.
 """
 
+import lib.start  # noqa: F401
+
 import os
 import re
 import sys
-
-import lib.start  # noqa: F401
 
 import config
 from experiments.behaviour import countdown, hacking, journey, passk, search
@@ -31,9 +31,13 @@ EXPERIMENTS = {function.__name__: function for function in ALL}
 
 def read_result(path: str) -> dict:
     """An experiment's NAME.json, {} if there is none."""
+    if not os.path.exists(path):
+        return {}
     try:
-        return dict(files.load_json(path)) if os.path.exists(path) else {}
-    except (ValueError, TypeError):
+        result = dict(files.load_json(path))
+        result["command"], list(result["seeds"])  # as run() has written them
+        return result
+    except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"'{path}' is damaged: restore it, or remove it and run again") from None
 
 

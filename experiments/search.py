@@ -12,6 +12,8 @@ so ends right, measured by completing it several times [Math-Shepherd, 2312.0893
 reward model learns that at each step's end, the outcome reward model only at the last.
 """
 
+import lib.start  # noqa: F401
+
 import contextlib
 import math
 import os
@@ -22,8 +24,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
-
-import lib.start  # noqa: F401
 
 import torch
 import torch.nn.functional as F

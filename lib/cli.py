@@ -213,7 +213,17 @@ def beyond(value: object, limits: dict) -> str:
 
 
 # what a machine does to any code that writes or reads: a full disk, a lost one, a lack of rights
-MACHINE = {"ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EIO", "ENOTDIR"}
+MACHINE = {
+    "ENOSPC",
+    "EDQUOT",
+    "EROFS",
+    "EACCES",
+    "EPERM",
+    "ENAMETOOLONG",
+    "EIO",
+    "ENOTDIR",
+    "EISDIR",
+}
 
 
 def program() -> str:
@@ -238,12 +248,16 @@ def user_errors():
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(141)  # as a shell has it
     except (UserError, OSError) as e:
         of_the_machine = isinstance(e, OSError) and errno.errorcode.get(e.errno) in MACHINE
         if "--traceback" in sys.argv or not (isinstance(e, UserError) or of_the_machine):
             raise
-        told = f"{e.filename or 'a file'}: {e.strerror}" if of_the_machine else str(e)
+        told = str(e)
+        if of_the_machine:
+            place = e.filename or "the place where this prints to"
+            fix = "make room, give this user the right, or name another"
+            told = f"cannot use {place} ({e.strerror}): {fix}"
         print(sentence(f"{program()}: {told}"), file=sys.stderr)
         sys.exit(2)
 

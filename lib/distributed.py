@@ -44,7 +44,7 @@ def device(name: str) -> torch.device:
     if local and int(local) >= count:
         problem = f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes for {count} GPUs"
         raise UserError(f"{problem}: use --nproc-per-node {count}")
-    return torch.device(f"cuda:{local}" if local else "cuda")
+    return torch.device(f"cuda:{local or 0}")
 
 
 def dtype(cfg) -> torch.dtype:
@@ -57,7 +57,8 @@ def started(cfg):
     """Join the processes that torchrun has started; bfloat16 needs sharding's machinery even for
     one. Inside, only the main process prints. Only the first process that meets an error raises it:
     the others have the same one, or have lost the connection."""
-    torchrun = "RANK" in os.environ
+    # all of them: one may be left from another program
+    torchrun = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     if not torchrun and cfg.precision == "float32":
         yield
         return

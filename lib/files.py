@@ -21,6 +21,7 @@ try:
 except ImportError:  # Windows: nothing keeps two runs out of one folder there
     fcntl = None
 
+UTF8 = {"encoding": "utf-8", "errors": "replace"}  # half a character is written as "?"
 _locks: dict[str, object] = {}  # the folders that this process writes in -> their open lock files
 
 
@@ -64,19 +65,20 @@ def check_output(path: str, flag: str = "--out") -> None:
     try:
         if os.path.isdir(path):
             raise IsADirectoryError(0, "it is a folder")
-        with open(path + ".tmp", "a"):
+        trial = f"{path}.trial-{os.getpid()}"
+        with open(trial, "x"):
             pass
-        os.remove(path + ".tmp")
+        os.remove(trial)
     except OSError as e:
         told = f"{flag}: cannot write the file '{shortened(path)}' ({e.strerror})"
         raise UserError(f"{told}: name another") from None
 
 
-def lock(folder: str) -> None:
+def lock(folder: str, name: str = ".lock") -> None:
     """Keep other processes from writing in a folder until this one ends, however it does; the
     folder is made. UserError that names the process that writes there already."""
     make_folder(folder)
-    path = os.path.join(os.path.realpath(folder), ".lock")
+    path = os.path.join(os.path.realpath(folder), name)
     if not fcntl or path in _locks:
         return
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open until the process ends
@@ -120,14 +122,14 @@ def _finite(content):
 def write_json(path: str, content) -> None:
     """A JSON file, written by the main process alone."""
     if is_main_process():
-        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+        with atomic_write(path) as temporary, open(temporary, "w", **UTF8) as f:
             f.write(to_json(content, indent=1))
 
 
 def write_lines(path: str, rows: list[dict]) -> None:
     """A JSONL file, written by the main process; every process finds it when this returns."""
     if is_main_process():
-        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+        with atomic_write(path) as temporary, open(temporary, "w", **UTF8) as f:
             f.writelines(to_json(row) + "\n" for row in rows)
     barrier()
 

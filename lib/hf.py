@@ -24,6 +24,8 @@ from lib.files import atomic_write, load_json, write_json
 SHARD = 4 * 2**30  # bytes of one safetensors file, at most
 PART = 8 * 2**20  # bytes of a tensor that are read at once
 RESTORE = "restore it from a copy"
+SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}  # sample.py's defaults
+CARD = "# A {} model, made by pocket-R1\n\nTo ask it: `python sample.py THIS_FOLDER QUESTION`\n"
 
 
 def _names(text: str) -> dict[str, str]:
@@ -103,7 +105,14 @@ def read_config(folder: str, cls: type) -> dict:
     raw = read_json(path)
     if "model_type" not in raw and _is_run(folder):
         raise no_model(folder, "model_type")  # a run's settings have the same name
-    return parse_config(raw | {"eos_token_id": end_ids(folder)}, path, cls)
+    ends, pad, size = end_ids(folder), raw.get("pad_token_id"), raw.get("vocab_size")
+    if isinstance(size, int) and isinstance(pad, int | None) and pad not in range(size):
+        others = [*_named_token(folder, "pad_token"), *ends]  # older models say -1 for none
+        pad = next((i for i in others if i in range(size)), 0)
+    found = parse_config(raw | {"eos_token_id": ends, "pad_token_id": pad}, path, cls)
+    if found["tie_embeddings"]:
+        found["tie_embeddings"] = not _has_own_head(folder)
+    return found
 
 
 def parse_config(raw: dict, path: str, cls: type) -> dict:
@@ -124,8 +133,8 @@ def parse_config(raw: dict, path: str, cls: type) -> dict:
     for key, value in ({"hidden_act": "silu", "sliding_window_pattern": None} | only).items():
         if raw.get(key, value) != value:
             raise UserError(f"{path}: {key} is {raw[key]!r}; only {value!r} can be opened")
-    if "quantization_config" in raw:
-        method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
+    if raw.get("quantization_config") is not None:
+        method = raw["quantization_config"].get("quant_method", "unknown")
         raise UserError(f"{path}: weights are quantised ({method}): convert them to bf16 first")
     if any(kind != "full_attention" for kind in raw.get("layer_types") or []):
         raise UserError(f"{path}: layer_types: only full_attention can be opened")
@@ -137,8 +146,6 @@ def parse_config(raw: dict, path: str, cls: type) -> dict:
     out = {ours: raw[theirs] for theirs, ours in names.items()} | rope | fixed
     ids = raw.get("eos_token_id")
     out["eos_ids"] = [] if ids is None else ids if isinstance(ids, list) else [ids]
-    if out.get("pad_id") == -1:  # of older models: none
-        out["pad_id"] = 0
     out = _checked(out, names | rope_names | {"eos_token_id": "eos_ids"}, path, cls)
     if family != "deepseek_v3":
         out.setdefault("head_dim", out["dim"] // out["n_heads"])
@@ -155,20 +162,42 @@ def _checked(found: dict, names: dict[str, str], path: str, cls: type) -> dict:
     return found
 
 
-def end_ids(folder: str) -> object:
-    """What ends a response: generation_config.json's ids if it names any, or config.json's."""
+def end_ids(folder: str) -> list:
+    """What ends a response: all that the tokenizer, generation_config.json and config.json name."""
+    found = _named_token(folder, "eos_token")
     for path in (os.path.join(folder, f) for f in ("generation_config.json", "config.json")):
         if os.path.exists(path) and (ids := read_json(path).get("eos_token_id")) is not None:
-            return ids if isinstance(ids, list) else [ids]
+            found += ids if isinstance(ids, list) else [ids]
+    return [x for i, x in enumerate(found) if x not in found[:i]]
+
+
+def _named_token(folder: str, name: str) -> list[int]:
+    """The id of the token that tokenizer_config.json calls `name`; tokenizer.load finds damage."""
+    with contextlib.suppress(UserError, LookupError, TypeError, AttributeError):
+        token = read_json(os.path.join(folder, "tokenizer_config.json"))[name]
+        token = token["content"] if isinstance(token, dict) else token
+        added = read_json(os.path.join(folder, "tokenizer.json"))["added_tokens"]
+        return [t["id"] for t in added if t["content"] == token]
     return []
+
+
+def _has_own_head(folder: str) -> bool:
+    """Whether the files hold an output head that is not the embedding."""
+    tensors, where = [], places(folder)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in where:
+            with _opened(where[name]) as f:
+                tensors.append(f.get_tensor(name).view(torch.uint8))  # whatever their precision
+    return len(tensors) == 2 and not torch.equal(*tensors)
 
 
 def _read_rope(raw: dict, path: str) -> tuple[dict, dict]:
     """Rotary settings: `rope_parameters`, or `rope_theta` and `rope_scaling` of older configs; and
     their names there."""
-    older = {"rope_theta": raw.get("rope_theta")} | (raw.get("rope_scaling") or {})
-    found = raw.get("rope_parameters") or older
-    rope = YARN_DEFAULTS | {k: v for k, v in found.items() if v is not None}
+    older = {k: raw.get(k) for k in ("rope_theta", "partial_rotary_factor")}
+    found = raw.get("rope_parameters") or older | (raw.get("rope_scaling") or {})
+    found = {k: v for k, v in found.items() if v is not None}
+    rope = YARN_DEFAULTS | found
     kind = str(rope.get("rope_type", rope.get("type", "default")))
     if kind not in ROPE:
         raise UserError(f"{path}: rope scaling '{kind}' is none of {', '.join(ROPE)}")
@@ -176,9 +205,11 @@ def _read_rope(raw: dict, path: str) -> tuple[dict, dict]:
     for key in names:
         if key not in rope:
             raise UserError(f"{path} has no '{key}': {RESTORE}")
-    unused = {"attention_factor": None, "partial_rotary_factor": 1.0, "truncate": True}
-    if any(rope.get(key, value) != value for key, value in unused.items()):
-        raise UserError(f"{path}: rope's {', '.join(unused)} cannot be opened")
+    only = {"partial_rotary_factor": 1.0, "truncate": True, "rope_type": kind, "type": kind}
+    for key in sorted(found.keys() - names.keys()):
+        if found[key] != only.get(key):
+            told = f"rope's {shortened(key)} is {shortened(repr(found[key]))}"
+            raise UserError(f"{path}: {told}: this cannot be opened")
     return {"rope_scaling": kind} | {ours: rope[theirs] for theirs, ours in names.items()}, names
 
 
@@ -297,8 +328,8 @@ def fill(want: dict[str, Tensor], where: dict[str, str]) -> None:
                 part.copy_(f.get_slice(name)[i * rows : (i + 1) * rows])
 
 
-def write(folder: str, tensors: dict[str, Tensor], config: dict) -> None:
-    """config.json and one or, above SHARD bytes, several safetensors files, each atomically."""
+def write_tensors(folder: str, tensors: dict[str, Tensor]) -> None:
+    """One or, above SHARD bytes, several safetensors files, each atomically."""
     os.makedirs(folder, exist_ok=True)
     shards, size, weight_map = [{}], 0, {}
     for name, x in tensors.items():
@@ -321,12 +352,18 @@ def write(folder: str, tensors: dict[str, Tensor], config: dict) -> None:
         ours = re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", old)
         if ours and old not in files:
             os.remove(os.path.join(folder, old))
-    write_json(os.path.join(folder, "config.json"), config)
 
 
 def save(model: torch.nn.Module, folder: str) -> None:
     """Write a GPT, which may be sharded, as a model folder."""
     state, dtype = full_state(model.state_dict()), model.embed_tokens.weight.dtype
     if is_main_process():
-        write(folder, views(state, model.cfg), write_config(model.cfg, dtype))
+        write_tensors(folder, views(state, model.cfg))
+        ends = {"eos_token_id": list(model.cfg.eos_ids), "pad_token_id": model.cfg.pad_id}
+        write_json(os.path.join(folder, "generation_config.json"), SAMPLING | ends)
+        if not os.path.exists(card := os.path.join(folder, "README.md")):
+            with atomic_write(card) as temporary, open(temporary, "w") as f:
+                f.write(CARD.format(family_of(model.cfg)))
+        # last of all, for with it there is a model
+        write_json(os.path.join(folder, "config.json"), write_config(model.cfg, dtype))
     barrier()

@@ -13,6 +13,7 @@ import sys
 
 import jinja2.sandbox
 import regex
+from jinja2.ext import Extension, loopcontrols
 
 from lib import hf
 from lib.errors import UserError
@@ -22,6 +23,7 @@ PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 OTHERS = [b for b in range(256) if b not in PRINTABLE]
 LETTERS = [chr(b if b in PRINTABLE else 256 + OTHERS.index(b)) for b in range(256)]
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+NAMED = "bos_token eos_token unk_token sep_token pad_token cls_token mask_token".split()
 DAMAGE = (LookupError, TypeError, AttributeError, ValueError, RecursionError, regex.error)
 
 
@@ -57,24 +59,35 @@ def read(folder: str) -> dict[str, object]:
     model, added = raw["model"], {t["content"]: t["id"] for t in raw["added_tokens"]}
     if model["type"] != "BPE" or model.get("byte_fallback"):
         raise UserError(f"its model is {model['type']}, not byte-level BPE")
-    if (raw["normalizer"] or {}).get("type", "NFC") != "NFC":
-        raise UserError(f"its normalizer is {raw['normalizer']['type']}")
+    normalizer = raw["normalizer"] or {"normalizers": []}
+    kinds = [part["type"] for part in normalizer.get("normalizers", [normalizer])]
+    if others := [kind for kind in kinds if kind != "NFC"]:
+        raise UserError(f"its normalizer is {others[0]}")
     ranks, ids = _ranks(model, set(added))
-    names = _names(files)
-    eos = names["eos_token"] or next((t for t, i in added.items() if i in hf.end_ids(folder)), None)
+    names, ends = _names(files), hf.end_ids(folder)
+    eos = names.get("eos_token") or next((t for t, i in added.items() if i in ends), None)
     if eos not in added:
         raise UserError("tokenizer_config.json names no eos_token")
     patterns = _patterns(raw["pre_tokenizer"]) or [r"[\s\S]+"]
     hidden = {t["content"] for t in raw["added_tokens"] if t["special"]}
     out = dict(ranks=ranks, ids=ids, patterns=patterns, special=added, hidden=hidden, eos=eos)
-    return out | dict(pad=names["pad_token"] or eos, nfc=bool(raw["normalizer"]), files=files)
+    pad = names["pad_token"] if names.get("pad_token") in added else eos
+    return out | dict(pad=pad, nfc=bool(kinds), bos=_bos(raw.get("post_processor")), files=files)
 
 
-def _names(files: dict) -> dict[str, str | None]:
+def _names(files: dict) -> dict[str, str]:
     """The special tokens that tokenizer_config.json names."""
     about = files.get("tokenizer_config.json", {})
-    found = {k: about.get(k) for k in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    return {k: v["content"] if isinstance(v, dict) else v for k, v in found.items()}
+    found = {k: about.get(k) for k in NAMED}
+    return {k: v["content"] if isinstance(v, dict) else v for k, v in found.items() if v}
+
+
+def _bos(post: dict | None) -> list[str]:
+    """The token, if any, that a post_processor, or one of a Sequence, puts before a text."""
+    for step in (post or {}).get("processors", [post or {}]):
+        if step.get("type") == "TemplateProcessing" and "SpecialToken" in step["single"][0]:
+            return [step["single"][0]["SpecialToken"]["id"]]
+    return []
 
 
 def _ranks(model: dict, special: set[str]) -> tuple[dict[bytes, int], list[int] | None]:
@@ -110,6 +123,21 @@ def _patterns(pre: dict | None) -> list[str]:
     raise UserError(f"its pre_tokenizer has a {kind} that is not known here")
 
 
+class Generation(Extension):
+    """{% generation %} marks an answer, for transformers' loss mask. Here it does nothing."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
 def chat_template(files: dict) -> str | None:
     """The model's chat template with one user message "{prompt}" in it; None if it has none."""
     source = files.get("chat_template.jinja")
@@ -118,13 +146,15 @@ def chat_template(files: dict) -> str | None:
         source = {t["name"]: t["template"] for t in source}["default"]
     if not source:
         return None
-    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    env.globals |= {"strftime_now": lambda form: datetime.datetime.now().strftime(form)}
-    names = {k: v or "" for k, v in _names(files).items()}
+    sandbox, kinds = jinja2.sandbox.ImmutableSandboxedEnvironment, [Generation, loopcontrols]
+    env = sandbox(trim_blocks=True, lstrip_blocks=True, extensions=kinds)  # as transformers'
+    env.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
+    env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    env.globals["raise_exception"] = _raise_exception
     messages = [{"role": "user", "content": "{prompt}"}]
-    told = {"messages": messages, "add_generation_prompt": True}
+    told = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
     try:
-        text = env.from_string(source).render(**told, **names)
+        text = env.from_string(source).render(**told, **_names(files))
     except Exception as e:  # a template is a program, and may fail as any other
         raise UserError(f"its chat template fails ({type(e).__name__}: {e})") from None
     if text.count("{prompt}") != 1:

@@ -5,17 +5,18 @@
 Keys are those of metrics.jsonl.
 """
 
+import lib.start  # noqa: F401
+
 import datetime
 import math
 import os
 import platform
 import statistics
 
-import lib.start  # noqa: F401
-
 import torch
 
 from lib import cli
+from lib.errors import UserError, shortened
 from lib.files import atomic_write, read_lines
 
 KEYS = "reward,rewards/accuracy/mean,completions/mean_length,entropy"  # compared by default
@@ -110,7 +111,7 @@ def curve(rows: list[dict], key: str) -> tuple:
 def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
     """A panel for each metric, a line for each run that has it."""
     runs, panels = {folder: read_metrics(folder) for folder in folders}, []
-    known = sorted({key for rows in runs.values() for key in rows[-1]})
+    known = sorted({k for rows in runs.values() for k in rows[-1]} - {"stage", "step"})
     for key in keys:
         if key not in known:
             raise cli.nearest("metric", key, known)
@@ -206,6 +207,8 @@ def main() -> None:
     with cli.user_errors():
         first, *others = args.runs
         out = args.out or os.path.join("" if others else first, "curves.png")
+        if not out.endswith(".png"):
+            raise UserError(f"--out is '{shortened(out)}': name a file that ends in .png")
         if others or args.keys:
             plot_runs(args.runs, (args.keys or KEYS).split(","), out)
         else:

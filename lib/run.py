@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lib import start
 from lib.distributed import barrier, gather, is_main_process, rank, sum_floats, world_size
 from lib.errors import UserError, shortened
-from lib.files import checksum, load_json, lock, to_json, write_json, write_lines
+from lib.files import UTF8, checksum, load_json, lock, to_json, write_json, write_lines
 from lib.progress import Progress
 
 PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a run gives up
@@ -76,7 +76,8 @@ class Run:
                 told = b"\nstopping: this step is finished and saved first (again: stop at once)\n"
                 os.write(2, told)
 
-        self._handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        names = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
+        self._handlers = {s: signal.signal(s, stop) for s in (getattr(signal, n) for n in names)}
         return self
 
     def __exit__(self, *exc) -> None:
@@ -219,7 +220,7 @@ class Run:
 
     def _append(self, path: str, rows: list[dict]) -> None:
         if is_main_process():
-            with self._file_errors(), open(path, "a", encoding="utf-8") as f:
+            with self._file_errors(), open(path, "a", **UTF8) as f:
                 rows = [{"stage": self.stage} | row for row in rows]
                 f.writelines(to_json(row) + "\n" for row in rows)
 
@@ -253,7 +254,10 @@ class Stopped:
         """result: the file that the evaluation will write. resume: whether it was stopped; None: if
         it was, and with these settings, it goes on."""
         self.path, self.batches = os.path.splitext(result)[0] + ".stopped.jsonl", {}
+        self.lock = f".{os.path.basename(self.path)}.lock"
         barrier()  # all look before one writes
+        if is_main_process():
+            lock(os.path.dirname(self.path) or ".", self.lock)
         there, settings = os.path.exists(self.path), json.loads(to_json(settings))
         barrier()
         if resume not in (None, there):
@@ -282,13 +286,15 @@ class Stopped:
 
     def add(self, name: str, samples: list[tuple]) -> None:
         if is_main_process():
-            with open(self.path, "a", encoding="utf-8") as f:
+            with open(self.path, "a", **UTF8) as f:
                 f.write(to_json({"name": name, "samples": samples}) + "\n")
 
     def remove(self) -> None:
         """The result is written."""
         if is_main_process():
             os.remove(self.path)
+            with contextlib.suppress(OSError):
+                os.remove(os.path.join(os.path.dirname(self.path), self.lock))
 
 
 def trained(models: dict[str, nn.Module | None]) -> dict[str, nn.Parameter]:
@@ -392,6 +398,9 @@ def check_folder(folder: str, resume: bool, stage: str) -> dict | None:
     """The status of the run in a folder. UserError if no run of the stage may go on there."""
     status = run_status(folder)
     check_stage(folder, status, stage)
+    if not status and os.path.exists(os.path.join(folder, "config.json")):
+        told = f"'{folder}' holds a model or something else's settings, and no run"
+        raise UserError(f"{told}: name another with --out")
     if status and not resume:
         what = "a finished run" if status["finished"] else "a run"
         fix = "add --resume to go on with it, or name another with --out"

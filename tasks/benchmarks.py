@@ -2,14 +2,21 @@
 what is held out of a file."""
 
 import ast
+import contextlib
+import gzip
+import itertools
 import json
+import math
+import random
 import re
+import textwrap
 import warnings
+import zlib
 from dataclasses import dataclass
 
 from lib.errors import UserError, shortened
 from tasks import TASKS, sandbox
-from tasks.answers import ANSWER_BLOCK, after_thinking
+from tasks.answers import ANSWER_BLOCK, after_thinking, extract_answer
 from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, is_test
 
 # What a chat model is asked (in mathematics DeepSeek-R1's words); base models have templates.
@@ -20,6 +27,8 @@ INSTRUCTIONS = {
     "humaneval": _FUNCTION + "```python block.\n\n```python\n{}```",
     "mbpp": "{}\n\nAnswer with the whole program in a ```python block.",
 }
+INSTRUCTIONS["multiple_choice"] = INSTRUCTIONS["math"]
+LETTERS = "ABCDEFGHIJ"  # of choices
 
 
 def instruction(problem: Problem, chat: bool) -> str:
@@ -31,6 +40,8 @@ def judge_of(task: str):
     """The task's (problems, answers) -> list[bool]; a file may name tasks nobody registered."""
     if task in PROGRAMS:
         return judge
+    if task == "multiple_choice":
+        return judge_choices
     return TASKS[task].judge if task in TASKS else by_value
 
 
@@ -41,7 +52,7 @@ def parse_row(line: str, where: str) -> Problem:
         for _, fields, read in LAYOUTS:
             if set(fields.split()) <= row.keys():
                 return read(row)
-        known = ", ".join(name for name, _, _ in LAYOUTS)
+        known = ", ".join(dict.fromkeys(name for name, _, _ in LAYOUTS))
         told = f"fields {shortened(sorted(row), 30)} are not prompt, answer, task"
         raise UserError(f"{told}, nor those of {known}")
     except ValueError as e:
@@ -49,23 +60,40 @@ def parse_row(line: str, where: str) -> Problem:
 
 
 def _fields(line: str) -> dict:
-    """The fields, with names in lower case (some AIME files have "Problem")."""
+    """The fields, with names in lower case (some AIME files have "Problem") and without spaces. A
+    lone surrogate, which is no character, becomes U+FFFD."""
     try:
-        row = json.loads(line)
+        text = json.dumps(json.loads(line), ensure_ascii=False)
+        row = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     except (ValueError, RecursionError) as e:
-        raise UserError(f"not JSON ({e})") from None
+        raise UserError(f"not JSON that can be read ({shortened(e)})") from None
     if not isinstance(row, dict):
         raise UserError(f"a {type(row).__name__}, not an object with fields")
-    return {name.lower(): value for name, value in row.items()}
+    row = {name.lower().replace(" ", "_"): value for name, value in row.items()}
+    verl = row.get("reward_model")
+    if isinstance(verl, dict) and (truth := verl.get("ground_truth")) is not None:
+        row |= truth if isinstance(truth, dict) else {"answer": truth}
+    return row
 
 
 def _text(row: dict, name: str) -> str:
-    value = row[name]
-    if name == "answer" and type(value) is int:  # AIME
-        return str(value)
+    value, number = row[name], type(row[name]) in (int, float) and abs(row[name]) < math.inf
+    if number and name in ("answer", "solution", "choices"):  # 33 (AIME), 142.0
+        value = str(int(value) if value == int(value) else value)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"'{name}' should be a non-empty text")
     return value
+
+
+def _prompt(row: dict, name: str) -> str:
+    """A text, or of chat messages the system's and the user's."""
+    if isinstance(row[name], str):
+        return _text(row, name)
+    with contextlib.suppress(KeyError, TypeError):
+        said = [(m["role"], m["content"]) for m in row[name] if m["role"] != "assistant"]
+        if [role for role, _ in said] in (["user"], ["system", "user"]):
+            return _text({name: "\n\n".join(text for _, text in said).strip()}, name)
+    raise UserError(f"'{name}' should be a text, or messages of which one is the user's")
 
 
 def _python(name: str, source: str) -> ast.Module:
@@ -73,19 +101,19 @@ def _python(name: str, source: str) -> ast.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python about the source
             return ast.parse(source)
-    except (SyntaxError, ValueError) as e:
-        raise UserError(f"'{name}' is not Python ({e})") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        raise UserError(f"'{name}' is not Python ({type(e).__name__}: {e})") from None
 
 
 def _countdown(row: dict) -> Problem:
-    numbers, target = row["numbers"], row["target"]
+    numbers, target = row["numbers" if "numbers" in row else "nums"], row["target"]
     whole = isinstance(numbers, list) and all(type(n) is int for n in [*numbers, target])
     if not (whole and numbers and min(numbers) >= 0):
         raise UserError("'numbers' should be a list of whole numbers from 0, 'target' one number")
     prompt = f"Using the numbers {numbers}, create an equation that equals {target}. "
     prompt += "Use each number once, with + - * / and parentheses."
     if "prompt" in row:
-        prompt = _text(row, "prompt")
+        prompt = _prompt(row, "prompt")
     tests = {"numbers": numbers, "target": target}
     return Problem(prompt, str(row.get("gold_expr", "")), "countdown", "en", tests)
 
@@ -96,19 +124,43 @@ def _ours(row: dict) -> Problem:
         raise UserError(f"'language' should be one of {LANGUAGES}")
     if judge_of(str(task)) is not by_value:
         raise UserError(f"'{task}' needs more than an answer (Countdown: 'numbers' and 'target')")
-    return Problem(_text(row, "prompt"), _text(row, "answer"), _text(row, "task"), language)
+    return Problem(_prompt(row, "prompt"), _text(row, "answer"), _text(row, "task"), language)
 
 
-def _gsm8k(row: dict) -> Problem:
-    _, mark, answer = _text(row, "answer").rpartition("####")
-    aime = type(row["answer"]) is int  # some of its files have "question" too
-    if not (mark or aime) or not answer.strip():
-        raise UserError("the 'answer' does not end in '#### number' as GSM8K's do")
-    return Problem(_text(row, "question"), answer.strip(), "math")
+def _question(row: dict) -> Problem:
+    """A question, and its answer: what a text ends in (GSM8K) or marks (MATH), or a short text."""
+    asked = next(n for n in ("question", "problem", "prompt", "messages") if n in row)
+    name, most_words = ("answer", 100) if "answer" in row else ("solution", 5)
+    text = _text(row, name).strip()
+    _, mark, last = text.rpartition("####")
+    answer = last.strip() if mark else extract_answer(text)
+    if not answer and (mark or len(text.split()) > most_words):
+        raise UserError(f"'{name}' ends in no '#### number' and has no \\boxed{{answer}}")
+    return Problem(_prompt(row, asked), answer or text, "math")
 
 
-def _math(row: dict) -> Problem:
-    return Problem(_text(row, "problem"), _text(row, "answer"), "math")
+def _choice(row: dict) -> Problem:
+    """Multiple choice. The answer is a letter, an index from 0 or a choice's text."""
+    found = row.get("choices", row.get("options", [row[x] for x in LETTERS.lower() if x in row]))
+    if not isinstance(found, list) or not 2 <= len(found) <= len(LETTERS):
+        raise UserError(f"the choices should be a list of 2 to {len(LETTERS)} texts")
+    choices = [_text({"choices": x}, "choices").strip() for x in found]
+    letters, right = LETTERS[: len(choices)], _text(row, "answer").strip()
+    names = dict(zip("0123456789", letters))
+    if type(row["answer"]) is not int:
+        names |= dict(zip(choices, letters)) | dict(zip(letters + letters.lower(), letters * 2))
+    if right not in names:
+        raise UserError("'answer' should be a choice's letter, index from 0, or text")
+    told = "\n".join(f"{letter}) {text}" for letter, text in zip(letters, choices))
+    prompt = f"{_text(row, 'question')}\n\n{told}\n\nAnswer with the letter of the right choice."
+    return Problem(prompt, names[right], "multiple_choice", "en", {"choices": choices})
+
+
+def _gpqa(row: dict) -> Problem:
+    """The right choice stands first in each row: they are shuffled, always in the same way."""
+    choices = [row.get(f"incorrect_answer_{i}") for i in (1, 2, 3)] + [row["correct_answer"]]
+    order = random.Random(f"{row['question']} {choices}").sample(range(4), 4)
+    return _choice(row | {"choices": [choices[i] for i in order], "answer": order.index(3)})
 
 
 def _humaneval(row: dict) -> Problem:
@@ -151,32 +203,56 @@ def _functions(module: ast.Module) -> set[str]:
 
 LAYOUTS = (  # name, fields that tell it, reader; the first that fits
     ("Countdown", "numbers target", _countdown),
+    ("Countdown", "nums target", _countdown),  # Countdown-Tasks
     ("ours", "prompt answer task", _ours),
     ("HumanEval", "prompt entry_point test", _humaneval),
     ("MBPP", "text code test_list", _mbpp),
-    ("sanitised MBPP", "prompt code test_list", _mbpp),
-    ("GSM8K", "question answer", _gsm8k),  # the answer ends in "#### 7"
-    ("MATH and AIME", "problem answer", _math),  # AIME: a whole number, as a text or not
+    ("MBPP", "prompt code test_list", _mbpp),  # sanitised
+    ("GPQA", "question correct_answer incorrect_answer_1", _gpqa),
+    ("MMLU", "question choices answer", _choice),
+    ("MMLU", "question options answer", _choice),  # MMLU-Pro
+    ("C-Eval", "question a b answer", _choice),
+    ("GSM8K", "question answer", _question),  # the answer ends in "#### 7", or is one
+    ("MATH", "problem answer", _question),  # and AIME: a whole number, as a text or not
+    ("MATH", "problem solution", _question),
+    ("chat", "prompt answer", _question),
+    ("chat", "prompt solution", _question),
+    ("chat", "messages answer", _question),
+    ("chat", "messages solution", _question),
 )
 
-_FENCED = re.compile(r"```([^`\n]*)\n(.*?)(?:```|\Z)", re.DOTALL)
+_FENCED = re.compile(r"(`{3,}|^[ \t]*~{3,})([^`~\n]*)\n(.*?)(?:\1|\Z)", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(  # a line of Python
+    r"(?:def|class|if|elif|for|while|with) .*:|(?:else|try|except.*):|from \S+ import |[@#)\]}]"
+    r"|import [\w.]+(?: as \w+|,.*)?\s*$|[\w.\[\], ]+ [-+*/]?= |\w+\(|\s|$"
+)
+_BODY = re.compile(r"\s*\n?(?: {2,}|\t)(?![`~\s])")  # an indented line: it continues the prompt
 # where a continued function has ended [Chen et al. 2021, 2107.03374, section 2.2]
 _STOPS = re.compile(r"\n(?:class|def|#|if|print|```)")
 
 
 def program_in(problem: Problem, text: str) -> str | None:
-    """The program in a response to HumanEval or MBPP, or None. It is the last ```python block after
-    the thinking, else the last that names no language, else the <answer>. HumanEval's prompt, which
-    may define helpers, stands before it; a response with none of these continues the prompt, up to
-    the next function."""
-    text = after_thinking(text)
-    fenced = [(language.strip().lower(), code) for language, code in _FENCED.findall(text)]
-    blocks = [code for language, code in fenced if language in ("python", "py")]
-    blocks = blocks or [code for language, code in fenced if not language]
-    blocks = blocks or ANSWER_BLOCK.findall(text)
-    if problem.task == "mbpp":
-        return blocks[-1] if blocks else None
-    return f"{problem.prompt}\n{blocks[-1]}" if blocks else problem.prompt + _STOPS.split(text)[0]
+    """The program in a response to HumanEval or MBPP, or None: the last ```python block after the
+    thinking, else the last that names no language, else the <answer>. A block that defines the
+    function under test comes before all that do not, even if nothing fences it. HumanEval's prompt,
+    which may define helpers, stands before it; a response with none of these continues it."""
+    text, entry = after_thinking(text), re.escape(problem.tests.get("entry", ""))
+    defines = re.compile(rf"^(?:def|class) +{entry}\s*[(:]|^{entry}\s*=(?!=)", re.MULTILINE)
+    before = f"{problem.prompt}\n" if problem.task == "humaneval" else ""
+    continues, blocks = before and _BODY.match(text), []  # (kind, code)
+    for _, info, code in _FENCED.findall(text):
+        language = re.sub(r"\W*(\w*).*", r"\1", info.lower())  # also of {python} title="f.py"
+        kind = {"python": 4, "python3": 4, "py": 4, "": 3}.get(language, 1)
+        flush = code if defines.search(code) else textwrap.dedent(code)  # of a fence in a list
+        blocks.append((kind, flush if defines.search(flush) else code))
+    blocks += [(2, code) for code in ANSWER_BLOCK.findall(text)]
+    runs = itertools.groupby(text.split("\n"), lambda line: bool(_CODE.match(line)))
+    bare = [(0, "\n".join(run)) for is_code, run in runs if is_code and not continues]
+    found = [(kind, code) for kind, code in [*bare, *blocks] if defines.search(code)]
+    found = found or [(kind, code) for kind, code in blocks if kind > 1 and not continues]
+    if found:
+        return before + max(reversed(found), key=lambda block: block[0])[1]
+    return problem.prompt + _STOPS.split(text)[0] if before else None
 
 
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
@@ -185,17 +261,51 @@ def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
     return sandbox.in_parallel(sandbox.passes, jobs)
 
 
+_DECORATION = re.compile(r"\\(?:text\w*|math[a-z]+|boxed|left|right)\b|[\s*`$\\{}]+")
+_CHOSEN = re.compile(  # "C", "(C)", "C. Paris", "C is right", "so it is C" at the end; not "A, C"
+    r"(?i)^(?:option|choice|选项)?\W*([A-J])(?:\W*(?:$|because|正确|is (?:the )?(?:correct|right))"
+    r"|\s*[).:：、–—-](?!\W*(?:and|or|和|或)?\W*[A-J]\W*$))"
+    r"|(?:\b(?:is|be|so|thus|hence|therefore|choose|option|choice)|[为是选→:：])\W*([A-J])\W*$"
+)
+
+
+def choice_in(problem: Problem, text: str) -> str | None:
+    """The letter that a response to multiple choice gives, where it marks an answer, else in its
+    last line, or None. The whole text of a choice stands for its letter."""
+    said = extract_answer(text) or after_thinking(text).strip().rpartition("\n")[2]
+    texts = [_DECORATION.sub(" ", t) for t in (said, *problem.tests["choices"])]
+    said, *texts = [" ".join(t.split()).strip(" .。,;").casefold() for t in texts]
+    if len(said) > 1 and texts.count(said) == 1:
+        return LETTERS[texts.index(said)]
+    found = _CHOSEN.search(said)
+    letter = (found[1] or found[2]).upper() if found else None
+    return letter if letter in list(LETTERS[: len(texts)]) else None
+
+
+def judge_choices(problems: list[Problem], answers: list[str]) -> list[bool]:
+    return [choice_in(p, answer) == p.answer for p, answer in zip(problems, answers)]
+
+
 def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
-    """The problems of a JSONL file, at most `limit`.
+    """The problems of a file, JSONL (.gz too) or parquet, at most `limit`.
     UserError that names the file or the line for anything else; nothing is skipped silently."""
     try:
-        with open(path, encoding="utf-8") as f:
-            rows = [(number, line) for number, line in enumerate(f, 1) if line.strip()]
-    except OSError as e:
-        hint = "give the path of a JSONL file"
-        raise UserError(f"cannot read '{path}' ({e.strerror}): {hint}") from None
+        if path.endswith(".parquet"):
+            from pyarrow import parquet  # only who has such files needs it
+
+            lines = [json.dumps(row, default=str) for row in parquet.read_table(path).to_pylist()]
+        else:
+            opened = gzip.open if path.endswith(".gz") else open
+            with opened(path, "rt", encoding="utf-8-sig") as f:
+                lines = f.readlines()
     except UnicodeDecodeError as e:
         raise UserError(f"'{path}' is not UTF-8 text ({e.reason}): convert it first") from None
+    except ImportError:
+        raise UserError(f"'{path}' needs pyarrow: pip install pyarrow, or use JSONL") from None
+    except (OSError, EOFError, zlib.error, ValueError) as e:  # pyarrow's are ValueErrors
+        hint = f"({getattr(e, 'strerror', None) or shortened(e)}): give the path of a JSONL file"
+        raise UserError(f"cannot read '{path}' {hint}") from None
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise UserError(f"'{path}' holds no problems: give a JSONL file with one problem a line")
     return [parse_row(line, f"{path}, line {number}") for number, line in rows[:limit]]

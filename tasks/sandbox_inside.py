@@ -181,7 +181,8 @@ def work() -> None:
 
     # what these two use is bound now: a program may replace it where it comes from
     def receive(load=marshal.load):
-        return load(source)
+        message = load(source)
+        return read_text(message[0]) if type(message) is list else message
 
     def send(message, write=os.write, pack=pack):
         data = b"\n" + start + pack(message).encode() + b"\n"
@@ -283,11 +284,31 @@ def new_module(name: str) -> dict:
     return sys.modules[name].__dict__
 
 
+def read_text(text: str) -> object:
+    """A message with Fractions or Decimals, which marshal cannot write."""
+    from decimal import Decimal
+    from fractions import Fraction
+
+    names = {"Fraction": Fraction, "Decimal": Decimal, "inf": float("inf"), "nan": float("nan")}
+    return eval(text, names)
+
+
+def plain_kind(value: object) -> type:
+    """The plain type that decides what a value is equal to: tuple for a namedtuple, int for an
+    IntEnum, dict for those of `collections`. Other types that say for themselves what they are
+    equal to, and types that are not plain, stay."""
+    kind = type(value)
+    for plain in (int, float, complex, str, bytes, tuple, list, set, frozenset, dict):
+        ours = kind.__eq__ is plain.__eq__ or (plain is dict and kind.__module__ == "collections")
+        if kind is not bool and isinstance(value, plain) and ours:
+            return plain
+    return kind
+
+
 def pack(value: object, depth: int = 50) -> str:
     """A value of plain types as JSON; what JSON lacks becomes an object of one entry, such as
-    {"tuple": [...]}. The dicts of `collections` (Counter, defaultdict, OrderedDict) count as dicts:
-    Python finds them equal to one. TypeError for any other value."""
-    kind = type(value)
+    {"tuple": [...]}. TypeError for any other value."""
+    kind = plain_kind(value)
     if depth < 0:
         raise TypeError("not a plain value")
     if value is None:
@@ -295,17 +316,22 @@ def pack(value: object, depth: int = 50) -> str:
     if kind is bool:
         return "true" if value else "false"
     if kind is int:
-        return repr(value)
+        return int.__repr__(value)
     if kind is float:
-        return {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}.get(repr(value), repr(value))
+        text = float.__repr__(value)
+        return {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}.get(text, text)
     if kind is str:
         return quote(value)
     if kind is bytes:
-        return f'{{"bytes": {quote(value.decode("latin-1"))}}}'
-    if kind is complex:
+        return f'{{"bytes": {quote(bytes.decode(value, "latin-1"))}}}'
+    if (kind.__module__, kind.__name__) == ("fractions", "Fraction"):
+        value = (value.numerator, value.denominator)
+    elif (kind.__module__, kind.__name__) == ("decimal", "Decimal"):
+        value = (str(value),)
+    elif kind is complex:
         value = (value.real, value.imag)
-    elif isinstance(value, dict) and (kind is dict or kind.__module__ == "collections"):
-        kind, value = dict, list(value.items())
+    elif kind is dict:
+        value = list(value.items())
     elif not any(kind is k for k in (list, tuple, set, frozenset)):
         raise TypeError("not a plain value")
     items = "[" + ", ".join([pack(v, depth - 1) for v in value]) + "]"

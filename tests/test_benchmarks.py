@@ -1,7 +1,10 @@
 """The layouts of benchmark files, line by line, and the judge of programs."""
 
+import gzip
 import json
 import os
+import sys
+import types
 
 import pytest
 from conftest import SHARED_DATA
@@ -9,7 +12,7 @@ from conftest import SHARED_DATA
 import rewards as rw
 from data import load_jsonl
 from tasks.base import PROGRAMS, Problem
-from tasks.benchmarks import INSTRUCTIONS, instruction, judge, parse_row
+from tasks.benchmarks import INSTRUCTIONS, choice_in, instruction, judge, parse_row, program_in
 
 HUMANEVAL = {
     "task_id": "X/0",
@@ -25,6 +28,16 @@ MBPP = {
     "test_list": ["assert int(f(1)) == 2", "assert f(math.pi) > 6"],
     "test_setup_code": "one = 1",
 }
+ASKED = [{"role": "user", "content": "1+1?"}]
+SYSTEM = [{"role": "system", "content": "Think."}]
+MMLU = {
+    "question": "Largest?",
+    "choices": ["1 m", "4 km", "3 m", "2 m"],
+    "answer": 1,
+    "subject": "x",
+}
+GPQA = {"Question": "Largest?", "Correct Answer": "4 km", "Incorrect Answer 1": "1 m"}
+GPQA |= {"Incorrect Answer 2": "3 m", "Incorrect Answer 3": 2.0, "Record ID": "r"}
 
 
 def write(tmp_path, *rows) -> str:
@@ -91,8 +104,224 @@ def test_layouts_of_aime(tmp_path, row):
     assert rw.correct(p, "33") and not rw.correct(p, "34")
 
 
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"question": "1+1?", "answer": "2"}, "2"),
+        ({"question": "1+1?", "answer": 142.0}, "142"),
+        ({"problem": "1+1?", "answer": 0.25}, "0.25"),
+        (
+            {
+                "problem": "1+1?",
+                "solution": r"At first \boxed{3}. Then it is $\boxed{\frac{1}{2}}$.",
+            },
+            r"\frac{1}{2}",
+        ),
+        ({"problem": "1+1?", "solution": "$2$"}, "$2$"),
+        ({"problem": "1+1?", "answer": "7", "solution": r"\boxed{8}"}, "7"),
+        ({"prompt": "1+1?", "answer": "2"}, "2"),
+        ({"prompt": "1+1?", "solution": "First 1, then another. #### 2"}, "2"),
+        ({"prompt": ASKED, "solution": r"\boxed{2}"}, "2"),
+        ({"prompt": ASKED, "answer": 2}, "2"),
+        ({"messages": ASKED, "answer": "2"}, "2"),
+        ({"messages": [*ASKED, {"role": "assistant", "content": "3"}], "solution": "2"}, "2"),
+        (
+            {
+                "data_source": "x",
+                "prompt": ASKED,
+                "reward_model": {"style": "rule", "ground_truth": "2"},
+            },
+            "2",
+        ),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": 2.0}, "extra_info": {}}, "2"),
+    ],
+)
+def test_layouts_with_one_answer(tmp_path, row, answer):
+    assert load_jsonl(write(tmp_path, row)) == [Problem("1+1?", answer, "math")]
+
+
+def test_messages_and_countdown_of_others(tmp_path):
+    tests = {"numbers": [1, 2], "target": 3}
+    rows = [
+        {"prompt": [*SYSTEM, *ASKED], "answer": "2"},
+        {"nums": [1, 2], "target": 3},
+        {"prompt": ASKED, "reward_model": {"ground_truth": tests}},  # TinyZero
+    ]
+    chat, plain, verl = load_jsonl(write(tmp_path, *rows))
+    assert chat == Problem("Think.\n\n1+1?", "2", "math")
+    assert plain.prompt.startswith("Using the numbers [1, 2], create an equation that equals 3.")
+    assert (plain.task, plain.tests) == ("countdown", tests)
+    assert verl == Problem("1+1?", "", "countdown", "en", tests)
+    assert rw.correct(plain, "1+2") and rw.correct(verl, "2+1") and not rw.correct(plain, "3")
+
+
+def test_text_that_is_not_plain_utf8(tmp_path):
+    path = tmp_path / "f.jsonl"
+    text = r'{"question": "a\ud800b \ud83d\ude00", "answer": "\udc00"}' + "\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    expected = [Problem("a\ufffdb 😀", "\ufffd", "math")]
+    assert load_jsonl(str(path)) == expected
+    zipped = tmp_path / "f.jsonl.gz"
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    assert load_jsonl(str(zipped)) == expected
+    for broken in (zipped.read_bytes()[:-12], b"no gzip"):
+        zipped.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"cannot read .*f.jsonl.gz' \(\w"):
+            load_jsonl(str(zipped))
+
+
+def test_parquet(tmp_path, monkeypatch):
+    rows = [{"question": "1+1?", "answer": 2.0}, {"question": "q", "answer": " "}]
+    table = types.SimpleNamespace(to_pylist=lambda: rows)
+    parquet = types.SimpleNamespace(read_table=lambda path: table)
+    monkeypatch.setitem(sys.modules, "pyarrow", types.SimpleNamespace(parquet=parquet))
+    assert load_jsonl("f.parquet", limit=1) == [Problem("1+1?", "2", "math")]
+    with pytest.raises(ValueError, match=r"^f.parquet, line 2: 'answer' should be"):
+        load_jsonl("f.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # not installed
+    with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
+        load_jsonl("f.parquet")
+
+
+# ---------------------------------------------------------------------------- multiple choice
+
+
+@pytest.mark.parametrize(
+    ("row", "letter"),
+    [
+        (MMLU, "B"),
+        (MMLU | {"answer": "b"}, "B"),
+        (MMLU | {"answer": "4 km"}, "B"),
+        (MMLU | {"answer": "1"}, "B"),
+        (MMLU | {"choices": ["3", "1", "2"], "answer": "1"}, "B"),  # a text before an index
+        (MMLU | {"choices": [3, 1, 2], "answer": 1}, "B"),
+        ({"question": "Largest?", "options": ["1", "4", "3", "2", "0"], "answer": "B"}, "B"),
+        (
+            {"id": 0, "question": "哪个?", "A": "1", "B": "4", "C": "3", "D": "2", "answer": "B"},
+            "B",
+        ),
+    ],
+)
+def test_layouts_of_multiple_choice(tmp_path, row, letter):
+    (p,) = load_jsonl(write(tmp_path, row))
+    first = p.tests["choices"][0]
+    assert (p.task, p.answer) == ("multiple_choice", letter)
+    assert p.prompt.startswith(f"{row['question']}\n\nA) {first}\nB) {p.tests['choices'][1]}\n")
+    assert p.prompt.endswith("\n\nAnswer with the letter of the right choice.")
+    assert instruction(p, True).endswith("within \\boxed{}.")
+    assert rw.verdicts([p] * 3, ["B", "A", None]) == [True, False, False]
+
+
+def test_choices_are_shuffled_by_their_content(tmp_path):
+    rows = [GPQA | {"Question": f"Question {i}?"} for i in range(40)]
+    problems = load_jsonl(write(tmp_path, *rows))
+    assert problems == load_jsonl(write(tmp_path, *rows))
+    assert {p.answer for p in problems} == set("ABCD")
+    for p in problems:
+        assert p.tests["choices"]["ABCD".index(p.answer)] == "4 km"
+        assert sorted(p.tests["choices"]) == ["1 m", "2", "3 m", "4 km"]
+        assert f"\n{p.answer}) 4 km\n" in p.prompt
+
+
+CHOICES = Problem(
+    "", "C", "multiple_choice", "en", {"choices": ["Rome", "12 m", "Paris, 1900", "D major"]}
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("C", "C"),
+        ("(C)", "C"),
+        ("C.", "C"),
+        ("c", "C"),
+        (r"so \boxed{C}.", "C"),
+        (r"\boxed{\text{(C)}}", "C"),
+        (r"\boxed{\textbf{C. Paris, 1900}}", "C"),
+        ("**C**", "C"),
+        ("A is too old. So it must be **C**.", "C"),
+        ("**C) Paris, 1900**", "C"),
+        ("The answer is C", "C"),
+        ("The correct answer is (C) because A and B are wrong.", "C"),
+        ("The correct option is C.", "C"),
+        ("Answer: C", "C"),
+        ("ANSWER: $C$", "C"),
+        ("答案是C。", "C"),
+        ("综上，故选C。", "C"),
+        ("<think>A? No: B.</think><answer>C</answer>", "C"),
+        ("<think>A</think>\nOption A is wrong.\n\nC. Paris, 1900", "C"),
+        ("The answer is Paris, 1900.", "C"),
+        ("C is correct.", "C"),
+        ("Option C is right, for it has a year.", "C"),
+        ("C because it has a year.", "C"),
+        ("选项C正确", "C"),
+        ("A is wrong.", None),
+        ("It is not A.", None),
+        ("The answer is (B) or (C)", None),
+        (r"\boxed{12\text{ m}}", "B"),
+        (r"\boxed{d major}", "D"),
+        ("The answer is 12", None),
+        (r"\boxed{1900}", None),
+        (r"\boxed{A, C}", None),
+        ("A and C", None),
+        ("The answer is E", None),
+        ("The capital is lovely.", None),
+        ("A lovely town.", None),
+        ("<think>It is C", None),
+        ("", None),
+    ],
+)
+def test_letters_of_choices(text, letter):
+    assert choice_in(CHOICES, text) == rw.answer_of(CHOICES, text) == letter
+    assert rw.score(CHOICES, text, rw.RewardConfig())["accuracy"] == (letter == "C")
+
+
+# ---------------------------------------------------------------------- programs in responses
+
+TWICE = "def f(x):\n    return 2 * x"
+USE = "print(f(3))"
+LISTED = "1. So:\n\n   {}\n   def f(x):\n       return 2 * x\n   {}\n2. Done."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```python\n{TWICE}\n```\nFor example:\n```python\n{USE}\n```",
+        f"```\n{TWICE}\n```\nFor example:\n```python\n{USE}\n```",
+        TWICE,
+        f"Here it is:\n\n{TWICE}\n\nThis works because it doubles.",
+        f"import math\n\n{TWICE}",
+        f"{TWICE}\n```",
+        f"{TWICE}\n```\nFor example:\n```python\n{USE}\n```",
+        f"```python3\n{TWICE}\n```",
+        f"```{{python}}\n{TWICE}\n```",
+        f'```python title="f.py"\n{TWICE}\n```',
+        f"~~~python\n{TWICE}\n~~~\nThat is all.",
+        f"```text\n{TWICE}\n```",
+        LISTED.format("```python", "```"),
+        LISTED.format("~~~python", "~~~"),
+        f"<think>```python\ndef f(x): return 0\n```</think>\n{TWICE}",
+        "```python\nf = lambda x: 2 * x\n```\n```python\nprint(f(3) == 6)\n```",
+    ],
+)
+def test_the_block_that_defines_the_function(tmp_path, text):
+    problems = load_jsonl(write(tmp_path, HUMANEVAL, MBPP))
+    programs = [program_in(p, text) for p in problems]
+    assert programs[0] == f"{HUMANEVAL['prompt']}\n{programs[1]}" and USE not in programs[1]
+    assert rw.verdicts(problems, programs) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "after", ["", "\n```", "\n```\nThis works.", "\n\ndef f(x):\n    return 0"]
+)
+def test_a_body_continues_the_prompt(tmp_path, after):
+    (p,) = load_jsonl(write(tmp_path, HUMANEVAL))
+    program = program_in(p, f"    return 2 * x{after}")
+    assert program.rstrip() == HUMANEVAL["prompt"] + "    return 2 * x"
+
+
 def test_instructions():
-    assert set(INSTRUCTIONS) == {"math", "countdown", *PROGRAMS}
+    assert set(INSTRUCTIONS) == {"math", "countdown", "multiple_choice", *PROGRAMS}
     math = Problem("{1}?", "", "math")
     assert instruction(math, False) == "{1}?"
     assert instruction(math, True).startswith("{1}?\n\n")
@@ -110,11 +339,25 @@ def test_instructions():
         ("1" * 5000, "line 2: not JSON"),
         ("[1]", "line 2: a list"),
         ({"text": "x"}, r"line 2: fields \['text'\] are not prompt, answer, task, nor .*GSM8K"),
-        ({"question": "q", "answer": "7"}, "#### number"),
+        (
+            '{"question": "q", "answer": ' + "1" * 5000 + "}",
+            r"line 2: .* the limit \(4300 digits\)",
+        ),
         ({"question": "q", "answer": "#### "}, "#### number"),
+        ({"question": "q", "answer": "so we add one " * 30}, "#### number"),
+        ({"problem": "q", "solution": "Clearly we see that it is so."}, "no .*boxed{answer}"),
+        ({"prompt": [{"role": "user"}], "answer": "7"}, "'prompt' should be a text, or messages"),
+        ({"prompt": [], "answer": "7"}, "'prompt' should be a text, or messages"),
+        ({"prompt": ASKED + ASKED, "answer": "7"}, "'prompt' should be a text, or messages"),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": [7]}}, "'answer' should be"),
+        (MMLU | {"answer": 4}, "'answer' should be a choice's letter"),
+        (MMLU | {"answer": "E"}, "'answer' should be a choice's letter"),
+        (MMLU | {"choices": ["1"]}, "a list of 2 to 10 texts"),
+        (MMLU | {"choices": ["1", None]}, "'choices' should be"),
+        ({k: v for k, v in GPQA.items() if k != "Incorrect Answer 3"}, "'choices' should be"),
         ({"question": 1, "answer": "#### 1"}, "'question' should be"),
         ({"problem": " ", "answer": "1"}, "'problem' should be"),
-        ({"problem": "p", "answer": 1.5}, "'answer' should be"),
+        ('{"problem": "p", "answer": 1e999}', "'answer' should be"),
         ({"problem": "p", "answer": True}, "'answer' should be"),
         ({"prompt": "p", "answer": "a", "task": "math", "language": "fr"}, "'language' should be"),
         ({"prompt": "p", "answer": "a", "task": ["math"]}, "'task' should be"),

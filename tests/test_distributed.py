@@ -162,3 +162,22 @@ def test_a_device_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="--device is 'tpu'; use auto, cpu or cuda"):
         distributed.device("tpu")
     assert distributed.device("cpu") == torch.device("cpu")
+
+
+def test_a_gpu_has_a_number_without_torchrun_too(monkeypatch):
+    """set_device refuses one without, so that a single process in bfloat16 would end at once."""
+    chosen = []
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert distributed.device("auto") == distributed.device("cuda") == torch.device("cuda:0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    cfg = config.make(config.Config)
+    cfg.precision = "bfloat16"
+    with distributed.started(cfg):
+        assert chosen == [torch.device("cuda:0")] and chosen[0].index == 0
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed.device("cuda") == torch.device("cuda:1")

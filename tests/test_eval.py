@@ -244,3 +244,20 @@ def test_programs_are_judged_and_judged_again(tmp_path, monkeypatch, capsys):
     assert E.rescore(path) == rows
     status, out, _ = run(monkeypatch, capsys, "eval", "--rescore", path, "--out", out)
     assert status == 0 and "programs run apart" in out and "50.0" in out
+
+
+def test_an_evaluation_replaces_no_file(tiny_model, world_tokenizer, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny_model.save_pretrained("m")
+    world_tokenizer.save("m")
+    problem = '{"question": "1+1?", "answer": "= 2\\n#### 2"}\n'
+    (tmp_path / "math.jsonl").write_text(problem)
+    words = ["m", "--data", "math.jsonl", "--k", "1", "--eval.max_new_tokens", "4"]
+    status, _, err = run(monkeypatch, capsys, "eval", *words, "--out", "math.json")
+    assert status == 2 and "'math.jsonl' is there already" in err
+    assert (tmp_path / "math.jsonl").read_text() == problem
+    for _ in range(2):
+        assert run(monkeypatch, capsys, "eval", *words)[0] == 0
+    assert {"eval.json", "eval.jsonl", "eval-2.json", "eval-2.jsonl"} <= set(os.listdir())
+    status, _, err = run(monkeypatch, capsys, "eval", *words, "--resume")
+    assert status == 2 and "there is no stopped evaluation here" in err

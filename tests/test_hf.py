@@ -119,6 +119,7 @@ def copy(name, tmp_path, **config):
     return str(folder), load_file(folder / "model.safetensors")
 
 
+PLAIN = dict(rope_type="default", rope_theta=1e4)
 UNKNOWN = [
     (dict(model_type="gpt2"), "type 'gpt2' cannot be opened; the types are llama, qwen2"),
     (dict(hidden_size="absent"), "has no 'hidden_size'"),
@@ -141,9 +142,19 @@ UNKNOWN = [
     (dict(layer_types=5), "layer_types is 5"),
     (dict(quantization_config="fp8"), "quantization_config is 'fp8'"),
     (dict(eos_token_id="</s>"), "eos_token_id is .'</s>'.; it must be"),
-    (dict(pad_token_id=40), "pad_id 40 is not below"),
+    (dict(pad_token_id="0"), "pad_token_id is '0'; it must be a whole number"),
     (dict(tie_word_embeddings="yes"), "tie_word_embeddings is 'yes'; it must be true or false"),
     (dict(topk_group=9), "topk_groups is 9; use up to model.n_groups"),
+    (dict(quantization_config={}), r"quantised \(unknown\): convert"),
+    (dict(rope_parameters=PLAIN | dict(attn_factor=1.0)), "rope's attn_factor is 1.0: this cannot"),
+    (dict(rope_parameters=PLAIN | dict(attention_factor=2.0)), "rope's attention_factor is 2.0"),
+    (dict(rope_parameters=PLAIN | dict(beta_fast=32)), "rope's beta_fast is 32"),
+    (dict(rope_parameters=PLAIN | dict(type="yarn")), "rope's type is 'yarn'"),
+    (dict(rope_parameters=PLAIN | dict(truncate=False)), "rope's truncate is False"),
+    (
+        dict(rope_parameters="absent", rope_theta=1e4, partial_rotary_factor=0.5),
+        "rope's partial_rotary_factor is 0.5",
+    ),
 ]
 
 
@@ -239,6 +250,97 @@ def test_what_other_files_may_hold_besides(tmp_path):
     assert GPT.from_pretrained(folder).cfg.tie_embeddings
 
 
+def test_what_a_config_may_say_besides(tmp_path):
+    """Nothing of quantisation; rotary settings that change nothing."""
+    rope = PLAIN | dict(type="default", attention_factor=None, partial_rotary_factor=1.0)
+    folder, _ = copy("qwen2", tmp_path, quantization_config=None, rope_parameters=rope)
+    assert GPT.from_pretrained(folder).cfg.rope_theta == 1e4
+
+
+@pytest.mark.parametrize("shape", ["same", "other"])
+def test_a_head_that_a_tied_config_does_not_tell_of(shape, tmp_path):
+    """The tensors decide, as in transformers: the head of the file is the model's."""
+    folder, tensors = copy("llama", tmp_path)
+    assert GPT.from_pretrained(folder).cfg.tie_embeddings
+    embedding = tensors["model.embed_tokens.weight"]
+    head = 2 * embedding if shape == "same" else embedding[:, :-1].contiguous()
+    save_file(tensors | {"lm_head.weight": head}, os.path.join(folder, "model.safetensors"))
+    if shape == "other":
+        with pytest.raises(UserError, match=r"'lm_head.weight' is \[40, 15\], the config asks"):
+            GPT.from_pretrained(folder)
+        return
+    net = GPT.from_pretrained(folder)
+    assert not net.cfg.tie_embeddings and torch.equal(net.lm_head.weight, head.float())
+    assert torch.equal(net.embed_tokens.weight, embedding.float())
+    net.save_pretrained(folder)
+    assert not GPT.from_pretrained(folder).cfg.tie_embeddings
+
+
+def tokenizer_files(folder, **about):
+    """What a tokenizer's two files say of special tokens."""
+    added = [{"content": t, "id": i} for t, i in (("<end>", 38), ("<pad>", 5), ("<far>", 40))]
+    for name, content in (("", {"added_tokens": added}), ("_config", about)):
+        with open(os.path.join(folder, f"tokenizer{name}.json"), "w") as f:
+            json.dump(content, f)
+
+
+@pytest.mark.parametrize(
+    "pad,about,expected",
+    [
+        (7, {}, 7),
+        (-1, {}, 39),  # the model's end token
+        (40, {}, 39),  # the vocabulary has 40 tokens
+        (None, {}, 39),
+        (-1, dict(eos_token="<end>"), 38),
+        (-1, dict(eos_token={"content": "<end>"}, pad_token="<pad>"), 5),
+        (-1, dict(eos_token="<end>", pad_token="<far>"), 38),
+    ],
+)
+def test_a_pad_id_that_is_none(pad, about, expected, tmp_path):
+    folder, _ = copy("qwen2", tmp_path, pad_token_id=pad)
+    tokenizer_files(folder, **about)
+    assert GPT.from_pretrained(folder).cfg.pad_id == expected
+
+
+def test_no_id_to_pad_with(tmp_path):
+    folder, _ = copy("qwen2", tmp_path, pad_token_id=-1, eos_token_id=None)
+    assert GPT.from_pretrained(folder).cfg.pad_id == 0
+
+
+def test_every_end_token_that_a_folder_names_ends_a_response(tmp_path):
+    folder, _ = copy("qwen2", tmp_path, eos_token_id=[39, 7])
+    with open(os.path.join(folder, "generation_config.json"), "w") as f:
+        json.dump({"eos_token_id": [7, 3]}, f)
+    assert set(GPT.from_pretrained(folder).cfg.eos_ids) == {39, 7, 3}
+    tokenizer_files(folder, eos_token="<end>")
+    net = GPT.from_pretrained(folder)
+    assert sorted(net.cfg.eos_ids) == [3, 7, 38, 39]
+    for damaged in ("[]", "{", '{"added_tokens": 5}', '{"added_tokens": [5]}'):
+        with open(os.path.join(folder, "tokenizer.json"), "w") as f:
+            f.write(damaged)  # the tokenizer's error, when it is loaded
+        assert set(GPT.from_pretrained(folder).cfg.eos_ids) == {39, 7, 3}
+    net.save_pretrained(folder)
+    assert GPT.from_pretrained(folder).cfg.eos_ids == net.cfg.eos_ids
+
+
+def test_what_a_folder_says_of_its_model(tmp_path):
+    """How it is sampled, and a card; a card that is there already stays."""
+    net = GPT.from_pretrained(os.path.join(HERE, "qwen2"))
+    net.cfg.eos_ids, net.cfg.pad_id = (39, 7), 5
+    net.save_pretrained(str(tmp_path))
+    said = json.loads((tmp_path / "generation_config.json").read_text())
+    sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
+    assert said == sampling | {"eos_token_id": [39, 7], "pad_token_id": 5}
+    card = (tmp_path / "README.md").read_text()
+    assert "qwen2 model, made by pocket-R1" in card and "python sample.py THIS_FOLDER" in card
+    with open(os.path.join(ROOT, "sample.py")) as f:  # the defaults of its flags
+        script = f.read()
+    assert all(f"default={sampling[k]}" in script for k in ("temperature", "top_p"))
+    (tmp_path / "README.md").write_text("mine")
+    net.save_pretrained(str(tmp_path))
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_older_spelling_of_rope_and_several_ends(tmp_path):
     rope = dict(type="yarn", factor=40.0, original_max_position_embeddings=32)
     rope |= dict(beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0)
@@ -249,7 +351,7 @@ def test_older_spelling_of_rope_and_several_ends(tmp_path):
     assert cfg == ModelConfig(**(golden.__dict__ | dict(eos_ids=(39, 38))))
     with open(os.path.join(folder, "generation_config.json"), "w") as f:
         json.dump({"eos_token_id": [7]}, f)
-    assert GPT.from_pretrained(folder).cfg.eos_ids == (7,)
+    assert GPT.from_pretrained(folder).cfg.eos_ids == (7, 39, 38)
 
 
 def test_shards(tmp_path, monkeypatch):
@@ -271,7 +373,8 @@ def test_shards(tmp_path, monkeypatch):
         GPT.from_pretrained(str(tmp_path))
     monkeypatch.undo()
     net.save_pretrained(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+    files = ["README.md", "config.json", "generation_config.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == files
 
 
 def test_half_precision_keeps_the_balancing_bias_exact():

@@ -1,5 +1,6 @@
 """Tokenizers of other people, as they lie in Hugging Face folders."""
 
+import datetime
 import json
 
 import pytest
@@ -23,13 +24,15 @@ def chat_folder(folder, **raw):
     flags = dict(special=True, single_word=False, lstrip=False, rstrip=False, normalized=False)
     digits = {"type": "Digits", "individual_digits": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    level["trim_offsets"] = True  # transformers wants it
     content = {
         "added_tokens": [{"content": t, "id": i} | flags for i, t in enumerate(special)],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, level]},
         "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(vocab)}, "merges": merges},
     }
-    about = {"eos_token": {"content": "<|im_end|>"}, "pad_token": "<|end|>"}
+    eos = {"content": "<|im_end|>", "__type": "AddedToken"}
+    about = {"eos_token": eos, "pad_token": "<|end|>"}
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(content | raw))
     config = json.dumps(about | {"chat_template": TEMPLATE})
@@ -47,6 +50,22 @@ def test_a_foreign_tokenizer_by_hand(tmp_path):
     assert t.encode("!\x07?") == [vocab["!?"]] and t.decode(t.encode("é 你")) == "é 你"
     assert (t.eos_id, t.pad_id, t.vocab_size) == (2, 0, 3 + 255 + 5)
     assert t.decode([*t.encode("the"), 2, 0]) == "the" and t.encode("<|im_end|>") != [2]
+
+
+DEEPSEEK = [r"\p{N}{1,3}", "[一-龥]+", r"[^\r\n\p{L}\p{P}]?[\p{L}\p{M}]+| ?[\p{P}]+[\r\n]*|\s+"]
+
+
+def test_what_the_last_pattern_passes_over_is_a_word_too(tmp_path):
+    """DeepSeek-V3's patterns: digits are cut out by the first, and the last knows none."""
+    cut = {"type": "Split", "behavior": "Isolated", "invert": False}
+    parts = [cut | {"pattern": {"Regex": pattern}} for pattern in DEEPSEEK]
+    parts.append({"type": "ByteLevel", "add_prefix_space": False, "use_regex": False})
+    pre = {"type": "Sequence", "pretokenizers": parts}
+    t = T.load(chat_folder(tmp_path / "chat", pre_tokenizer=pre))
+    tokens = [t.decode_bytes(i) for i in t.encode("12the the 3+4")]
+    assert tokens == [b"12", b"the", b" the", b" ", b"3", b"+", b"4"]
+    text = "A 1234你12好, $80,000 = \u00b2x\n"
+    assert t.decode(t.encode(text)) == text
 
 
 def test_a_model_s_own_chat_template(tmp_path):
@@ -71,9 +90,123 @@ def test_a_foreign_tokenizer_is_saved_as_it_was(tmp_path):
         assert copy == json.loads((tmp_path / "chat" / name).read_text())
 
 
+NFC, NOTHING = {"type": "NFC"}, {"type": "Sequence", "normalizers": []}
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "composed"),
+    [
+        (None, False),
+        (NOTHING, False),  # DeepSeek-V3's
+        (NFC, True),  # Qwen's
+        (NOTHING | {"normalizers": [NFC]}, True),
+    ],
+)
+def test_normalizers(normalizer, composed, tmp_path):
+    """e and a combining accent are one letter, é, where texts are normalised."""
+    t = T.load(chat_folder(tmp_path / "chat", normalizer=normalizer))
+    assert t.encode("e\u0301") == t.encode("é" if composed else "e") + (
+        [] if composed else t.encode("\u0301")
+    )
+    assert t.decode(t.encode("e\u0301")) == ("é" if composed else "e\u0301")
+
+
+# Llama 3's: byte letters, then <|begin_of_text|> before a text
+FIRST = [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+PAIR = [FIRST[1], {"Sequence": {"id": "B", "type_id": 1}}]
+BOS = {"type": "TemplateProcessing", "single": FIRST, "pair": PAIR}
+BOS["special_tokens"] = {"<|end|>": {"id": "<|end|>", "ids": [0], "tokens": ["<|end|>"]}}
+LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}
+
+
+@pytest.mark.parametrize("post", [BOS, {"type": "Sequence", "processors": [LEVEL, BOS]}])
+def test_what_stands_before_a_text(post, tmp_path):
+    """Once: by the chat template, or else before the base model's prompt. Never within a text."""
+    folder, about = chat_folder(tmp_path / "chat", post_processor=post), tmp_path / "chat"
+    about = about / "tokenizer_config.json"
+    raw = json.loads(about.read_text()) | {"bos_token": "<|end|>"}
+    base, bos = T.load(folder, template="r1"), 0
+    ids = base.prompt("the")
+    assert ids[0] == bos and ids.count(bos) == 1 and base.bos == [bos]
+    assert ids[1:] == base.encode(T.TEMPLATES["r1"].replace("{prompt}", "the"))
+    assert base.example("the", "the")[0].count(bos) == 1 and bos not in base.encode("the")
+    about.write_text(json.dumps(raw | {"chat_template": "{{ bos_token }}" + TEMPLATE}))
+    chat = T.load(folder)
+    ids = chat.prompt("the")
+    assert ids[0] == bos and ids.count(bos) == 1 and chat.bos == []
+    about.write_text(json.dumps(raw | {"chat_template": TEMPLATE}))
+    assert bos not in T.load(folder).prompt("the")  # as transformers: the template decides
+
+
+def test_no_post_processor_puts_nothing_before_a_text(tmp_path):
+    last = BOS | {"single": FIRST[::-1]}  # after it
+    for post in (None, LEVEL, last):
+        t = T.load(chat_folder(tmp_path / "chat", post_processor=post), template="r1")
+        assert t.bos == [] and 0 not in t.prompt("the")
+
+
+def test_a_pad_token_that_is_none_of_the_vocabulary(tmp_path):
+    folder = chat_folder(tmp_path / "chat")
+    about = '{"eos_token": "<|im_end|>", "pad_token": "[PAD]"}'
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(about)
+    assert T.load(folder).pad_id == T.load(folder).eos_id == 2
+
+
+def test_sft_teaches_the_tokenizer_s_end_token(tmp_path):
+    """And without one, what the model's files name."""
+    folder = chat_folder(tmp_path / "chat")
+    (tmp_path / "chat" / "generation_config.json").write_text('{"eos_token_id": [0, 1]}')
+    assert T.load(folder).example("the", "the")[0][-1] == 2
+    (tmp_path / "chat" / "tokenizer_config.json").write_text('{"bos_token": null}')
+    (tmp_path / "chat" / "generation_config.json").write_text('{"eos_token_id": 1}')
+    assert T.load(folder).example("the", "the")[0][-1] == 1
+
+
+# a chat template -> what transformers 5.24 makes of it
+RENDERED = {
+    "{% generation %}{{ messages[0].content }}{% endgeneration %}": "{prompt}",
+    "{% for m in messages %}{% generation %}{% if m.role == 'assistant' %}A{% else %}"
+    "{{ m.content }}{% endif %}{% endgeneration %}.{% endfor %}": "{prompt}.",
+    "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 2 %}{% break %}"
+    "{% endif %}{{ i }}{% endfor %}{{ messages[0].content }}": "02{prompt}",
+    "{{ messages[0] | tojson }}": '{"role": "user", "content": "{prompt}"}',
+    "{{ {'a': '<é>&'} | tojson(indent=1) }}{{ messages[0].content }}": (
+        '{\n "a": "<é>&"\n}{prompt}'
+    ),
+    "{{ messages[0].content }}{% if tools is not none or documents is not none %}T{% endif %}": (
+        "{prompt}"
+    ),
+    "{{ bos_token is defined }}{{ eos_token }}{{ pad_token }}{{ messages[0].content }}": (
+        "False<|im_end|><|end|>{prompt}"
+    ),
+    "{% if enable_thinking is defined %}T{% endif %}{{ messages[0].content }}": "{prompt}",
+    "{% if messages | length > 1 %}{{ raise_exception('one') }}{% endif %}\n"
+    "  {% set a = namespace(x=1) %}\n{{ a.x }}{{ messages[0].content }}": "1{prompt}",
+}
+
+
+@pytest.mark.parametrize("template", RENDERED)
+def test_chat_templates_as_transformers_renders_them(template, tmp_path):
+    folder = chat_folder(tmp_path / "chat")
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template)
+    assert T.load(folder).template == RENDERED[template]
+
+
+def test_what_a_chat_template_says_of_the_day_and_of_mistakes(tmp_path):
+    folder = chat_folder(tmp_path / "chat")
+    path = tmp_path / "chat" / "chat_template.jinja"
+    path.write_text("{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}")
+    day = datetime.datetime.now().strftime("%d %B %Y")
+    assert T.load(folder).template == f"{day}: {{prompt}}"
+    path.write_text("{{ raise_exception('begin with a system message') }}")
+    with pytest.raises(ValueError, match=r"fails \(TemplateError: begin with a system message\)"):
+        T.load(folder)
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
+        (dict(normalizer=NOTHING | {"normalizers": [NFC, {"type": "Strip"}]}), "is Strip"),
         (dict(model={"type": "Unigram", "vocab": [], "merges": []}), "its model is Unigram"),
         (dict(normalizer={"type": "Lowercase"}), "its normalizer is Lowercase"),
         (dict(pre_tokenizer={"type": "Whitespace"}), "its pre_tokenizer has a Whitespace"),

@@ -181,6 +181,9 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
     assert all(torch.equal(x, again.state_dict()[k]) for k, x in model.state_dict().items())
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "tokenizer" / name).read_text()
+    status, _, err = export(last)  # what is there already stays
+    assert status == 2 and "is not empty: name a new folder" in err
+    shutil.rmtree(out)
     for checkpoint, tokenizer, message in (
         (str(tmp_path / "none"), "tokenizer", "there is no checkpoint"),
         (last, "none", "is neither a model folder nor a tiktoken encoding"),
@@ -339,3 +342,12 @@ def test_a_recipe_goes_on_with_the_responses_of_the_same_settings(tmp_path):
     assert Stopped(result, {"k": 2}).batches == {}
     stopped.remove()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_with_a_model_is_no_place_for_a_run(tiny_model, tmp_path):
+    tiny_model.save_pretrained(str(tmp_path))
+    before = (tmp_path / "config.json").read_text()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="holds a model or something else's settings"):
+            Run(str(tmp_path), {}, resume, "x")
+    assert (tmp_path / "config.json").read_text() == before

@@ -124,7 +124,8 @@ def test_what_comes_out_is_read_without_trust():
     equal_hashes = json.dumps([k * (2**61 - 1) for k in range(20_000)]).encode()
     nonsense = [b"", b"\xff", b"nonsense", b"1" * 5000, b"[" * 500_000, b'{"tuple": ' * 50_000]
     nonsense += [b'{"int": 1}', b'{"set": [[1]]}', b'{"dict": [1]}', b"{}", b'{"bytes": 1}']
-    nonsense += [b'{"set": 1, "tuple": 2}', b'{"complex": [1, 2, 3]}']
+    nonsense += [b'{"set": 1, "tuple": 2}', b'{"complex": [1, 2, 3]}', b'{"Fraction": [1, 0]}']
+    nonsense += [b'{"Fraction": ["1e999999999"]}', b'{"Decimal": ["x"]}', b'{"Decimal": []}']
     for line in [*nonsense, b'{"set": ' + equal_hashes + b"}"]:
         start = time.monotonic()
         assert sandbox._read(line) is None and time.monotonic() - start < 1
@@ -454,6 +455,39 @@ SUITES = {  # what holds of ADD
 def test_suites_of_every_kind_are_passed():
     assert [as_calls(s) is not None for s in SUITES.values()] == [True] * 2 + [False] * 4
     assert in_parallel(passes, [(ADD, s) for s in SUITES.values()]) == [True] * len(SUITES)
+
+
+@pytest.mark.parametrize(
+    ("program", "value"),
+    [
+        ("import collections as c\ndef f(): return [c.namedtuple('T', 'a b')(1, 2)]", [(1, 2)]),
+        ("from fractions import Fraction\ndef f(): return Fraction(1, 2)", 0.5),
+        ("from fractions import Fraction\ndef f(): return {Fraction(4, 2)}", {2}),
+        ("from decimal import Decimal\ndef f(): return Decimal('2.50')", 2.5),
+        ("from enum import IntEnum\ndef f(): return IntEnum('E', 'A B').B", 2),
+        ("import enum\nclass E(str, enum.Enum): A = 'a'\ndef f(): return E.A", "a"),
+        ("class D(dict): pass\ndef f(): return D(a=1)", {"a": 1}),
+        ("def f(): return True", 1),
+    ],
+)
+def test_what_python_finds_equal_is_equal(program, value):
+    for form in (f"assert f() == {value!r}", f"assert [f()] == [{value!r}]"):
+        assert passes(program, Suite("f", "", form))
+        assert not passes(program, Suite("f", "", f"{form} and False"))
+    assert not passes(program, Suite("f", "", "assert f() == 3"))
+
+
+def test_fractions_and_decimals_go_in_and_come_out():
+    prelude = "from fractions import Fraction\nfrom decimal import Decimal"
+    asserts = (
+        "assert f(Fraction(1, 3)) == Fraction(4, 3)\nassert f(Decimal('0.1')) == Decimal('1.1')"
+    )
+    suite = Suite("f", prelude, asserts)
+    assert passes("def f(x): return x + 1", suite) and not passes("def f(x): return x", suite)
+    third = "from fractions import Fraction\ndef f(): return Fraction(1, 3)"
+    assert not passes(third, Suite("f", "", f"assert f() == {1 / 3}"))
+    raises = "from decimal import Decimal\ndef f(): return Decimal('sNaN')"
+    assert not passes(raises, Suite("f", "", "assert f() == 1"))
 
 
 EQUAL = """

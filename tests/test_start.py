@@ -1,5 +1,7 @@
 """What happens to a script before its work begins, and when the reader of its output goes."""
 
+from lib.start import busy_cores
+
 import os
 import signal
 import subprocess
@@ -7,6 +9,8 @@ import sys
 
 import pytest
 from conftest import ROOT
+
+from lib import start as start_file
 
 
 def start(*words, **kw):
@@ -31,7 +35,7 @@ def test_a_reader_that_has_enough_ends_the_script_quietly():
     os.read(read, 10)
     os.close(read)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and err == ""
+    assert process.returncode == 141 and err == ""
 
 
 def test_a_closed_stdin_is_one_sentence(tiny_model, world_tokenizer, tmp_path):
@@ -52,3 +56,21 @@ def test_a_terminal_without_the_letters_shows_others():
         [sys.executable, "data.py", "--count", "30"], cwd=ROOT, capture_output=True, env=environment
     )
     assert done.returncode == 0 and b"?" in done.stdout, done.stderr
+
+
+def test_threads_wait_quietly_beside_other_programs(monkeypatch):
+    for name in start_file.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    for busy, name, value in (
+        (0.1, "GOMP_SPINCOUNT", "10000"),
+        (1.4, "OMP_WAIT_POLICY", "passive"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(start_file, "busy_cores", lambda busy=busy: busy)
+            patch.setattr(os, "environ", dict(os.environ))
+            told = start_file.choose_waiting()
+            assert os.environ[name] == value and ("1.4 of" in told) == (busy > 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # whoever has chosen is not overruled
+    monkeypatch.setattr(start_file, "busy_cores", lambda: 2.0)
+    assert start_file.choose_waiting() == "" and "OMP_WAIT_POLICY" not in os.environ
+    assert 0 <= busy_cores(0.01) <= (os.cpu_count() or 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -248,6 +249,22 @@ def test_each_step_takes_its_own_problems():
     data = [Problem(str(i), "", "math") for i in range(6)]
     epoch = [p.prompt for s in range(3) for p in train_zero.problems_of(s, cfg, data)]
     assert sorted(epoch[:6]) == sorted(epoch[6:]) == list("012345") and epoch[:6] != epoch[6:]
+    assert "".join(epoch) == "251340153240"
+
+
+def test_a_data_set_is_shuffled_once_an_epoch(monkeypatch):
+    """Three steps of four: two epochs of six."""
+    shuffled, real = [], random.Random
+
+    def counted(seed):
+        shuffled.append(seed)
+        return real(seed)
+
+    monkeypatch.setattr(random, "Random", counted)
+    cfg, data = small(seed=77), [Problem(str(i), "", "math") for i in range(6)]
+    for step in range(3):
+        train_zero.problems_of(step, cfg, data)
+    assert shuffled == ["77 0", "77 1"]
 
 
 MISTAKES = [

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 from families import CASES, make
+from test_hf_tokenizer import BOS, DEEPSEEK, LEVEL, NFC, NOTHING, RENDERED, chat_folder
 
 import tokenizer as tokenizers
 from model import GPT, ModelConfig
@@ -90,3 +91,31 @@ def test_our_tokenizer_there(world_tokenizer, tmp_path):
     special = (world_tokenizer.eos_id, world_tokenizer.pad_id)
     assert (theirs.eos_token_id, theirs.pad_token_id) == special
     assert tokenizers.load(str(tmp_path)).template == world_tokenizer.template
+
+
+@pytest.mark.parametrize("template", RENDERED)
+def test_their_chat_templates_here(template, tmp_path):
+    folder = chat_folder(tmp_path / "chat", decoder=None)
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    question = [{"role": "user", "content": "{prompt}"}]
+    text = theirs.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    assert text == RENDERED[template] == tokenizers.load(folder).template
+
+
+SPLIT = dict(type="Split", behavior="Isolated", invert=False)
+CUT = [SPLIT | dict(pattern={"Regex": pattern}) for pattern in DEEPSEEK]
+CUT.append(LEVEL | dict(add_prefix_space=False, use_regex=False))
+CUT = {"type": "Sequence", "pretokenizers": CUT}
+
+
+@pytest.mark.parametrize("normalizer", [None, NFC, NOTHING, NOTHING | {"normalizers": [NFC]}])
+@pytest.mark.parametrize("post", [None, BOS, {"type": "Sequence", "processors": [LEVEL, BOS]}])
+def test_their_tokenizers_here(normalizer, post, tmp_path):
+    """What stands before a text, what is normalised, DeepSeek-V3's way of cutting words."""
+    parts = dict(normalizer=normalizer, post_processor=post, pre_tokenizer=CUT, decoder=None)
+    folder = chat_folder(tmp_path / "chat", **parts)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ours = tokenizers.load(folder, template="r1")
+    for text in [*TEXTS, "e\u0301 $80,000 = 12345x\r\n"]:
+        assert theirs(text)["input_ids"] == ours.bos + ours.encode(text, trusted=True)
