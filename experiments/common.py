@@ -168,15 +168,7 @@ class Plan:
         out, settings = self.folder(name, seed), quick if self.quick else {}
         if not os.path.exists(f"{out}/{result}"):
             print(f"seed {seed}: {out}", flush=True)
-            command = [
-                sys.executable,
-                os.path.join(start.ROOT, script),
-                *more,
-                "--seed",
-                str(seed),
-                "--out",
-                out,
-            ]
+            command = [sys.executable, *script.split(), *more, "--seed", str(seed), "--out", out]
             command += [f"--{key}={value}" for key, value in settings.items()]
             if status := run_script(command + ["--resume"] * os.path.exists(out)):
                 told = f"{script} for '{out}' ended with status {status} and told why"
