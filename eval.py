@@ -2,7 +2,6 @@
 
     python eval.py runs/zero/model runs/zero/base/model --k 16   # the world's held-out problems
     python eval.py MODEL --data humaneval.jsonl --limit 50       # a benchmark's problems
-    python eval.py MODEL --resume                                # go on after a stop
     python eval.py --rescore eval.jsonl                          # judge saved responses once more
 
 pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948v1, section 3], its standard
@@ -23,7 +22,7 @@ from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, promp
 from lib import cli, distributed, files, report
 from lib.errors import UserError, shortened
 from lib.progress import Progress
-from lib.run import Stopped, fingerprint, resumable
+from lib.run import Stopped, fingerprint, free_name, resumable
 from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
@@ -252,16 +251,6 @@ def chosen_problems(cfg, args) -> dict[str, list[Problem]]:
     if not tasks:
         raise UserError("no rule can check the --world.tasks: name one with --task")
     return held_out(cfg.world, cfg.eval, tuple(tasks))
-
-
-def free_name(resume: bool) -> str:
-    """eval.json, or the first of eval-2.json, eval-3.json, ... that is free (to be resumed: the
-    first that was stopped). UserError if there is none."""
-    for stem in ("eval", *(f"eval-{n}" for n in range(2, 1000))):
-        stopped = os.path.exists(f"{stem}.stopped.jsonl")
-        if stopped or not (resume or os.path.exists(f"{stem}.json")):
-            return f"{stem}.json"
-    raise UserError("there is no stopped evaluation here: start without --resume, or name --out")
 
 
 def main() -> None:

@@ -12,9 +12,8 @@ rollout. From the second one on the policy is no longer the one that sampled: th
 probabilities, now and then, corrects for that, and the clip ends the push on a token whose
 probability has moved far enough. A KL penalty may keep the policy near a reference model.
 
-docs/equations.md has the formulas. algorithms/ has GRPO's relatives (Dr. GRPO, DAPO, GSPO, CISPO,
-RLOO, REINFORCE++, DeepSeek-V3.2's, PPO), which replace some of these functions; lib/trainer.py
-computes log-probabilities of responses that share their prompt, and makes the optimiser steps.
+docs/equations.md has the formulas, algorithms/ GRPO's relatives (DAPO, PPO, ...), lib/trainer.py
+the log-probabilities of responses that share their prompt, and the optimiser step.
 
 Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and every public
 trainer, we have one for each token. (2) Groups whose responses all earned the same carry no
@@ -328,7 +327,7 @@ class Learner:
             ref = logprobs_of(self.ref)
         if cfg.importance_cap:  # pi_old is the trainer's own, and a weight corrects for the gap
             old = logprobs_of(self.model)
-            importance = importance_weights(old, responses, cfg.importance_cap)
+            importance = training.importance_weights(old, responses, cfg.importance_cap)
         updates, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
         for work in works:
             lengths = [responses.lengths[row] for row in work.rows]
@@ -371,18 +370,11 @@ def with_gradient(advantages: Tensor, group_size: int) -> list[int]:
     return by_question.abs().sum(1).nonzero()[:, 0].tolist()
 
 
-def importance_weights(old: Tensor, responses: training.Responses, cap: float) -> Tensor:
-    """[B, R] min(pi_old / pi_sampler, cap): truncated importance sampling, for where the trainer
-    and the sampler compute the probabilities of the same weights differently."""
-    gap = (old - responses.logprobs) * (responses.positions >= 0)
-    return gap.exp().clamp(max=cap)
-
-
 def record(problem: Problem, text: str, scores: dict[str, float]) -> dict:
     """A response with its rewards and measures, as it is logged."""
     out = {"task": problem.task, "prompt": problem.prompt, "response": text, "rewards": scores}
-    out["language_consistency"] = scores["language"]
-    return out | {"reflection_words": rw.reflection_words(text)}
+    more = {"language_consistency": scores["language"]}
+    return out | more | {"reflection_words": rw.reflection_words(text)}
 
 
 def learning_rate(number: int, cfg: GRPOConfig) -> float:
@@ -419,16 +411,8 @@ def train(cfg, base: str, out: str, resume: bool, stage, next_problems, judge=No
             run.state["tokens"] = logged["num_tokens"] = tokens
             run.log(step=step + 1, **logged)
             if step % 10 == 0:
-                run.sample(step + 1, first_of_each_task(records, cfg.grpo.group_size))
+                run.sample(step + 1, metrics.first_of_each_task(records, cfg.grpo.group_size))
         return run.export(model, tokenizer)
-
-
-def first_of_each_task(records: list[dict], group_size: int) -> list[dict]:
-    """One response to each of the first four problems of every task."""
-    shown = []
-    for task in sorted({r["task"] for r in records}):
-        shown += [r for r in records if r["task"] == task][::group_size][:4]
-    return shown
 
 
 @dataclass

@@ -20,10 +20,10 @@ from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, thinking
 from tasks.base import PROGRAMS, Problem, by_value
 from tasks.benchmarks import choice_in, judge_of, program_in
-from tasks.countdown import countdown_correct  # noqa: F401  a public name of this module, as are
-from tasks.general import declines, helpfulness, reply  # noqa: F401  these,
+from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
+from tasks.general import declines, helpfulness, reply  # noqa: F401
 from tasks.math_equal import math_equal
-from tasks.sandbox import run_python  # noqa: F401  and this one
+from tasks.sandbox import run_python  # noqa: F401
 
 
 def weight(default: float):

@@ -3,8 +3,7 @@
     python train_zero.py                                   # laptop: pretrains a base, then RL
     python train_zero.py --quick                           # minutes: arithmetic to 40 or 54%
     python train_zero.py --algorithm dapo                  # a relative of GRPO
-    python train_zero.py --init FOLDER --data FILE.jsonl   # another base, a benchmark's problems
-    python train_zero.py --data TRAIN.jsonl --test TEST.jsonl
+    python train_zero.py --init FOLDER --data FILE.jsonl   # another base, a file's problems
 
 During RL no worked solution is shown: the model samples, rules score accuracy and format, GRPO
 updates. What is simpler than in the paper (grpo.py has the loss's deviations):

@@ -85,3 +85,11 @@ def of_update(steps: list, sums: Counter, widest_gap: float) -> dict[str, float]
         "sampling/sampling_logp_difference/max": max(distributed.gather([widest_gap])),
     }
     return out | (steps[-1].balance if steps else {})
+
+
+def first_of_each_task(records: list[dict], group_size: int) -> list[dict]:
+    """One response to each of the first four problems of every task."""
+    shown = []
+    for task in sorted({r["task"] for r in records}):
+        shown += [r for r in records if r["task"] == task][::group_size][:4]
+    return shown

@@ -297,6 +297,16 @@ class Stopped:
                 os.remove(os.path.join(os.path.dirname(self.path), self.lock))
 
 
+def free_name(resume: bool) -> str:
+    """eval.json, or the first of eval-2.json, eval-3.json, ... that is free (to be resumed: the
+    first that was stopped). UserError if there is none."""
+    for stem in ("eval", *(f"eval-{n}" for n in range(2, 1000))):
+        stopped = os.path.exists(f"{stem}.stopped.jsonl")
+        if stopped or not (resume or os.path.exists(f"{stem}.json")):
+            return f"{stem}.json"
+    raise UserError("there is no stopped evaluation here: start without --resume, or name --out")
+
+
 def trained(models: dict[str, nn.Module | None]) -> dict[str, nn.Parameter]:
     """Parameters that may have moments: "model"'s by name, the others' as kind.name."""
     named = {k: model.named_parameters() for k, model in models.items() if model is not None}

@@ -200,6 +200,13 @@ def score_responses(model, batch, responses: Responses, works: list, temperature
     return out
 
 
+def importance_weights(old: Tensor, responses: Responses, cap: float) -> Tensor:
+    """[B, R] min(pi_old / pi_sampler, cap): truncated importance sampling, for where the trainer
+    and the sampler compute the probabilities of the same weights differently."""
+    gap = (old - responses.logprobs) * (responses.positions >= 0)
+    return gap.exp().clamp(max=cap)
+
+
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
     """Indices of rows, grouped by like length so that rows x longest <= budget (or one row)."""
     groups: list[list[int]] = []
