@@ -262,8 +262,7 @@ def main() -> None:
     add("--data", help="a JSONL file of problems instead of the world's")
     add("--limit", type=whole, help="only its first so many problems")
     add("--k", type=whole, help="samples a problem (default 16)")
-    told = "the figures (default eval.json, or eval-2.json and so on); responses: .jsonl"
-    add("--out", help=told)
+    add("--out", help="the figures (default eval.json, eval-2.json ...); responses: .jsonl")
     add("--resume", action="store_true", help="go on with the evaluation that was stopped")
     cfg, args = config.parse(parser, Config)
     cfg.eval.k = cfg.eval.k if args.k is None else args.k
