@@ -53,7 +53,7 @@ def check_zero(folder: str) -> None:
 
 def check_out(out: str, resume: bool) -> None:
     """UserError if there is nothing to resume in the run folder `out`."""
-    marks = (".lock", "status.json", "metrics.jsonl", "settings.json", "checkpoint")
+    marks = (".lock", "status.json", "metrics.jsonl", "settings.json", "checkpoint", "base")
     if resume and not any(os.path.exists(os.path.join(out, mark)) for mark in marks):
         told = f"there is no run in '{shortened(out)}' to go on with"
         raise UserError(f"{told}: correct --out, or start without --resume")
