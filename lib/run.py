@@ -256,8 +256,6 @@ class Stopped:
         self.path, self.batches = os.path.splitext(result)[0] + ".stopped.jsonl", {}
         self.lock = f".{os.path.basename(self.path)}.lock"
         barrier()  # all look before one writes
-        if is_main_process():
-            lock(os.path.dirname(self.path) or ".", self.lock)
         there, settings = os.path.exists(self.path), json.loads(to_json(settings))
         barrier()
         if resume not in (None, there):
@@ -269,6 +267,8 @@ class Stopped:
             if resume:
                 check_settings(before, settings, self.path)
             self.batches = batches if resume or before == settings else {}
+        if is_main_process():
+            lock(os.path.dirname(self.path) or ".", self.lock)
         rows = [{"name": name, "samples": samples} for name, samples in self.batches.items()]
         write_lines(self.path, [{"settings": settings}, *rows])
 
