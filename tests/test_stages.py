@@ -2,6 +2,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import run
 
 import config
@@ -10,6 +11,7 @@ import sft
 import stages
 from data import Problem
 from eval import summarise
+from lib import distributed
 from lib import report as reports_lib
 from lib.errors import UserError
 
@@ -119,3 +121,20 @@ def test_there_has_to_be_something_to_resume(
     status, _, err = run(monkeypatch, capsys, *words, "--resume", "--out", "nowhere")
     assert status == 2 and "no run in 'nowhere' to go on with" in err and err.count("\n") == 1
     assert sorted(os.listdir()) == before
+
+
+def test_a_folder_of_something_else_is_not_resumed(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for folder in (str(tmp_path), str(tmp_path / "none")):
+        with pytest.raises(UserError, match="to go on with: correct --out"):
+            inputs.check_out(folder, True)
+    (tmp_path / "status.json").write_text("{}")
+    inputs.check_out(str(tmp_path), True)
+
+
+def test_a_variable_left_from_another_program_starts_no_group(monkeypatch):
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    with distributed.started(config.make(sft.Config)):
+        assert not torch.distributed.is_initialized()
