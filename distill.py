@@ -26,7 +26,6 @@ import sft
 import train_r1
 from algorithms import ALGORITHM_SETTINGS
 from data import World
-from inputs import begin, is_model
 from lib import cli, distributed, files, report
 from lib.errors import UserError
 from lib.run import fingerprint, lock_settings, resumable
@@ -69,7 +68,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     settings = settings_to_lock(cfg, init=init)
     asked = settings if data else settings | settings_to_lock(cfg, teacher=teacher)
     rows = sft.read_rows(data) if data else []
-    begin(out, resume)
+    inputs.begin(out, resume)
 
     # 1. The teacher's responses
     if data is None:
@@ -77,7 +76,9 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         lock_settings(out, asked)
         run = os.path.dirname(os.path.dirname(os.path.normpath(teacher)))  # of train_r1.py
         judges = {kind: os.path.join(run, kind, "model") for kind in preference.KINDS}
-        rows = teach(cfg, teacher, judges if all(map(is_model, judges.values())) else {}, data)
+        rows = teach(
+            cfg, teacher, judges if all(map(inputs.is_model, judges.values())) else {}, data
+        )
     lock_settings(out, settings | {"rows": fingerprint(rows)})
 
     # 2. The students
@@ -134,7 +135,7 @@ def student(cfg, name, rows: list[dict], out, with_rl: bool, resume, init=None) 
     for way, start in ways.items():
         folder, steps = os.path.join(out, way), cfg.distill.rl_steps
         models[way] = os.path.join(folder, "model")
-        if is_model(models[way]):
+        if inputs.is_model(models[way]):
             continue
         if way == "distilled":
             train_r1.fine_tune(cfg, models[start], rows, folder, resume)
@@ -172,9 +173,9 @@ def main() -> None:
         if args.teacher:
             inputs.check_model(teacher)
         distributed.barrier()  # all have looked before one writes
-        if not (args.data or args.teacher or is_model(teacher)):
+        if not (args.data or args.teacher or inputs.is_model(teacher)):
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
-            begin(out, args.resume)
+            inputs.begin(out, args.resume)
             train_r1.recipe(cfg, config.run_folder("zero", cfg, args), r1, os.path.exists(r1))
         recipe(cfg, teacher, args.data, names, out, args.resume, args.init)
 

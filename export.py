@@ -20,7 +20,7 @@ def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
     add("checkpoint", help="a policy's, such as runs/zero/checkpoint/zero-00000060")
-    add("out", type=config.path, help="folder to write")
+    add("out", help="folder to write")
     add("--tokenizer", required=True, help="model folder, such as the run's base")
     args = parser.parse_args()
     with config.user_errors():

@@ -31,7 +31,6 @@ import train_zero
 from algorithms import ALGORITHM_SETTINGS
 from config import setting
 from data import REASONING, Problem, World
-from inputs import is_model
 from lib import distributed, files, report
 from lib.errors import UserError
 from lib.run import lock_settings, resumable
@@ -92,7 +91,7 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init=None, start=None) ->
     # Base and Zero
     base = os.path.join(zero_out, "base")
     models = {"base": init or os.path.join(base, "model"), "zero": os.path.join(zero_out, "model")}
-    if not is_model(models["zero"]):
+    if not inputs.is_model(models["zero"]):
         print(f"there is no finished Zero in '{zero_out}' yet: making it first", flush=True)
         train_zero.recipe(cfg, init, base, zero_out, os.path.exists(zero_out))
     lock_settings(out, stages.settings_to_lock(cfg, init=models["base"], zero=models["zero"]))
@@ -101,7 +100,7 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init=None, start=None) ->
     for stage, make in STAGES.items():
         folder = os.path.join(out, stage)
         models[stage] = os.path.join(folder, "model")
-        if is_model(models[stage]):
+        if inputs.is_model(models[stage]):
             print(f"{stage} is there already: {folder}")
             continue
         print(f"--- {stage}: {make.__doc__.split(':')[0].lower()}", flush=True)
@@ -197,7 +196,7 @@ STAGES = {"dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": r1}
 def check_earlier(out: str, start: str) -> None:
     """UserError if a stage before `start` is missing."""
     for stage in list(STAGES)[: list(STAGES).index(start)]:
-        if not is_model(os.path.join(out, stage, "model")):
+        if not inputs.is_model(os.path.join(out, stage, "model")):
             needs = f"--from {start} needs the finished stage '{stage}' in '{out}'"
             raise UserError(f"{needs}: start from an earlier one")
 

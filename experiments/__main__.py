@@ -35,9 +35,8 @@ def read_result(path: str) -> dict:
         return {}
     try:
         result = dict(files.load_json(path))
-        list(result.get("seeds", []))
-        return result
-    except (OSError, ValueError, TypeError, KeyError):
+        return result | {"seeds": list(result.get("seeds", []))}
+    except (OSError, ValueError, TypeError):
         raise UserError(f"'{path}' is damaged: restore it, or remove it and run again") from None
 
 

@@ -213,17 +213,7 @@ def beyond(value: object, limits: dict) -> str:
 
 
 # what a machine does to any code that writes or reads: a full disk, a lost one, a lack of rights
-MACHINE = {
-    "ENOSPC",
-    "EDQUOT",
-    "EROFS",
-    "EACCES",
-    "EPERM",
-    "ENAMETOOLONG",
-    "EIO",
-    "ENOTDIR",
-    "EISDIR",
-}
+MACHINE = set("ENOSPC EDQUOT EROFS EACCES EPERM ENAMETOOLONG EIO ENOTDIR EISDIR".split())
 
 
 def program() -> str:

@@ -173,21 +173,23 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
     # CPUs need more than the tensors: their allocators give little back (bench/check_memory.py)
     spare = 1.0 if device(cfg.device).type == "cuda" else 1.2 if cfg.precision == "float32" else 1.4
     need, have, gib = spare * (fixed + max(training, cache)), available_memory(cfg), 2**30
-    trained = steps * grpo.problems_per_step * grpo.group_size * grpo.max_new_tokens * networks
-    flops = (learnt + trained) * report["training FLOPs a token"]
-    flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
-    hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")
-    memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer {fixed / gib:.1f}"
-    memory += f", training {training / gib:.1f}, rollouts {cache / gib:.1f})"
-    run = f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} process{'es' * (n > 1)}"
     large = report["total parameters"] > 1e7  # smaller ones stop early, and the bound is far off
     if large or need > have / 4:
+        trained = steps * grpo.problems_per_step * grpo.group_size * grpo.max_new_tokens * networks
+        flops = (learnt + trained) * report["training FLOPs a token"]
+        flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
+        hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")
+        memory = (
+            f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer {fixed / gib:.1f}"
+        )
+        memory += f", training {training / gib:.1f}, rollouts {cache / gib:.1f})"
+        run = f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} process{'es' * (n > 1)}"
         told = f"arithmetic: up to {hours:,.10g} hours"
         print(f"{run}; memory of each: {memory}; {told}", flush=True)
-    if need <= have:
-        if hours > 24 and large and not cfg.yes:
+        if need <= have and hours > 24 and large and not cfg.yes:
             fix = "use GPUs, another --config or fewer steps, or add --yes to begin"
             raise UserError(f"this takes up to {hours:,.10g} hours on this machine: {fix}")
+    if need <= have:
         return
     gpus = "use more GPUs (torchrun --nproc-per-node N)"
     if fixed > have:
