@@ -18,7 +18,7 @@ from lib import extensions
 from lib.stats import consensus, same_text
 from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, thinking
-from tasks.base import PROGRAMS, Problem, by_value
+from tasks.base import PROGRAMS, Problem, by_text, by_value
 from tasks.benchmarks import choice_in, judge_of, program_in
 from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
 from tasks.general import declines, helpfulness, reply  # noqa: F401
@@ -148,7 +148,7 @@ def main() -> None:
     help_text = "the right answer; for Countdown write numbers=target, such as 3,4,2=14"
     parser.add_argument("--answer", required=True, help=help_text)
     told = "math (default: an unmarked number counts too) or a task such as arithmetic"
-    known = ["math", "countdown", *(t for t in TASKS if judge_of(t) is by_value)]
+    known = ["math", "countdown", *(t for t in TASKS if judge_of(t) in (by_value, by_text))]
     parser.add_argument("--task", default="math", choices=known, help=told)
     args = parser.parse_args()
     countdown = re.fullmatch(r"\s*(\d{1,9}(?:,\d{1,9})*)=(\d{1,9})\s*", args.answer)

@@ -9,7 +9,6 @@ FOLDER holds humaneval.jsonl, mbpp.jsonl, hostile_programs.json.
 import hashlib
 import json
 import os
-import resource
 import sys
 import textwrap
 import time
@@ -126,11 +125,12 @@ def hostile(path: str, rounds: int) -> bool:
             longest = max(longest, time.monotonic() - start)
             if result.ok and sandbox.same(result.value, 2):
                 earned[row["name"]] += 1
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     unchanged = (leftovers(), fingerprint()) == before
     rewards = f"{sum(earned.values())} earned a reward {dict(earned)}"
     limits = f"the longest took {longest:.2f} s (limit 2)"
-    limits += f"; most memory of one {memory:.0f} MB (limit 256)"
+    if usage := sandbox.resource:  # not on Windows
+        memory = usage.getrusage(usage.RUSAGE_CHILDREN).ru_maxrss / 1024
+        limits += f"; most memory of one {memory:.0f} MB (limit 256)"
     outside = f"host, processes and files {'unchanged' if unchanged else 'CHANGED'}"
     programs = f"hostile programs: {len(rows)}, {rounds} times"
     print(f"{programs}; {rewards}; {limits}; {outside}", flush=True)

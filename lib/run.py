@@ -27,7 +27,8 @@ from lib.progress import Progress
 
 PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a run gives up
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
-ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "recompute", "eval.rows", "yes"}
+ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "eval.rows"}
+ADJUSTABLE |= {"recompute", "sandbox", "yes"}
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
 

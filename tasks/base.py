@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tasks.math_equal import math_equal
+from tasks.sandbox import Cases, Suite
 
 LANGUAGES = ("en", "zh")
-PROGRAMS = ("humaneval", "mbpp")  # benchmarks: programs, judged by a suite of asserts
+# benchmarks whose answers are programs: what their problems' `tests` are, for sandbox.passes
+PROGRAMS = {"humaneval": Suite, "mbpp": Suite, "stdin": Cases}
 
 
 @dataclass
 class Problem:
     """One question. `tests` is what the verifier needs besides the answer: Countdown's numbers and
-    target, the hidden calls and values of a program. For a general request `answer` is a good reply
-    and `tests` says what makes one."""
+    target, the hidden calls and values of a program, or what it reads and prints. For a general
+    request `answer` is a good reply and `tests` says what makes one."""
 
     prompt: str
     answer: str

@@ -3,6 +3,7 @@ what is held out of a file."""
 
 import ast
 import contextlib
+import functools
 import gzip
 import itertools
 import json
@@ -26,6 +27,8 @@ INSTRUCTIONS = {
     "countdown": "{}\n\nPlease reason step by step, and put the expression within \\boxed{{}}.",
     "humaneval": _FUNCTION + "```python block.\n\n```python\n{}```",
     "mbpp": "{}\n\nAnswer with the whole program in a ```python block.",
+    "stdin": "{}\n\nWrite a Python program that reads the input from stdin and prints the output. "
+    "Answer with the whole program in a ```python block.",
 }
 INSTRUCTIONS["multiple_choice"] = INSTRUCTIONS["math"]
 LETTERS = "ABCDEFGHIJ"  # of choices
@@ -34,6 +37,14 @@ LETTERS = "ABCDEFGHIJ"  # of choices
 def instruction(problem: Problem, chat: bool) -> str:
     """The problem, and for chat models how to answer it."""
     return INSTRUCTIONS.get(problem.task, "{}").format(problem.prompt) if chat else problem.prompt
+
+
+def check_sandbox(tasks, mode: str) -> None:
+    """For scripts, before the work. UserError if these tasks have programs run, which this machine
+    cannot limit, unless the setting --sandbox is "weak"."""
+    sandbox.allow(mode)
+    if {"code", *PROGRAMS} & set(tasks):
+        sandbox.layers()
 
 
 def judge_of(task: str):
@@ -197,6 +208,82 @@ def _mbpp(row: dict) -> Problem:
     return Problem(prompt, code, "mbpp", "en", tests)
 
 
+def _decoded(row: dict, name: str) -> object:
+    """A field that may be written as JSON; None if it is not there, or text of another kind."""
+    value = row.get(name)
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return None
+
+
+def _cases(tests: object) -> list[list[str]]:
+    """[[input, output], ...] of [{"input": a text or its lines, "output": the same}, ...]"""
+    cases = []
+    for test in tests if isinstance(tests, list) else []:
+        test = test if isinstance(test, dict) else {}
+        if test.get("testtype", "stdin") != "stdin":
+            raise UserError("it asks for a function: only programs that read stdin are judged")
+        pair = [test.get(name) for name in ("input", "output")]
+        pair = [x if isinstance(x, list) else [x] for x in pair]
+        if not all(isinstance(line, str) for lines in pair for line in lines):
+            raise UserError(
+                "a test should have an 'input' and an 'output': texts or lists of lines"
+            )
+        cases.append(["\n".join(lines) for lines in pair])
+    return cases
+
+
+def _stdin(row: dict, prompt: str, cases: list[list[str]]) -> Problem:
+    """A problem whose program reads stdin."""
+    if not cases:
+        raise UserError("it has no tests: they should be a list of inputs and outputs")
+    tests, seconds = {"cases": cases}, row.get("time_limit")
+    if seconds is not None:
+        if type(seconds) not in (int, float) or not 0 < seconds <= 60:
+            raise UserError("'time_limit' should be a number of seconds, at most 60")
+        tests["seconds"] = seconds
+    return Problem(prompt, "", "stdin", "en", tests)
+
+
+def _apps(row: dict) -> Problem:
+    found = _decoded(row, "input_output")
+    found = found if isinstance(found, dict) else {}
+    lists = [found.get(name) for name in ("inputs", "outputs")]
+    pairs = itertools.zip_longest(*lists) if all(isinstance(x, list) for x in lists) else []
+    kind = "functional" if "fn_name" in found else "stdin"
+    tests = [{"input": x, "output": y, "testtype": kind} for x, y in pairs]
+    return _stdin(row, _text(row, "question"), _cases(tests))
+
+
+def _livecodebench(row: dict) -> Problem:
+    public, private = (_decoded(row, f"{kind}_test_cases") for kind in ("public", "private"))
+    if private is None and row.get("private_test_cases"):
+        _say_once("private_test_cases are compressed, not JSON: only public_test_cases are used")
+    return _stdin(row, _text(row, "question_content"), _cases(public) + _cases(private))
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text)
+
+
+def _codeforces(row: dict) -> Problem:
+    """The prompt shows the examples; these and the official tests are run."""
+    if row.get("interaction_format") or (row.get("input_mode") or "stdio") != "stdio":
+        raise UserError("it does not read stdin alone: only programs that do are judged")
+    if row.get("generated_checker"):
+        raise UserError("several outputs are right, and its 'generated_checker' is not run here")
+    examples, official = (_cases(_decoded(row, x)) for x in ("examples", "official_tests"))
+    parts = [_text(row, "description")]
+    for name, head in (("input_format", "Input"), ("output_format", "Output")):
+        parts += [f"{head}\n{row[name]}"] if row.get(name) else []
+    parts += [f"Example input\n{x.strip()}\n\nExample output\n{y.strip()}" for x, y in examples]
+    parts += [f"Note\n{row['note']}"] if row.get("note") else []
+    cases = examples + [case for case in official if case not in examples]
+    return _stdin(row, "\n\n".join(parts), cases)
+
+
 def _functions(module: ast.Module) -> set[str]:
     return {n.name for n in module.body if isinstance(n, ast.FunctionDef)}
 
@@ -208,6 +295,10 @@ LAYOUTS = (  # name, fields that tell it, reader; the first that fits
     ("HumanEval", "prompt entry_point test", _humaneval),
     ("MBPP", "text code test_list", _mbpp),
     ("MBPP", "prompt code test_list", _mbpp),  # sanitised
+    ("APPS", "question input_output", _apps),
+    ("LiveCodeBench", "question_content public_test_cases", _livecodebench),
+    ("Codeforces", "description examples", _codeforces),
+    ("Codeforces", "description official_tests", _codeforces),
     ("GPQA", "question correct_answer incorrect_answer_1", _gpqa),
     ("MMLU", "question choices answer", _choice),
     ("MMLU", "question options answer", _choice),  # MMLU-Pro
@@ -234,30 +325,42 @@ _STOPS = re.compile(r"\n(?:class|def|#|if|print|```)")
 def program_in(problem: Problem, text: str) -> str | None:
     """The program in a response to HumanEval or MBPP, or None: the last ```python block after the
     thinking, else the last that names no language, else the <answer>. A block that defines the
-    function under test comes before all that do not, even if nothing fences it. HumanEval's prompt,
-    which may define helpers, stands before it; a response with none of these continues it."""
+    function under test (or if stdin is read: that is Python and prints) comes before all that do
+    not, even if nothing fences it. HumanEval's prompt, which may define helpers, stands before it;
+    a response with none of these continues it."""
     text, entry = after_thinking(text), re.escape(problem.tests.get("entry", ""))
-    defines = re.compile(rf"^(?:def|class) +{entry}\s*[(:]|^{entry}\s*=(?!=)", re.MULTILINE)
+    named = re.compile(rf"^(?:def|class) +{entry}\s*[(:]|^{entry}\s*=(?!=)", re.MULTILINE)
+    defines = _prints if problem.task == "stdin" else named.search
     before = f"{problem.prompt}\n" if problem.task == "humaneval" else ""
     continues, blocks = before and _BODY.match(text), []  # (kind, code)
     for _, info, code in _FENCED.findall(text):
         language = re.sub(r"\W*(\w*).*", r"\1", info.lower())  # also of {python} title="f.py"
         kind = {"python": 4, "python3": 4, "py": 4, "": 3}.get(language, 1)
-        flush = code if defines.search(code) else textwrap.dedent(code)  # of a fence in a list
-        blocks.append((kind, flush if defines.search(flush) else code))
+        flush = code if defines(code) else textwrap.dedent(code)  # of a fence in a list
+        blocks.append((kind, flush if defines(flush) else code))
     blocks += [(2, code) for code in ANSWER_BLOCK.findall(text)]
     runs = itertools.groupby(text.split("\n"), lambda line: bool(_CODE.match(line)))
     bare = [(0, "\n".join(run)) for is_code, run in runs if is_code and not continues]
-    found = [(kind, code) for kind, code in [*bare, *blocks] if defines.search(code)]
+    bare += [(0, text)] if problem.task == "stdin" else []  # it may be a program and nothing else
+    found = [(kind, code) for kind, code in [*bare, *blocks] if defines(code)]
     found = found or [(kind, code) for kind, code in blocks if kind > 1 and not continues]
     if found:
         return before + max(reversed(found), key=lambda block: block[0])[1]
     return problem.prompt + _STOPS.split(text)[0] if before else None
 
 
+def _prints(code: str) -> bool:
+    """Whether a text is a Python program that may print something."""
+    try:
+        return bool(re.search(r"\b(?:print|write)", code) and _python("code", code))
+    except UserError:
+        return False
+
+
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
-    """Which programs pass their problem's suite of asserts; they run side by side."""
-    jobs = [(answer, sandbox.Suite(**p.tests)) for p, answer in zip(problems, answers)]
+    """Which programs pass their problem's suite of asserts, or print what they should; they run
+    side by side."""
+    jobs = [(answer, PROGRAMS[p.task](**p.tests)) for p, answer in zip(problems, answers)]
     return sandbox.in_parallel(sandbox.passes, jobs)
 
 

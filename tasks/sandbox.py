@@ -1,4 +1,4 @@
-"""Run a program that nobody has read, and learn what its functions return.
+"""Run a program that nobody has read, and learn what its functions return, or what it prints.
 
     python -m tasks.sandbox "def f(x): return x + 1" "f(1)" "f([])"
 
@@ -12,12 +12,15 @@ Landlock (no file but the interpreter's, to read only), seccomp (no processes, s
 Only names and arguments go in, only values of Python's plain types come out, and what is expected
 never leaves the parent: neither an exit code, nor printed text, nor an object that says it equals
 everything can pass for an answer. Values are compared, not effects: a suite of asserts about
-changed arguments or about objects is not passed.
+changed arguments or about objects is not passed. Of a program that reads stdin, what it prints is
+compared; it gets a new interpreter for each input, and no threads.
 
 What it does not protect against: a flaw of the kernel and, where a layer is missing, anybody who
 gets past the audit hook, which PEP 578 does not mean as a wall: protection() says what is open
 then. The system's libraries can be read, and a program can tell where it is. Memory is limited for
 each process (not on macOS); without seccomp root may start many, whom RLIMIT_NPROC does not bind.
+Where Python has no module resource, as on Windows, there are only a time limit and the audit hook,
+and nothing is run unless `weak` says that this will do.
 """
 
 import ast
@@ -25,6 +28,7 @@ import contextlib
 import functools
 import json
 import marshal
+import math
 import os
 import secrets
 import select
@@ -32,6 +36,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +45,12 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from lib import cli
+from lib.errors import UserError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 Call = tuple[str, list] | str  # function and arguments, or an expression that is evaluated inside
 
@@ -60,6 +71,13 @@ class Suite(NamedTuple):
     asserts: str
 
 
+class Cases(NamedTuple):
+    """What a program is to print, given what it reads from stdin."""
+
+    cases: list  # of (input, output)
+    seconds: float = 5  # of a processor, for each case
+
+
 MAX_PROGRAM, MAX_OUTPUT = 100_000, 1_000_000  # characters; bytes of results that are read
 MAX_KEYS = 10_000  # of one set or dict: numbers with equal hashes would take very long to read
 LAYERS = {
@@ -72,6 +90,7 @@ RISKS = {  # what lies open without a layer
     "landlock": "this user's files",
     "seccomp": "further processes, to root without limit",
 }
+weak = False  # whether programs may run where nothing but their time can be limited
 INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_inside.py")
 # `python -m tasks.sandbox` imports tasks first, which imports this file
 warnings.filterwarnings("ignore", "'tasks.sandbox' found in sys.modules", RuntimeWarning)
@@ -83,27 +102,44 @@ class _Ended(Exception):
 
 class _Interpreter(contextlib.AbstractContextManager):
     """An interpreter in the sandbox, to talk to until a deadline. Afterwards nothing of it is left.
-    limits: (layers, seconds by the clock, seconds of a processor, MB of memory)."""
+    limits: (layers, seconds by the clock, seconds of a processor, MB of memory). most: bytes that
+    are read of it. stdin: for the program."""
 
-    def __init__(self, job: dict, limits: tuple[tuple[str, ...], float, int, int]):
+    def __init__(self, job: dict, limits: tuple, most: int = MAX_OUTPUT, stdin: str = ""):
         self.layers, time_limit_s, cpu_limit_s, memory_mb = limits
         secret = secrets.token_hex(8)
         self.start, self.deadline = secret.encode(), time.monotonic() + time_limit_s
         self.outgoing = marshal.dumps(job | {"secret": secret})  # bytes still to be written
-        self.lines, self.rest = [], b""  # lines read, the start of the next
-        self.count, self.why = 0, ""  # bytes read, why the interpreter has ended
+        self.lines, self.rest = [], b""  # messages read, the start of the next line
+        self.printed = []  # lines that are no messages
+        self.count, self.most, self.why = 0, most, ""  # bytes read; why the interpreter has ended
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         python = os.path.realpath(sys.executable)
         numbers = map(str, (os.getpid(), memory_mb << 20, cpu_limit_s))
-        command = [python, "-I", "-S", INSIDE, "launch", python, *numbers, *self.layers]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        place = {"cwd": self.folder.name, "env": {}, "start_new_session": True}
-        self.process = subprocess.Popen(command, **pipes, **place, bufsize=0)
-        os.set_blocking(self.process.stdin.fileno(), False)
+        how = (
+            ["launch", python, *numbers, *self.layers] if resource else ["weak", str(time_limit_s)]
+        )
+        kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows
+        place = {"cwd": self.folder.name, "env": kept, "start_new_session": True}
+        path = os.path.join(self.folder.name, "stdin")  # no pipe: programs ask for its size
+        with open(path, "wb") as file:
+            file.write(stdin.encode("utf-8", "replace"))
+        with open(path, "rb") as file:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+            command = [python, "-I", "-S", INSIDE, *how]
+            self.process = subprocess.Popen(command, **pipes, **place, bufsize=0)
+        if resource:
+            os.set_blocking(self.process.stdin.fileno(), False)
+        else:  # reads and writes wait until there is something, or the process ends
+            self.timer = threading.Timer(time_limit_s, self.process.kill)
+            self.timer.start()
 
     def __exit__(self, *exc) -> None:
         with self.folder, self.process:  # at the end closes the pipes, waits, removes the folder
-            if "namespaces" in self.layers:  # the launcher kills the namespace's first process,
+            if not resource:
+                self.timer.cancel()
+                self.process.kill()
+            elif "namespaces" in self.layers:  # the launcher kills the namespace's first process,
                 self.process.terminate()  # and ends when the last is gone
             else:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -134,28 +170,33 @@ class _Interpreter(contextlib.AbstractContextManager):
 
     def receive(self) -> object:
         while self.outgoing:
-            self._wait(self.process.stdin, select.POLLOUT)
+            self._wait(self.process.stdin)
             try:
                 written = os.write(self.process.stdin.fileno(), self.outgoing)
             except BrokenPipeError:
                 raise _Ended("ended early") from None
             self.outgoing = self.outgoing[written:]
         while not self.lines:
-            if self.count > MAX_OUTPUT:
+            if self.count > self.most:
                 raise _Ended("too much output")
-            self._wait(self.process.stdout, select.POLLIN)
+            self._wait(self.process.stdout)
             chunk = os.read(self.process.stdout.fileno(), 65536)
             if not chunk:
                 raise _Ended("ended early")
             self.count += len(chunk)
             *lines, self.rest = (self.rest + chunk).split(b"\n")
-            self.lines += [x for x in lines if x.startswith(self.start)]  # others: mere prints
+            for line in lines:
+                (self.lines if line.startswith(self.start) else self.printed).append(line)
         return _read(self.lines.pop(0).removeprefix(self.start))
 
-    def _wait(self, stream, event: int) -> None:
-        poll = select.poll()
-        poll.register(stream, event)
-        if not poll.poll(max(0.0, 1000 * (self.deadline - time.monotonic()))):
+    def _wait(self, stream) -> None:
+        ready = max(0.0, self.deadline - time.monotonic())
+        if resource:
+            event = select.POLLIN if stream is self.process.stdout else select.POLLOUT
+            poll = select.poll()
+            poll.register(stream, event)
+            ready = poll.poll(1000 * ready)
+        if not ready:
             raise _Ended("time limit")
 
 
@@ -189,7 +230,11 @@ def _unpack(entry: dict) -> object:
 # ------------------------------------------------------------------------ what the kernel allows
 @functools.cache
 def layers() -> tuple[str, ...]:
-    """Those of LAYERS that work here, found by trial, once. OSError if no program can be run."""
+    """Those of LAYERS that work here, found by trial, once. OSError if no program can be run,
+    UserError where none may."""
+    if not (resource or weak):
+        told = "this machine cannot limit the memory and processes of programs"
+        raise UserError(f"{told}: use Linux or macOS, or add --sandbox weak if you trust them")
 
     def trial(wanted: tuple[str, ...]) -> Result:
         limits = wanted, 30.0, 5, 256
@@ -197,7 +242,7 @@ def layers() -> tuple[str, ...]:
             return inside.call(("f", [1]))
 
     found: tuple[str, ...] = ()
-    for layer in LAYERS if sys.platform == "linux" else ():
+    for layer in LAYERS if resource and sys.platform == "linux" else ():
         if trial((*found, layer)) == Result(True, 2):
             found += (layer,)
     if (result := trial(found)) != Result(True, 2):
@@ -206,9 +251,16 @@ def layers() -> tuple[str, ...]:
     return found
 
 
+def allow(mode: str) -> None:
+    """The setting --sandbox: "weak" lets programs run where only their time can be limited."""
+    global weak
+    weak = mode == "weak"
+
+
 def protection() -> str:
     """One sentence: what stands between a program and this machine, and what does not."""
-    walls = ", ".join(["limits", "an audit hook", *(LAYERS[layer] for layer in layers())])
+    names, limits = [LAYERS[layer] for layer in layers()], "limits" if resource else "a time limit"
+    walls = ", ".join([limits, "an audit hook", *names])
     missing = [layer for layer in LAYERS if layer not in layers()]
     gaps = "; nor ".join(f"{LAYERS[m]}, which leaves open {RISKS[m]}" for m in missing)
     gaps = f"; this machine does not allow {gaps}" if gaps else ""
@@ -224,6 +276,19 @@ def run_python(program: str, calls: list[Call], *, time_limit_s=2.0, memory_mb=2
     limits = layers(), time_limit_s, int(time_limit_s) + 1, memory_mb
     with _Interpreter({"program": program}, limits) as inside:
         return [inside.call(call) for call in calls]
+
+
+def run_whole(program: str, stdin: str, *, seconds: float = 5, most: int = MAX_OUTPUT):
+    """What a program prints (str), given stdin; None if it fails, prints more than `most` bytes or
+    takes more seconds of a processor (rounded up), or four times as many by the clock."""
+    if len(program) > MAX_PROGRAM:
+        return None
+    limits = layers(), 4.0 * seconds, math.ceil(seconds), 512
+    job = {"program": program, "whole": True}
+    with _Interpreter(job, limits, most, stdin) as inside, contextlib.suppress(_Ended):
+        if inside.receive() is True:
+            return b"\n".join(inside.printed).decode("utf-8", "replace")
+    return None
 
 
 def in_parallel(function, jobs: list[tuple], **limits) -> list:
@@ -252,12 +317,46 @@ def same(value: object, expected: object) -> bool:
     return value == expected
 
 
+def prints(program: str, tests: Cases) -> bool:
+    """Whether a program prints what it should for every input."""
+    for stdin, expected in tests.cases:
+        most = MAX_OUTPUT + len(expected.encode("utf-8", "replace"))
+        printed = run_whole(program, stdin, seconds=tests.seconds, most=most)
+        if printed is None or not same_output(printed, expected):
+            return False
+    return True
+
+
+def same_output(printed: str, expected: str) -> bool:
+    """Equality of what is printed, but for spaces at the end of lines and empty lines at the end.
+    Numbers may differ by 1e-6, relative or absolute, if one of them is not whole."""
+    found, wanted = ([x.rstrip() for x in t.rstrip().split("\n")] for t in (printed, expected))
+    if len(found) != len(wanted):
+        return False
+    for ours, theirs in zip(found, wanted):
+        words = ours.split(" "), theirs.split(" ")
+        if ours != theirs and (len(words[0]) != len(words[1]) or not all(map(_close, *words))):
+            return False
+    return True
+
+
+def _close(a: str, b: str) -> bool:
+    if a == b or (a.lstrip("+-").isdecimal() and b.lstrip("+-").isdecimal()):
+        return a == b
+    try:
+        return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-6)
+    except ValueError:
+        return False
+
+
 # ------------------------------------------------------------------------------ suites of asserts
-def passes(program: str, suite: Suite, *, time_limit_s=20.0, cpu_limit_s=5) -> bool:
+def passes(program: str, suite: Suite | Cases, *, time_limit_s=20.0, cpu_limit_s=5) -> bool:
     """Whether every assert holds of the program's function. The program has cpu_limit_s seconds of
     a processor, however busy the machine is, and time_limit_s by the clock, so it cannot sleep
     either. Values are compared here, or where nothing but the suite runs: there the function under
     test is a stand-in, whose calls pass through this process to the program and back."""
+    if isinstance(suite, Cases):
+        return prints(program, suite)
     if len(program) > MAX_PROGRAM:
         return False
     limits = layers(), time_limit_s, cpu_limit_s, 512
@@ -310,8 +409,10 @@ def main() -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("program", help="source text")
     parser.add_argument("call", nargs="+", help='such as "f(1, [2])"')
+    parser.add_argument("--sandbox", default="strict", choices=("strict", "weak"))
     args = parser.parse_args()
     with cli.user_errors():
+        allow(args.sandbox)
         print(protection(), file=sys.stderr)
         for text, result in zip(args.call, run_python(args.program, args.call)):
             print(f"{text} -> {result.value!r}" if result.ok else f"{text}: {result.error}")

@@ -2,6 +2,7 @@
 
     python -I -S sandbox_inside.py launch ...    # restricts itself, then becomes a new interpreter
     python -I -S sandbox_inside.py work          # that one: runs a program, or a suite of asserts
+    python -I -S sandbox_inside.py weak SECONDS  # the only one, where nothing can be restricted
 
 Two interpreters, because the restrictions need ctypes, which a program must never get hold of.
 Messages come in as `marshal`, for what is outside can be trusted, and go out as lines of JSON.
@@ -12,7 +13,7 @@ import os
 import sys
 from _json import encode_basestring_ascii as quote  # `import json` takes longer than most programs
 
-IN, OUT = 3, 4  # file descriptors of the messages; 0, 1 and 2 lead nowhere
+IN, OUT = 3, 4  # file descriptors of the messages; 0 is a program's stdin, 1 and 2 lead nowhere
 LINUX = sys.platform == "linux"
 ORDER = sys.byteorder
 
@@ -38,7 +39,8 @@ REFUSED = {
 # Events of the audit hook [PEP 578] that a pure function may cause, besides reading the library
 ALLOWED = """import exec compile marshal.load marshal.loads marshal.dumps os.listdir os.scandir
 sys._getframe sys._getframemodulename object.__getattr__ object.__setattr__ builtins.id
-function.__new__ array.__new__ pickle.find_class time.sleep"""
+function.__new__ array.__new__ pickle.find_class time.sleep builtins.input
+builtins.input/result"""
 # Functions that affect other processes, or the system, without causing any event
 SILENT = """pidfd_open pidfd_send_signal mknod mkfifo setpriority nice sched_setaffinity
 sched_setscheduler sched_setparam setsid setpgid memfd_create unshare setns"""
@@ -50,11 +52,7 @@ def launch(python: str, parent: str, memory: str, seconds: str, *layers: str) ->
     the second interpreter. An exception if any of it is impossible: then nothing is run."""
     import resource  # here, while files can still be opened
 
-    os.dup2(0, IN)
-    os.dup2(1, OUT)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nowhere, fd)
+    move_descriptors()
     if LINUX:
         libc("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if "namespaces" in layers:
@@ -78,6 +76,16 @@ def launch(python: str, parent: str, memory: str, seconds: str, *layers: str) ->
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     os.execv(python, [python, "-I", "-S", __file__, "work"])
+
+
+def move_descriptors() -> None:
+    """From where the parent can put them to where they are used; 2 was a program's stdin."""
+    os.dup2(0, IN)
+    os.dup2(1, OUT)
+    os.dup2(2, 0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (1, 2):
+        os.dup2(nowhere, fd)
 
 
 def libc(function: str, *arguments, check: bool = True) -> int:
@@ -190,24 +198,28 @@ def work() -> None:
             data = data[write(OUT, data) :]
 
     guard()
-    do = judge if "suite" in job else answer
-    do(job, receive, send)
+    if "suite" in job:
+        judge(job, receive, send)
+    elif "whole" in job:
+        run_whole(job, send)
+    else:
+        answer(job, receive, send)
 
 
 def guard() -> None:
     """From here on, refuse whatever a pure function does not need [PEP 578], and remove the
     functions that act without an audit event."""
     import _signal
-    import posix
 
-    allowed, lib = frozenset(ALLOWED.split()), os.path.dirname(os.__file__) + "/"
+    system = sys.modules[os.name]  # posix, on Windows nt
+    allowed, lib = frozenset(ALLOWED.split()), os.path.dirname(os.__file__) + os.sep
     writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
     def hook(event, args, allowed=allowed, lib=lib, writes=writes, error=PermissionError, str=str):
         if event == "open":
             path, _, flags = args
             inside = type(path) is str and path.startswith(lib) and ".." not in path
-            if inside and not flags & writes:
+            if (inside and not flags & writes) or (type(path) is int and path in (0, 1, 2)):
                 return
         elif event == "import" and args[0] in ("ctypes", "_ctypes", "_posixsubprocess"):
             pass
@@ -215,7 +227,7 @@ def guard() -> None:
             return
         raise error(event)
 
-    for module in (os, posix, _signal):
+    for module in (os, system, _signal):
         for name in SILENT.split():
             if hasattr(module, name):
                 delattr(module, name)
@@ -251,6 +263,31 @@ def answer(job: dict, receive, send, leave=os._exit) -> None:
             send([False, "not a plain value"])
         except ValueError:  # a number too long to be written out
             send([False, "ValueError"])
+
+
+def run_whole(job: dict, send, leave=os._exit) -> None:
+    """Run job["program"] as a script. What it prints goes out as it is; at the very end, after its
+    own atexit functions, True, if no exception but SystemExit ended it."""
+    import atexit
+    import builtins
+
+    def end():
+        for stream in (sys.stdout, sys.__stdout__):
+            try:
+                stream.flush()
+            except Exception:  # it may be closed, or anything else by now
+                continue
+        send(True)
+
+    os.dup2(OUT, 1)
+    builtins.exit = builtins.quit = sys.exit  # `-S` leaves them out
+    atexit.register(end)
+    try:
+        exec(compile(job["program"], "program", "exec"), new_module("__main__"))
+    except SystemExit:
+        return
+    except BaseException:
+        leave(1)
 
 
 def judge(job: dict, receive, send) -> None:
@@ -341,4 +378,9 @@ def pack(value: object, depth: int = 50) -> str:
 if __name__ == "__main__":
     if sys.argv[1] == "launch":
         launch(*sys.argv[2:])
+    if sys.argv[1] == "weak":
+        import faulthandler
+
+        move_descriptors()
+        faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)  # without a parent too
     work()

@@ -11,6 +11,7 @@ from conftest import SHARED_DATA
 
 import rewards as rw
 from data import load_jsonl
+from tasks import benchmarks, sandbox
 from tasks.base import PROGRAMS, Problem
 from tasks.benchmarks import INSTRUCTIONS, choice_in, instruction, judge, parse_row, program_in
 
@@ -27,6 +28,34 @@ MBPP = {
     "code": "import math\ndef g(): pass\ndef f(x): return 2 * x",
     "test_list": ["assert int(f(1)) == 2", "assert f(math.pi) > 6"],
     "test_setup_code": "one = 1",
+}
+CASES = [["1 2\n", "3\n"], ["2\n2\n", "4\n"]]
+TESTS = [{"input": i, "output": o, "testtype": "stdin"} for i, o in CASES]
+APPS = {
+    "problem_id": 0,
+    "question": "Print the sum.",
+    "input_output": json.dumps({"inputs": [i for i, _ in CASES], "outputs": [o for _, o in CASES]}),
+    "starter_code": "",
+}
+LIVECODEBENCH = {
+    "question_title": "Sum",
+    "question_content": "Print the sum.",
+    "starter_code": "",
+    "public_test_cases": json.dumps(TESTS[:1]),
+    "private_test_cases": json.dumps(TESTS[1:]),
+}
+CODEFORCES = {
+    "id": "1/A",
+    "time_limit": 2.0,
+    "description": "Print the sum.",
+    "input_format": "Two numbers.",
+    "output_format": "One number.",
+    "interaction_format": None,
+    "note": "It is easy.",
+    "examples": [{"input": "1 2\n", "output": "3\n"}],
+    "input_mode": "stdio",
+    "official_tests": [{"input": i, "output": o} for i, o in CASES],
+    "generated_checker": None,
 }
 ASKED = [{"role": "user", "content": "1+1?"}]
 SYSTEM = [{"role": "system", "content": "Think."}]
@@ -87,6 +116,106 @@ def test_layouts_of_programs(tmp_path):
     assert rw.verdicts(problems, [p.answer for p in problems]) == [True] * 3
     assert rw.verdicts(problems, ["def f(x): return 3"] * 3) == [False] * 3
     assert judge([], []) == [] and judge([h], [h.answer]) == [True]
+
+
+SUM = "import sys\nprint(sum(map(int, sys.stdin.read().split())))"
+
+
+@pytest.mark.parametrize(
+    ("row", "tests"),
+    [
+        (APPS, {"cases": CASES}),
+        (APPS | {"input_output": json.loads(APPS["input_output"])}, {"cases": CASES}),
+        (
+            APPS | {"input_output": {"inputs": [["2", "3"]], "outputs": [["5"]]}, "time_limit": 3},
+            {"cases": [["2\n3", "5"]], "seconds": 3},
+        ),
+        (LIVECODEBENCH, {"cases": CASES}),
+        (LIVECODEBENCH | {"public_test_cases": TESTS, "private_test_cases": ""}, {"cases": CASES}),
+        (CODEFORCES, {"cases": CASES, "seconds": 2.0}),
+        (CODEFORCES | {"official_tests": None, "time_limit": None}, {"cases": CASES[:1]}),
+    ],
+)
+def test_layouts_of_programs_that_read_stdin(tmp_path, row, tests):
+    (p,) = load_jsonl(write(tmp_path, row))
+    assert (p.task, p.answer, p.tests) == ("stdin", "", tests)
+    assert p.prompt.startswith("Print the sum.")
+    answers = [SUM, "print(3)", "n = int(input())\nprint(n)", None]
+    only_three = p.tests["cases"] == CASES[:1]
+    assert rw.verdicts([p] * 4, answers) == [True, only_three, False, False]
+
+
+def test_a_prompt_of_codeforces(tmp_path):
+    (p,) = load_jsonl(write(tmp_path, CODEFORCES))
+    assert p.prompt.split("\n\n") == [
+        "Print the sum.",
+        "Input\nTwo numbers.",
+        "Output\nOne number.",
+        "Example input\n1 2",
+        "Example output\n3",
+        "Note\nIt is easy.",
+    ]
+
+
+def test_compressed_tests_are_passed_over_and_this_is_said_once(tmp_path, capsys):
+    benchmarks._say_once.cache_clear()
+    packed = LIVECODEBENCH | {"private_test_cases": "eJxrYJmqyQABPVKpS6YUBiZm6iQAY"}
+    problems = load_jsonl(write(tmp_path, packed, packed))
+    assert [p.tests["cases"] for p in problems] == [CASES[:1]] * 2
+    assert capsys.readouterr().out.count("only public_test_cases are used") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        (f"Here:\n```python\n{SUM}\n```\nFor 1 2 it prints\n```\n3\n```", SUM + "\n"),
+        (f"```\n{SUM}\n```\nFor example:\n```\n3\n```", SUM + "\n"),
+        (f"```python\nprint(0)\n```\nBetter:\n```python\n{SUM}\n```", SUM + "\n"),
+        (f"```python\n{SUM}\n```\nThen\n```python\nprint(\n```", SUM + "\n"),
+        ("1. So:\n   ```python\n   n = 1\n   print(n)\n   ```", "n = 1\nprint(n)\n"),
+        ("<think>```python\nprint(0)\n```</think><answer>print(1)</answer>", "print(1)"),
+        (f"<think>a</think>{SUM}", SUM),
+        (
+            "n=int(input())\nfor i in range(n):\n\tprint(i)",
+            "n=int(input())\nfor i in range(n):\n\tprint(i)",
+        ),
+        (
+            "Here it is:\n\nn = int(input())\nprint(n)\n\nThis prints n.",
+            "\nn = int(input())\nprint(n)\n",
+        ),
+        ("I do not know.", None),
+        ("<think>print(1)", None),
+        ("", None),
+    ],
+)
+def test_the_last_block_that_is_python_and_prints(text, program):
+    p = Problem("", "", "stdin", tests={"cases": CASES})
+    assert rw.answer_of(p, text) == program
+
+
+def test_a_response_with_a_program_earns_its_reward(tmp_path):
+    (p,) = load_jsonl(write(tmp_path, CODEFORCES))
+    texts = [f"<think>a</think><answer>```python\n{x}\n```</answer>" for x in (SUM, "print(3)")]
+    scores = rw.score_all([p, p], texts, rw.RewardConfig())
+    assert [(s["accuracy"], s["format"]) for s in scores] == [(1, 1), (0, 1)]
+
+
+@pytest.mark.parametrize("mode", ["strict", "weak"])
+def test_the_sandbox_is_checked_before_the_work(monkeypatch, mode):
+    monkeypatch.setattr(sandbox, "weak", False)
+    monkeypatch.setattr(sandbox, "resource", None)  # as on Windows
+    sandbox.layers.cache_clear()
+    try:
+        benchmarks.check_sandbox(["math", "countdown"], mode)
+        for task in ("stdin", "mbpp", "code"):
+            if mode == "strict":
+                with pytest.raises(ValueError, match=r"cannot limit .*: .* add --sandbox weak"):
+                    benchmarks.check_sandbox(["math", task], mode)
+            else:
+                benchmarks.check_sandbox(["math", task], mode)
+                assert "programs run apart, with a time limit, an" in sandbox.protection()
+    finally:
+        sandbox.layers.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -362,6 +491,7 @@ def test_instructions():
         ({"prompt": "p", "answer": "a", "task": "math", "language": "fr"}, "'language' should be"),
         ({"prompt": "p", "answer": "a", "task": ["math"]}, "'task' should be"),
         ({"prompt": "p", "answer": "a", "task": "mbpp"}, "needs more than an answer"),
+        ({"prompt": "p", "answer": "a", "task": "stdin"}, "needs more than an answer"),
         ({"prompt": "p", "answer": "a", "task": "code"}, "needs more than an answer"),
         ({"prompt": "p", "answer": "a", "task": "general"}, "needs more than an answer"),
         ({"prompt": "p", "answer": "a", "task": "countdown"}, "'numbers' and 'target'"),
@@ -383,6 +513,29 @@ def test_instructions():
         (MBPP | {"test_list": ["f(1)) == 2"]}, "'test_list' is not Python"),
         (MBPP | {"test_setup_code": None}, "'test_setup_code' a text"),
         (MBPP | {"test_setup_code": "("}, "'test_setup_code' is not"),
+        (APPS | {"input_output": ""}, "it has no tests"),
+        (APPS | {"input_output": {"inputs": "1", "outputs": "1"}}, "it has no tests"),
+        (
+            APPS | {"input_output": {"inputs": ["1"], "outputs": []}},
+            "a test should have an 'input'",
+        ),
+        (
+            APPS | {"input_output": {"fn_name": "f", "inputs": [[1]], "outputs": [2]}},
+            "it asks for a function",
+        ),
+        (
+            LIVECODEBENCH
+            | {"public_test_cases": [{"input": "1", "output": "2", "testtype": "functional"}]},
+            "it asks for a function: only programs that read stdin",
+        ),
+        (LIVECODEBENCH | {"public_test_cases": "[1]"}, "a test should have an 'input'"),
+        (LIVECODEBENCH | {"question_content": ""}, "'question_content' should be"),
+        (CODEFORCES | {"generated_checker": "x"}, "several outputs are right"),
+        (CODEFORCES | {"interaction_format": "x"}, "it does not read stdin alone"),
+        (CODEFORCES | {"input_mode": "file"}, "it does not read stdin alone"),
+        (CODEFORCES | {"time_limit": "2 s"}, "'time_limit' should be a number"),
+        (CODEFORCES | {"time_limit": 61}, "'time_limit' should be a number"),
+        (CODEFORCES | {"examples": [], "official_tests": []}, "it has no tests"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, row, message):

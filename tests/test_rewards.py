@@ -12,7 +12,7 @@ import rewards as rw
 from data import World, WorldConfig
 from rewards import RewardConfig, extract_answer, format_reward, score
 from tasks import TASKS
-from tasks.base import PROGRAMS, Problem
+from tasks.base import PROGRAMS, Problem, by_text
 
 GOOD = "<think>3+4 makes 7</think><answer>7</answer>"
 
@@ -147,6 +147,14 @@ def test_a_new_task_and_a_new_reward(monkeypatch):
     assert rw.majority(p, ["3", "2", "2.0"]) == "3"
     expected = {"accuracy": 1.0, "format": 1.0, "language": 1.0, "short": 1.0, "total": 3.5}
     assert_has(score(p, "<think>so</think><answer>up</answer>", cfg), expected)
+
+
+def test_a_task_that_is_judged_by_text(monkeypatch, capsys):
+    monkeypatch.setitem(TASKS, "order", types.SimpleNamespace(judge=by_text))
+    for answer, accuracy in (("b > a", "1.0"), ("a>b", "0.0")):
+        words = ("The answer is b>a.", "--answer", answer, "--task", "order")
+        status, out, _ = run(monkeypatch, capsys, "rewards", *words)
+        assert status == 0 and f"answer: b>a\naccuracy: {accuracy}\n" in out
 
 
 WRONG = [

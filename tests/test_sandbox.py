@@ -11,9 +11,20 @@ import pytest
 from conftest import FORKS, ROOT, SHARED_DATA
 
 from data import Problem, load_jsonl
+from lib.errors import UserError
 from rewards import verdicts
 from tasks import sandbox, sandbox_inside
-from tasks.sandbox import Result, Suite, as_calls, in_parallel, passes, run_python, same
+from tasks.sandbox import (
+    Cases,
+    Result,
+    Suite,
+    as_calls,
+    in_parallel,
+    passes,
+    run_python,
+    run_whole,
+    same,
+)
 
 
 def one(program: str, *arguments, **limits):
@@ -215,6 +226,8 @@ HOSTILE = os.path.join(SHARED_DATA, "hostile_programs.json")
 def hostile_programs_earn_nothing():
     with open(HOSTILE) as f:
         rows = json.load(f)
+    reading = [(r["code"], Cases([("1", "2")], 1)) for r in rows]
+    assert not any(in_parallel(passes, reading))
     jobs = [(r["code"], [("f", [1])]) for r in rows]
     for r, (result,) in zip(rows, in_parallel(run_python, jobs, time_limit_s=0.5)):
         # those that would return 2 are stopped before
@@ -563,6 +576,150 @@ def test_a_sample_of_the_benchmarks():
     copy = "{answer}\n_f = {f}\ndef {f}(*a): return ('broken', _f(*a))"
     broken = [copy.format(answer=p.answer, f=p.tests["entry"]) for p in problems]
     assert not any(verdicts(problems, broken))
+
+
+# ----------------------------------------------------------------- programs that read stdin
+
+READING = [
+    "n = int(input())\nprint(n * 2)",
+    "n = int(input('') or 0)\nprint(n * 2, end='')",
+    "import sys\nn = int(sys.stdin.readline())\nsys.stdout.write(str(n * 2))",
+    "import sys\nfor line in sys.stdin: print(int(line) * 2)",
+    "import sys\nn = int(sys.stdin.buffer.read())\nsys.stdout.buffer.write(b'%d' % (n * 2))",
+    "n = int(open(0).read())\nprint(n * 2)\nexit()\nprint(3)",
+    "n = int(open(0, 'rb').readline())\nprint(n * 2, file=open(1, 'w'))\nquit(0)",
+    "import sys\nprint(int(input()) * 2)\nsys.exit()\nprint(3)",
+    "def main():\n    print(int(input()) * 2)\n\nif __name__ == '__main__':\n    main()",
+    "import io, os\ninput = io.BytesIO(os.read(0, os.fstat(0).st_size)).readline\n"
+    "print(int(input()) * 2)",
+    "import os\nos.write(1, str(int(os.read(0, 9)) * 2).encode())",
+    "import atexit, io, sys\nsys.stdout = io.StringIO()\nlater = sys.stdout.getvalue\n"
+    "atexit.register(lambda: sys.__stdout__.write(later()))\nprint(int(input()) * 2)",
+    "import sys\nprint('no', file=sys.stderr)\nprint(int(input()) * 2)\nsys.stdout.close()",
+    "import sys\nfrom dataclasses import dataclass\nsys.setrecursionlimit(10**6)\n@dataclass\n"
+    "class N:\n    n: int\ndef f(n): return n and 2 + f(n - 1)\nprint(f(N(int(input())).n))",
+]
+
+
+@pytest.mark.parametrize("program", READING)
+def test_ways_to_read_and_print(program):
+    assert passes(program, Cases([("2100\n", "4200\n"), ("3", "6")]))
+    assert not passes(program, Cases([("3", "6"), ("4", "9")]))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print(2)\nraise ValueError",
+        "print(2, flush=True)\n1 / 0",
+        "import os\nprint(2, flush=True)\nos._exit(0)",
+        "print(2, flush=True)\nwhile True: pass",
+        "print(2, flush=True)\nimport time\ntime.sleep(60)",
+        "print(2)\nx = bytearray(1 << 40)",
+        "print(2)\nopen('stdin').read()",
+        "print(2)\nopen(3)",
+        "print(2)\nimport os\nos.write(0, b'x')",
+        "print(2)\nimport threading\nthreading.Thread(target=print).start()",
+        "print(2)\nprint(2)",
+        "while True: print('2' * 65536)",
+        "print(2",
+        "def f(x): return 2",
+        "print(2)" + " " * 200_000,
+        "class A:\n def __eq__(s, o): return True\nprint(A())",
+        "",
+    ],
+)
+def test_programs_that_do_not_print_the_right_text_and_end(program):
+    start = time.monotonic()
+    assert not passes(program, Cases([("1", "2")], 0.5)) and time.monotonic() - start < 30
+
+
+def test_much_is_read_and_printed():
+    numbers = "\n".join(map(str, range(300_000)))
+    copy = "import sys\nfor line in sys.stdin: print(line, end='')"
+    assert passes(copy, Cases([(numbers, numbers)]))
+    assert not passes(copy, Cases([(numbers, "0")]))
+    assert passes("print(input())", Cases([("é😀\nx", "é😀")]))
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected", "equal"),
+    [
+        ("1 2\n3\n", "1 2\n3", True),
+        ("1 2 \n3\t\n\n", "1 2\r\n3", True),
+        ("", "\n", True),
+        ("1\n\n2", "1\n2", False),
+        ("\n1", "1", False),
+        (" 1", "1", False),
+        ("1  2", "1 2", False),
+        ("yes", "YES", False),
+        ("0.3333333", "0.333333333333", True),
+        ("0.3333", "0.333333333333", False),
+        ("1000000.5", "1000000.0", True),
+        ("x 0.30000000000000004", "x 0.3", True),
+        ("1e-9", "0.0", True),
+        ("3.0", "3", True),
+        ("3.1", "3", False),
+        ("1000000001", "1000000000", False),
+        ("01", "1", False),
+        ("nan", "0.5", False),
+        ("1.0 2", "1.0 2 3", False),
+    ],
+)
+def test_outputs_that_are_the_same(printed, expected, equal):
+    assert sandbox.same_output(printed, expected) == equal
+
+
+# ------------------------------------------------------------- a machine without these means
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """What the sandbox uses, and Windows lacks, is gone."""
+    monkeypatch.setattr(sandbox, "resource", None)
+    monkeypatch.setattr(sandbox, "weak", False)
+    monkeypatch.setattr(sandbox, "signal", None)
+    for module, name in (
+        (os, "killpg"),
+        (os, "set_blocking"),
+        (sandbox.select, "poll"),
+        (sandbox.select, "POLLIN"),
+        (sandbox.select, "POLLOUT"),
+    ):
+        monkeypatch.delattr(module, name)
+    sandbox.layers.cache_clear()
+    yield
+    sandbox.layers.cache_clear()
+
+
+def test_programs_are_not_run_where_they_cannot_be_limited(windows):
+    sandbox.allow("strict")
+    for use in (sandbox.protection, lambda: one("def f(): return 1")):
+        with pytest.raises(UserError, match=r"cannot limit the memory .*add --sandbox weak"):
+            use()
+
+
+def test_in_the_weak_sandbox_too_a_program_ends_without_its_parent(windows, monkeypatch):
+    sandbox.allow("weak")
+    monkeypatch.setattr(sandbox.threading.Timer, "start", lambda timer: None)
+    assert run_whole("while True: pass", "", seconds=0.1) is None
+
+
+def test_the_weak_sandbox(windows):
+    sandbox.allow("weak")
+    told = sandbox.protection()
+    assert told.startswith("programs run apart, with a time limit, an audit hook; this machine")
+    assert one("def f(x): return x + 1", 1) == Result(True, 2)
+    assert passes(ADD, SUITES["calls"]) and passes(ADD, SUITES["helpers"])
+    assert passes(READING[0], Cases([("3", "6")]))
+    for program in FORBIDDEN:
+        assert one(program + "\ndef f(x): return 2", 1).error == "PermissionError"
+    start = time.monotonic()
+    assert not one("def f():\n while True: pass", time_limit_s=0.5).ok
+    assert not passes("while True: print('x' * 65536)", Cases([("1", "2")], 0.5))
+    assert not one("import os\nos._exit(0)", time_limit_s=60).ok
+    assert not passes("print(2)\nimport os\nos.write(0, b'x')", Cases([("1", "2")]))
+    assert time.monotonic() - start < 30
 
 
 def test_the_command_line(monkeypatch, capsys):
