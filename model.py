@@ -168,8 +168,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
     """
     width, dtype = v.shape[-1], q.dtype
     q, k, v = float32_on_cpu(q), float32_on_cpu(k), float32_on_cpu(v)
-    v = F.pad(v, (0, max(0, q.shape[-1] - width)))  # the fused kernels want one width
+    v = F.pad(v, (0, q.shape[-1] - width)) if width < q.shape[-1] else v  # kernels want one width
     grouped = k.shape[1] != q.shape[1]
+    if grouped and mask is not None and q.is_cuda:  # together no fused kernel of CUDA takes them
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        grouped = False
     out = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
     )
@@ -475,7 +478,9 @@ class GPT(nn.Module):
         x = self.embed_tokens(tokens)  # [B, T, D]
         for block in self.layers:
             chosen = next(given, None) if isinstance(block.mlp, MoE) else None
-            x = block(x, freqs_cis, mask, cache, valid, chosen)
+            # FSDP's hooks take time; without gradients there is no need of them within gathered()
+            run = block if torch.is_grad_enabled() else block.forward
+            x = run(x, freqs_cis, mask, cache, valid, chosen)
         if cache is not None:
             cache.length += T
         x = self.norm(x)

@@ -9,7 +9,7 @@ mkdir -p runs/gpus
 # peak memory: chunked head, estimate against measurement
 python bench/check_memory.py --device cuda
 
-# models of a billion parameters: decoding against the memory's speed, training against the matrix products', transformers' generate
+# models of a billion parameters: decoding with CUDA graphs and without against the memory's speed, transformers' generate, training against the matrix products'
 python bench/bench_billion.py --transformers
 
 # kills at random moments, two processes

@@ -5,6 +5,7 @@ python bench/check_memory.py --device cuda   # on a GPU, in bfloat16
 """
 
 import multiprocessing
+import queue as queues
 import resource
 import threading
 import time
@@ -115,7 +116,13 @@ def in_a_process(function, *args):
     queue = context.Queue()
     process = context.Process(target=function, args=(*args, queue))
     process.start()
-    answer = queue.get()
+    while True:
+        try:
+            answer = queue.get(timeout=1)
+            break
+        except queues.Empty:
+            if process.exitcode:  # it has printed why
+                raise RuntimeError(f"{args}: the process ended with {process.exitcode}") from None
     process.join()
     return answer
 

@@ -60,10 +60,12 @@ class GrowingCache:
 
 class BlockCache:
     """Reserves `block` slots at a time, of which there may be `most` in the end, and writes in
-    place: for generation."""
+    place: for generation. static: the slot of a single token is an index on the device, so that
+    between two growths every such step is the same to the host, and a CUDA graph can repeat it."""
 
-    def __init__(self, block: int, most: int):
-        self.block, self.most, self.length = block, most, 0
+    def __init__(self, block: int, most: int, static: bool = False):
+        self.block, self.most, self.static, self.length = block, most, static, 0
+        self.slot: Tensor | None = None  # [1] of the newest token, while it is known on the device
         self.layers: Layers = {}
         self.valid: Tensor | None = None  # [B, slots]; the empty ones are not valid
         self.spare: Tensor | None = None  # memory that the last tensor to grow has left
@@ -77,7 +79,18 @@ class BlockCache:
         if room > self.valid.shape[1]:
             self.valid = F.pad(self.valid, (0, room - self.valid.shape[1]))
             self.layers = _each(self.layers, lambda x: self._grow(x, room))
-        self.valid[:, self.length : end] = valid
+        if self.static and valid.shape[1] == 1:
+            if self.slot is None:
+                self.slot = torch.full((1,), self.length - 1, device=valid.device)
+            self.slot += 1
+            self.valid.index_copy_(1, self.slot, valid)
+        else:
+            self.slot = None
+            self.valid[:, self.length : end] = valid
+
+    def room(self) -> int:
+        """How many more tokens there may be before it grows."""
+        return self.valid.shape[1] - self.length
 
     def _grow(self, x: Tensor, room: int) -> Tensor:
         """x [B, heads, slots, width] with empty slots up to `room`: contiguous, since batched
@@ -99,13 +112,16 @@ class BlockCache:
             self.layers[layer] = tuple(x.new_zeros(*x.shape[:2], slots, x.shape[3]) for x in new)
         T, stores = new[0].shape[2], self.layers[layer]
         for store, x in zip(stores, new):
-            store[:, :, self.length : self.length + T] = x
+            if self.slot is None:
+                store[:, :, self.length : self.length + T] = x
+            else:
+                store.index_copy_(2, self.slot, x.to(store.dtype))
         return stores if T == 1 else tuple(x[:, :, : self.length + T] for x in stores)
 
     def select(self, rows: Tensor) -> "BlockCache":
         """A copy that holds the given rows [n] (repeats allowed)."""
         self.spare = None  # no more memory than a copy needs
-        out = BlockCache(self.block, self.most)
+        out = BlockCache(self.block, self.most, self.static)
         out.length, out.valid = self.length, self.valid[rows]
         out.layers = _each(self.layers, lambda x: x.index_select(0, rows))
         return out
@@ -115,7 +131,7 @@ class BlockCache:
         """The rows of several caches together. A row's tokens move into its first slots, so that
         gaps between them take no more time."""
         held = max(int(c.valid.sum(1).max()) for c in caches)
-        out = BlockCache(caches[0].block, max(c.most for c in caches))
+        out = BlockCache(caches[0].block, max(c.most for c in caches), caches[0].static)
         out.length, room = held, -(-held // out.block) * out.block
 
         def moved(x: Tensor, order: Tensor) -> Tensor:

@@ -3,10 +3,14 @@
 Compaction: rows that have ended leave the batch. Continuous batching: if not all rows run at once,
 waiting ones take the places of those that have ended. Teams: a step is hundreds of short operations
 over which many threads wait for each other, so on CPUs two teams of threads with half of the rows
-each are faster, until few rows are left. Tests hold the result equal to the plain loop's.
+each are faster, until few rows are left. CUDA graphs: a GPU would wait for the host, which starts a
+step's operations one by one; so a step is recorded once and repeated as long as its shapes stay,
+until the cache grows or rows leave. Tests hold the result equal to the plain loop's.
 """
 
+import functools
 import itertools
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +25,9 @@ from lib.profiling import phase
 
 # tokens after which the loop waits for the device to tell how many rows are left; 16 on GPUs
 ASK_EVERY = {"cpu": 1}
+STATIC = {"cpu": False}  # whether all of a step's values are on the device (BlockCache)
+GRAPHS = ["cuda"]  # devices whose steps are recorded and repeated
+WORTH = 8  # recording takes the time of two or three steps: do it where more than so many follow
 TEAMS_FROM = 256  # rows from which two teams of threads are faster
 JOIN_BELOW = 64  # rows that a team hands over to the joint end
 
@@ -39,19 +46,65 @@ def positions_of(lengths: Tensor, T: int) -> Tensor:
     return torch.where(slots < lengths[:, None], slots, -1)
 
 
+def host_waits(work: Callable[[], object]) -> int:
+    """How often the host waits for the GPU in work()."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return sum("called a synchronizing" in str(w.message) for w in seen)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    print(text, flush=True)
+
+
+def record(step: Callable[[], None], old):
+    """Take a step, and return a CUDA graph that repeats it from the state that it has left; None if
+    that cannot be. old: the graph before it or None, whose memory is used again."""
+    if host_waits(step):
+        say_once("decoding without CUDA graphs: in this model the host must wait for the GPU")
+        return None
+    graph, pool = torch.cuda.CUDAGraph(), old and old.pool()
+    try:
+        # thread_local: nccl's threads may call CUDA meanwhile. The outer context restores the
+        # current stream, which a failure would leave changed
+        recording = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+        with torch.cuda.stream(torch.cuda.current_stream()), recording:
+            step()
+    except RuntimeError as e:
+        first = str(e.__context__ or e).splitlines()[0]  # the end of a broken recording fails too
+        say_once(f"decoding without CUDA graphs: {first}")
+        return None
+    return graph
+
+
 @dataclass
 class Batch:
-    """The rows of a rollout that have not ended, and what is known of their next tokens."""
+    """Rows of a rollout in progress. The tensors are changed in place, for a CUDA graph knows them
+    by their memory."""
 
+    cache: BlockCache
     rows: Tensor  # [b]
     drawn: Tensor  # [b] how many tokens of the response there are
-    logits: Tensor  # [b, V] of the next token
-    cache: BlockCache
+    token: Tensor  # [b] the newest of them, which is not in the cache yet
+    running: Tensor  # [b] whether the row goes on
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.rows, self.drawn, self.token, self.running
+
+    def select(self, index: Tensor) -> "Batch":
+        return Batch(self.cache.select(index), *(x[index] for x in self.tensors()))
 
     @staticmethod
     def join(parts: list["Batch"]) -> "Batch":
-        tensors = (torch.cat([getattr(p, k) for p in parts]) for k in ("rows", "drawn", "logits"))
-        return Batch(*tensors, BlockCache.join([p.cache for p in parts]))
+        tensors = map(torch.cat, zip(*(part.tensors() for part in parts)))
+        return Batch(BlockCache.join([part.cache for part in parts]), *tensors)
 
 
 class Engine:
@@ -63,8 +116,14 @@ class Engine:
         self.model, self.out, self.params, self.uniform = model, out, params, uniform
         self.sample, self.on_end, self.device = sample, on_end, model.device
         self.prompts, self.lengths = padded(prompts, model.cfg.pad_id, model.device)  # [n, P], [n]
-        ends = (*model.cfg.eos_ids, *params.stop_ids)
-        self.ends_with = torch.tensor(ends, device=model.device, dtype=torch.long)
+        ends = [i for i in (*model.cfg.eos_ids, *params.stop_ids) if i < model.cfg.vocab_size]
+        self.is_end = torch.zeros(model.cfg.vocab_size, dtype=torch.bool, device=model.device)
+        self.is_end[ends] = True
+        self.static = STATIC.get(self.device.type, True)
+        # what a layer remembers of its last call (routes) is not in a graph; counters count calls
+        watched = out.routes is not None or profiling.counting()
+        self.graphs = self.static and self.device.type in GRAPHS and not watched
+        self.graph = None  # the newest; the next one uses its memory
 
     def run(self) -> None:
         B, threads = len(self.out.tokens), torch.get_num_threads()
@@ -102,7 +161,8 @@ class Engine:
         asked, group = prompts.unique(return_inverse=True)  # [n], [b]
         lengths = self.lengths[asked]
         P = int(lengths.max())
-        cache = BlockCache(block=16, most=self.out.tokens.shape[1])
+        block = 64 if self.static else 16  # each growth ends a graph
+        cache = BlockCache(block, self.out.tokens.shape[1], self.static)
         with phase("prefill"):
             tokens, positions = self.prompts[asked, :P], positions_of(lengths, P)
             hidden = self.model(tokens, cache, positions, return_hidden=True)
@@ -110,37 +170,67 @@ class Engine:
             logits = self.model.lm_head(last)  # [n, V] at each prompt's last token
         if self.out.routes is not None:
             self.out.routes[rows, :P] = self.model.routes()[group]
-        return Batch(rows, torch.zeros_like(rows), logits[group], cache.select(group))
+        running = torch.ones_like(rows, dtype=torch.bool)
+        zeros = torch.zeros_like(rows)
+        batch = Batch(cache.select(group), rows, zeros, zeros.clone(), running)
+        self.draw(batch, logits[group])
+        return batch
+
+    def draw(self, batch: Batch, logits: Tensor) -> None:
+        """Draw each row's next token from logits [b, V], and write it down."""
+        out, rows, running = self.out, batch.rows, batch.running
+        token, logprob = self.sample(logits, self.params, self.uniform[batch.drawn, rows])
+        # [b]; rows that have ended stay within the tensors
+        position = (out.prompt_lengths[rows] + batch.drawn).clamp(max=out.tokens.shape[1] - 1)
+        for store, new in ((out.tokens, token), (out.logprobs, logprob)):
+            store[rows, position] = torch.where(running, new, store[rows, position])
+        ended = running & self.is_end[token]
+        out.finished[rows] |= ended
+        out.lengths[rows] = torch.where(ended, position + 1, out.lengths[rows])
+        batch.token.copy_(token)
+        batch.drawn.add_(1).clamp_(max=len(self.uniform) - 1)
+        running &= ~ended & (position + 1 < out.lengths[rows])
+
+    def step(self, batch: Batch) -> None:
+        """Read each row's newest token and draw the next. On a GPU no operation here may need a
+        value from it, nor put its result anywhere but into the memory that is there."""
+        out, rows = self.out, batch.rows
+        position = (out.prompt_lengths[rows] + batch.drawn - 1).clamp(max=out.tokens.shape[1] - 1)
+        # without the hooks of FSDP, which make streams wait for each other
+        logits = self.model.forward(batch.token[:, None], batch.cache, position[:, None])
+        if out.routes is not None:
+            out.routes[rows, position] = self.model.routes()[:, 0]
+        self.draw(batch, logits[:, 0])
+
+    def step_or_record(self, batch: Batch, most: int):
+        """Take a step, the first of at most `most`; returns a graph of the next ones, if it pays
+        and is possible."""
+        step = functools.partial(self.step, batch)
+        room = batch.cache.room() or batch.cache.block  # the step makes room where there is none
+        if not self.graphs or min(room, most) <= WORTH:
+            step()
+            return None
+        graph = record(step, self.graph)
+        self.graphs, self.graph = graph is not None, graph
+        return graph
 
     def advance(self, batch: Batch, fewest: float = 0) -> Batch | None:
         """Token by token, until fewer than `fewest` rows have not ended: those are returned."""
-        out, rows, drawn, logits = self.out, batch.rows, batch.drawn, batch.logits
-        cache, alive = batch.cache, len(batch.rows)
-        running = torch.ones(len(rows), dtype=torch.bool, device=self.device)
-        ask_every = ASK_EVERY.get(self.device.type, 16)
+        graph, alive, ask_every = None, len(batch.rows), ASK_EVERY.get(self.device.type, 16)
         for step in itertools.count():
-            token, logprob = self.sample(logits, self.params, self.uniform[drawn, rows])
-            # [b]; rows that have ended stay within the tensors
-            position = (out.prompt_lengths[rows] + drawn).clamp(max=out.tokens.shape[1] - 1)
-            for store, new in ((out.tokens, token), (out.logprobs, logprob)):
-                store[rows, position] = torch.where(running, new, store[rows, position])
-            ended = running & torch.isin(token, self.ends_with)
-            drawn = (drawn + 1).clamp(max=len(self.uniform) - 1)
-            out.finished[rows] |= ended
-            out.lengths[rows] = torch.where(ended, position + 1, out.lengths[rows])
-            running = running & ~ended & (position + 1 < out.lengths[rows])
             if step % ask_every == 0:
-                before, alive = alive, int(running.sum())
+                before, alive = alive, int(batch.running.sum())
                 if self.on_end and before > alive:
                     self.on_end(before - alive)
             if alive == 0:
                 return None
-            if alive < max(0.8 * len(rows), fewest):  # leaving copies the cache: wait until it pays
-                left = running.nonzero()[:, 0]
-                rows, drawn, token, position = (x[left] for x in (rows, drawn, token, position))
-                running, cache = running[left], cache.select(left)
-            logits = self.model(token[:, None], cache, positions=position[:, None])[:, 0]  # [b, V]
-            if out.routes is not None:
-                out.routes[rows, position] = self.model.routes()[:, 0]
+            if alive < max(0.8 * len(batch.rows), fewest):  # copies the cache: wait until it pays
+                batch, graph = batch.select(batch.running.nonzero()[:, 0]), None
             if alive < fewest:
-                return Batch(rows, drawn, logits, cache)
+                return batch
+            length = batch.cache.length + 1
+            if graph and batch.cache.room() > 0:
+                graph.replay()
+            else:
+                graph = self.step_or_record(batch, len(self.uniform) - 1 - step)
+            batch.cache.length = length  # a replay does not tell the host, a recording tells twice

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from lib.cache import BlockCache, GrowingCache
 
 
-def test_a_block_cache_keeps_its_memory():
+@pytest.mark.parametrize("static", [False, True])
+def test_a_block_cache_keeps_its_memory(static):
     """Token by token it holds what was appended and zeros, and from the second growth on no new
     memory is asked for."""
-    cache, new, places = BlockCache(block=2, most=10), torch.randn(2, 3, 4, 10, 5), []
+    cache, new, places = BlockCache(2, 10, static), torch.randn(2, 3, 4, 10, 5), []
     for t in range(10):
         cache.expect(torch.ones(3, 1, dtype=torch.bool))
         for layer in range(2):
@@ -30,14 +31,14 @@ def test_both_kinds_hold_the_same(tiny_model):
     rows = torch.randint(3, 40, (3, 9))
     start = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, -1, -1], [0, -1, -1, -1, -1]])
     logits = []
-    for cache in (GrowingCache(), BlockCache(block=4, most=9)):
+    for cache in (GrowingCache(), BlockCache(4, 9), BlockCache(4, 9, static=True)):
         with torch.no_grad():
             tiny_model(rows[:, :5], cache, start)
             cache = cache.select(torch.tensor([2, 0, 0]))
             for t in range(3):
                 here = torch.tensor([[1 + t], [5 + t], [5 + t]])
                 logits.append(tiny_model(rows[:, 5 + t : 6 + t], cache, here))
-    for a, b in zip(logits[:3], logits[3:]):
+    for a, b in zip(logits[:3] * 2, logits[3:]):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
@@ -61,11 +62,12 @@ def test_gradients_flow_through_a_growing_cache(tiny_model):
             torch.testing.assert_close(p.grad, expected[n], atol=2e-5, rtol=1e-3)
 
 
-def test_joined_caches_have_no_gaps(tiny_model):
+@pytest.mark.parametrize("static", [False, True])
+def test_joined_caches_have_no_gaps(tiny_model, static):
     """Two rows that began with 4 and 2 tokens, padded to 5, and have come 3 tokens further, and a
     third: one more token, together and apart."""
     rows = [torch.randint(3, 40, (n,)) for n in (7, 5, 20)]
-    caches = [BlockCache(block=4, most=0), BlockCache(block=4, most=0)]
+    caches = [BlockCache(4, 0, static), BlockCache(4, 0, static)]
     with torch.no_grad():
         tiny_model.eval()
         begun = torch.stack([F.pad(rows[0][:4], (0, 1)), F.pad(rows[1][:2], (0, 3))])
@@ -78,7 +80,7 @@ def test_joined_caches_have_no_gaps(tiny_model):
         both = BlockCache.join(caches)
         assert caches[0].length == 8 and both.length == 20 and both.valid.shape == (3, 20)
         slots = [v.nonzero()[:, 0].tolist() for v in both.valid]
-        assert slots == [list(range(n)) for n in (7, 5, 20)]
+        assert slots == [list(range(n)) for n in (7, 5, 20)] and both.static == static
         new, places = torch.tensor([[7], [8], [9]]), torch.tensor([[7], [5], [20]])
         together = tiny_model(new, both, positions=places)[:, 0]
         apart = [tiny_model(torch.cat([row, n])[None])[0, -1] for row, n in zip(rows, new)]

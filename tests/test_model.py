@@ -286,6 +286,17 @@ def test_bias_update_follows_the_counts_of_real_tokens():
     assert moe.counts.sum() == 0
 
 
+def test_every_layer_is_balanced_by_its_own_counts():
+    """Shares of 2, 1, 0 in one layer, of 1.5, 1.5, 0 in the other: those told are the extremes."""
+    net = make(**MLA_SMALL | dict(n_experts=3, n_experts_per_token=1)).train()
+    for moe, counts in zip(net.moe_layers(), ([6.0, 3.0, 0.0], [3.0, 3.0, 0.0]), strict=True):
+        moe.counts.copy_(torch.tensor(counts))
+    assert balance_experts(net) == {"moe/max_load": 2.0, "moe/min_load": 0.0}
+    biases = torch.stack([moe.gate.e_score_correction_bias for moe in net.moe_layers()])
+    torch.testing.assert_close(biases, 0.001 * torch.tensor([[-1.0, 0, 1], [-1, -1, 1]]))
+    assert all((moe.counts == 0).all() for moe in net.moe_layers())
+
+
 def test_balance_loss_by_hand():
     """Two tokens, three experts, one each: f = E/(K T) counts, P = mean normalised score."""
     shape = MLA_SMALL | dict(n_experts=3, n_experts_per_token=1, balance_loss=0.5)
