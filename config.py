@@ -11,9 +11,10 @@ not exist is an error that names the nearest one. This file imports none of the 
 import argparse
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lib import cli
+from lib.presets import PRESETS
 
 # fields with limits, and one sentence for an error: scripts take these from here
 Parser, user_errors, check = cli.Parser, cli.user_errors, cli.check
@@ -27,42 +28,20 @@ class Config:
 
     name: str = "tiny"
     seed: int = setting(0, high=1e9)
-    device: str = setting("auto", choices=("auto", "cpu", "cuda"))  # "auto": a GPU if there is one
+    device: str = setting("auto", choices=("auto", "cpu", "cuda", "mps"))  # "auto": cuda or cpu
     precision: str = setting("float32", choices=("float32", "bfloat16"))  # of forward and backward
     recompute: bool = False  # activations: compute them again in the backward pass, keep none
+    sandbox: str = setting("strict", choices=("strict", "weak"))  # weak: limits time alone
     yes: bool = False  # begin a run that takes more than a day
     tokenizer: str = "corpus"  # train one on the texts; else a model folder or an encoding
+    # --template.NAME VALUE is for what a chat template reads
+    template: str = setting("auto", choices=("auto", "r1", "chat", "none"))  # of prompts
+    template_args: dict[str, object] = field(default_factory=dict)
 
-
-# Each preset is what differs from `tiny`, the defaults in the dataclasses: lines of "key value".
-_SMALL = """
-model.dim 768  model.n_layers 12  model.n_heads 12  model.hidden_dim 2048  model.vocab_size 4096
-model.max_seq_len 4096  model.kv_lora_rank 256  model.qk_nope_head_dim 64  model.qk_rope_head_dim 32
-model.v_head_dim 64  model.n_experts 16  model.n_experts_per_token 4  model.expert_dim 256
-world.level 2  precision bfloat16  sft.tokens 1_000_000_000  sft.tokens_per_step 262_144
-sft.micro_tokens 16_384  sft.adam_lr 1e-3  grpo.steps 300  grpo.problems_per_step 64
-grpo.max_new_tokens 1024  grpo.micro_tokens 16_384  grpo.lr 5e-5  grpo.warmup 10
-eval.max_new_tokens 1024  r1.cold_prompts 8000  r1.reject_prompts 10_000  r1.dev2_steps 200
-r1.final_steps 150  r1.preference_steps 60  r1.tokens_per_step 65_536  preference.examples 12_000
-distill.prompts 12_000  distill.tokens 500_000_000  distill.rl_steps 150
-"""
-_BIG = """
-model.dim 1536  model.n_layers 24  model.n_heads 16  model.hidden_dim 4096  model.vocab_size 100352
-model.max_seq_len 32768  model.kv_lora_rank 512  model.qk_nope_head_dim 128
-model.qk_rope_head_dim 64  model.v_head_dim 128  model.n_experts 32  model.n_experts_per_token 4
-model.expert_dim 256  tokenizer cl100k_base  world.level 3  precision bfloat16  recompute true
-sft.tokens 4_000_000_000  sft.tokens_per_step 524_288  sft.micro_tokens 32_768  sft.muon_lr 0.01
-sft.adam_lr 5e-4  grpo.steps 500  grpo.problems_per_step 16  grpo.max_new_tokens 2048
-grpo.micro_tokens 32_768  grpo.lr 2e-5  grpo.warmup 10  grpo.kl_beta 1e-3  grpo.ref_every 25
-eval.max_new_tokens 2048  eval.rows 256  r1.cold_prompts 8000  r1.reject_prompts 20_000
-r1.dev2_steps 300  r1.final_steps 200  r1.preference_steps 80  r1.tokens_per_step 131_072
-preference.examples 20_000  distill.prompts 20_000  distill.tokens 1_000_000_000
-distill.rl_steps 200
-"""
-PRESETS: dict[str, dict[str, str]] = {"tiny": {}}
-for _name, _text in (("small", _SMALL), ("big", _BIG)):
-    _words = _text.split()
-    PRESETS[_name] = dict(zip(_words[::2], _words[1::2]))
+    @property
+    def prompting(self) -> tuple[str, dict]:
+        """How models are asked, for tokenizer.load."""
+        return self.template, self.template_args
 
 
 def make(cls: type, preset: str = "tiny"):

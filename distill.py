@@ -177,6 +177,7 @@ def main() -> None:
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
             inputs.begin(out, args.resume)
             train_r1.recipe(cfg, config.run_folder("zero", cfg, args), r1, os.path.exists(r1))
+        cfg = inputs.suited(cfg, args.init, args)
         recipe(cfg, teacher, args.data, names, out, args.resume, args.init)
 
 

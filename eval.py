@@ -19,7 +19,7 @@ import config
 import rewards as rw
 import tokenizer as tokenizers
 from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import cli, distributed, files, report
+from lib import cli, distributed, files, hf, report
 from lib.errors import UserError, shortened
 from lib.progress import Progress
 from lib.run import Stopped, fingerprint, free_name, resumable
@@ -27,10 +27,11 @@ from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
 from tasks import sandbox
+from tasks.benchmarks import check_sandbox
 
 # Responses that each row of a batch generates, one after another. On CPUs more than one do not pay
 # (results/log.md).
-RESPONSES_PER_ROW = {"cpu": 1, "cuda": 16}
+RESPONSES_PER_ROW = {"cpu": 1}  # 16 on GPUs
 
 
 @dataclass
@@ -102,7 +103,7 @@ def evaluate(
     samples = [(i, "", 0, False) for i in too_long for _ in range(cfg.k)]  # see score_texts
     rows = -(-cfg.rows // distributed.world_size())  # of each process
     params = SamplingParams(**sampling(cfg), num_return_sequences=cfg.k, rows=rows)
-    per_call = max(1, RESPONSES_PER_ROW[model.device.type] * cfg.rows // cfg.k)
+    per_call = max(1, RESPONSES_PER_ROW.get(model.device.type, 16) * cfg.rows // cfg.k)
     total = len(fits) * cfg.k // distributed.world_size()
     with Progress(total, name, "response", leave=False) as bar:
         for start in range(0, len(fits), per_call):
@@ -116,7 +117,7 @@ def evaluate(
             lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
             new = []
             for j, ids in enumerate(rollout.responses()):
-                text, ended = tokenizer.decode(ids), bool(rollout.finished[j])
+                text, ended = tokenizer.response(ids), bool(rollout.finished[j])
                 new.append((chunk[j // cfg.k], text, lengths[j], ended))
             samples += new
             if stopped:
@@ -128,7 +129,7 @@ def evaluate(
 def evaluate_folder(cfg, folder: str, sets: dict[str, list], seed: int, name: str, stopped=None):
     """evaluate() the model in a folder on sets of problems, by task: task -> Report."""
     model = GPT.from_pretrained(folder, distributed.dtype(cfg), distributed.device(cfg.device))
-    tokenizer, out = tokenizers.load(folder), {}
+    tokenizer, out = tokenizers.load(folder, *cfg.prompting), {}
     for task, problems in sets.items():
         bar = f"{name}, {task}"
         out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, bar, stopped)
@@ -275,11 +276,13 @@ def main() -> None:
             if os.path.exists(path):
                 raise UserError(f"'{shortened(path)}' is there already: name another --out")
         sets = chosen_problems(cfg, args)
+        check_sandbox(sets, cfg.sandbox)
         settings = {"eval": asdict(cfg.eval), "seed": cfg.seed, "models": args.models}
         settings["problems"] = fingerprint(sets)
         for folder in args.models:  # whatever is wrong is known before the work
-            settings[folder] = GPT.from_pretrained(folder).fingerprint()
-            tokenizers.load(folder)
+            GPT.from_pretrained(folder, device="meta")
+            settings[folder] = hf.fingerprint(folder)
+            tokenizers.load(folder, *cfg.prompting)
         files.check_output(args.out)
         files.check_output(f"{stem}.jsonl")
         rows = rescore(args.rescore) if args.rescore else []

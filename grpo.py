@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 import config
+import inputs
 import rewards as rw
 import tokenizer as tokenizers
 from config import section, setting
@@ -72,7 +73,7 @@ class GRPOConfig:
     rows: int = setting(0, low=0)  # responses a process generates at once; 0: all
     temperature: float = setting(1.0, low=0.01)
     minibatches: int = setting(4, low=1)  # optimiser steps that a rollout is split into
-    micro_tokens: int = setting(4096, low=1)  # response tokens of a forward pass, with padding
+    micro_tokens: int = setting(4096, low=1)  # of prompts or responses in a forward pass, padded
     lr: float = 3e-4
     warmup: int = 5  # rollouts over which the learning rate rises
     decay: float = 0.5  # last share of the run, over which it falls linearly to a tenth
@@ -293,7 +294,7 @@ class Learner:
         """(total rewards [B], metrics, one record a response); each process scores its part."""
         cfg, part = self.cfg.grpo, distributed.local_slice(len(batch.tokens))
         problems = [p for p in problems for _ in range(cfg.group_size)][part]
-        texts = [self.tokenizer.decode(ids) for ids in batch.responses()[part]]
+        texts = [self.tokenizer.response(ids) for ids in batch.responses()[part]]
         with phase("reward"):
             scores = rw.score_all(problems, texts, self.cfg.rewards)
             added = self.judge(problems, texts) if self.judge else [{} for _ in texts]
@@ -319,15 +320,15 @@ class Learner:
         parts = training.minibatches(with_gradient(advantages, G), cfg.minibatches, rng)
         works = [training.LocalWork.of(part, responses, G, cfg.micro_tokens) for part in parts]
 
-        def logprobs_of(network: GPT) -> Tensor:  # [B, R]
+        def logprobs_of(network: GPT, works: list) -> Tensor:  # [B, R]
             return training.score_responses(network, batch, responses, works, cfg.temperature)
 
-        old, ref, importance = responses.logprobs, None, None  # [B, R]
-        if self.ref:
-            ref = logprobs_of(self.ref)
-        if cfg.importance_cap:  # pi_old is the trainer's own, and a weight corrects for the gap
-            old = logprobs_of(self.model)
-            importance = training.importance_weights(old, responses, cfg.importance_cap)
+        ref = logprobs_of(self.ref, works) if self.ref else None  # [B, R]
+        # pi_old is the trainer's. In float32 the sampler's is the same but for rounding (1e-6), and
+        # saves a forward pass; in bfloat16 it is not, nor where the gap is to be corrected for.
+        at_start = responses.logprobs  # [B, R], of use from the second part on
+        if cfg.importance_cap or self.cfg.precision == "bfloat16":
+            at_start = logprobs_of(self.model, works[1:])
         updates, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
         for work in works:
             lengths = [responses.lengths[row] for row in work.rows]
@@ -335,29 +336,31 @@ class Learner:
             if cfg.average == "question":
                 per_question = question_weights(lengths, G).to(advantages.device)
                 advantages[work.rows] *= per_question[:, None]
-            # A prompt runs forward once, and its responses start from copies of its cache. When the
-            # block ends, the gradients of the copies are summed and sent back through the prompt,
-            # the gradient's norm is limited, and the optimiser steps.
+            # A prompt runs forward once, and its responses start from copies of its cache; when all
+            # are done, the copies' gradients are summed and sent back through the prompt. When the
+            # block ends, the gradient's norm is limited, and the optimiser steps.
             with self.trainer.optimizer_step(lr_factor) as update:
-                prompts = update.read_prompts(batch, work)
-                for micro in work.micro:
+                for micro, prompts in training.micro_batches_of(self.model, batch, work):
                     with phase("forward"):
                         logprobs, mask = training.response_logprobs(
                             self.model, prompts, micro, responses, cfg.temperature
                         )  # [b, R] of the micro-batch's b rows, with R the longest of them
                         rows, R = micro[0], mask.shape[1]
+                        old = at_start[rows, :R] if updates else logprobs.detach()  # log pi_old
+                        gap = (old - responses.logprobs[rows, :R]) * mask  # to the sampler
+                        weights = None
+                        if cfg.importance_cap:  # truncated importance sampling
+                            weights = gap.exp().clamp(max=cfg.importance_cap)
                         loss, counts = self.algorithm.loss(
-                            logprobs, old[rows, :R], advantages[rows], mask, cfg,
+                            logprobs, old, advantages[rows], mask, cfg,
                             ref_logprobs=None if ref is None else ref[rows, :R],
-                            normalizer=normalizer,
-                            weights=None if importance is None else importance[rows, :R],
+                            normalizer=normalizer, weights=weights,
                         )  # fmt: skip
                     update.backward(loss, balance_weight=len(rows) / len(work.rows))
                     sums.update(counts)
-                    if not updates:  # pi = pi_old: any gap is rounding between the two computations
-                        gap = (logprobs.detach() - responses.logprobs[rows, :R])[mask].abs()
-                        widest_gap = max(widest_gap, gap.max().item())
-                        sums["gap"] += gap.sum().item() / sum(lengths)
+                    if not updates:  # the weights that sampled: any gap is rounding
+                        widest_gap = max(widest_gap, gap.abs().max().item())
+                        sums["gap"] += gap.abs().sum().item() / sum(lengths)
             updates.append(update)
         logged = metrics.of_update(updates, sums, widest_gap)
         return logged | {"learning_rate": cfg.lr * lr_factor}
@@ -388,7 +391,7 @@ def train(cfg, base: str, out: str, resume: bool, stage, next_problems, judge=No
     """cfg.grpo.steps steps on the model in folder `base`, with the problems next_problems(step);
     returns the folder of the result. Dynamic sampling asks for problems beyond the last step too.
     `settings` is whatever else the result depends on. KeyboardInterrupt after a clean stop."""
-    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
+    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, *cfg.prompting)
     settings["init"] = model.fingerprint()  # another base under the same name is another run
     settings = asdict(cfg) | settings
     if resume and (done := runs.finished(out, settings, stage, cfg.grpo.steps)):
@@ -430,7 +433,9 @@ def main() -> None:
     add("--data", help="JSONL file of problems, instead of the world's")
     cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):
-        model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)
+        cfg = inputs.suited(cfg, args.model, args)
+        tokenizer = tokenizers.load(args.model, *cfg.prompting)
+        model = GPT.from_pretrained(args.model)
         model = distributed.shard(model, model.blocks(), cfg)
         learner = Learner(model, tokenizer, cfg, args.model)
         dataset = load_jsonl(args.data) if args.data else None

@@ -1,12 +1,17 @@
 """What scripts check before they begin: the models, tokenizers and run folders that are named."""
 
+import copy
 import os
 
+import config
 import tokenizer as tokenizers
 from lib import distributed, files, start
 from lib.errors import UserError, shortened
 from lib.run import check_folder, run_status
 from model import GPT
+
+# learning rates for weights that others have trained; the presets' are for their own small models
+PRETRAINED = {"grpo.lr": 1e-5, "sft.adam_lr": 2e-5, "sft.muon_lr": 5e-4}
 
 
 def is_model(folder: str) -> bool:
@@ -14,11 +19,11 @@ def is_model(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "config.json"))
 
 
-def check_model(folder: str) -> GPT:
+def check_model(folder: str, *template) -> GPT:
     """Read a model folder before the work, all but its weights: the model on the device meta.
-    UserError if it or its tokenizer cannot be used."""
+    UserError if it or its tokenizer, with the template of tokenizer.load, cannot be used."""
     model = GPT.from_pretrained(folder, device="meta")
-    tokenizers.load(folder)
+    tokenizers.load(folder, *template)
     return model
 
 
@@ -28,12 +33,33 @@ def check_tokenizer(cfg) -> None:
         tokenizers.load(cfg.tokenizer)
 
 
+def suited(cfg, folder: str | None, args):
+    """cfg, and for a model from elsewhere what the command line leaves open: it is told. Where tags
+    are rewarded its prompts ask for them, and weights that cost so much move in small steps."""
+    if not folder or args.config.endswith(".json"):
+        return cfg
+    GPT.from_pretrained(folder, device="meta")  # whatever is wrong with it is told first
+    if set(tokenizers.SPECIALS) <= tokenizers.load(folder, "none").special.keys():  # ours
+        return cfg
+    cfg, known = copy.deepcopy(cfg), config.keys(cfg)
+    chosen = {key: value for key, value in PRETRAINED.items() if key in known}
+    if cfg.template == "auto" and "rewards.format" in known and cfg.rewards.format:
+        chosen["template"] = "r1"
+    chosen = {key: value for key, value in chosen.items() if key not in args.typed}
+    for key, value in chosen.items():
+        config.set_key(cfg, key, value)
+    told = "".join(f" --{key} {value}" for key, value in chosen.items())
+    if told:
+        print(f"for a model from elsewhere, unless you say otherwise:{told}", flush=True)
+    return cfg
+
+
 def check_base(cfg, args) -> None:
     """The same of --init, if it is there. UserError also for a setting that was typed, but would be
     passed over."""
     if not args.init:
         return
-    shape = check_model(args.init).cfg
+    shape = check_model(args.init, *cfg.prompting).cfg
     for key in args.typed:
         section, _, name = key.rpartition(".")
         other = section == "model" and getattr(shape, name) != getattr(cfg.model, name)

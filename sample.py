@@ -238,6 +238,11 @@ def chat(model: GPT, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace) 
                 print(e)
 
 
+@dataclass
+class Config(config.Config):
+    seed: int | None = config.setting(None, high=1e9)  # none: another answer each time
+
+
 def main() -> None:
     parser = config.Parser(__doc__)
     add, number = parser.add_argument, config.number
@@ -248,16 +253,16 @@ def main() -> None:
     add("--top-p", type=number(float, above=0, high=1), default=0.95)
     add("--top-k", type=number(int), default=0, help="0: all")
     add("--max-new-tokens", type=number(int, low=1), default=400)
-    add("--seed", type=number(int))
     add("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
-    args = parser.parse_args()
+    cfg, args = config.parse(parser, Config)
     with config.user_errors():
         if args.prompt is not None and not args.prompt.strip():
             raise UserError("the prompt is empty: ask something")
-        device = distributed.device("auto")
+        device = distributed.device(cfg.device)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         model = GPT.from_pretrained(args.model, dtype, device)
-        tokenizer = tokenizers.load(args.model)
+        tokenizer = tokenizers.load(args.model, *cfg.prompting)
+        args.seed = cfg.seed
         if args.prompt is None:
             chat(model, tokenizer, args)
         else:

@@ -193,7 +193,7 @@ def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, ru
 def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: bool) -> str:
     """The same as a run in the folder `out`, of the model in `base` on rows {"prompt", "response"}
     from `where`; returns the folder of the result."""
-    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base)
+    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, *cfg.prompting)
     examples = to_examples(rows, tokenizer, model.cfg.max_seq_len, where)
     settings = {"sft": asdict(cfg.sft), "seed": cfg.seed}
     settings |= {"rows": runs.fingerprint(rows), "base": model.fingerprint()}
@@ -252,6 +252,7 @@ def main() -> None:
         if bool(args.init) != bool(args.data):
             raise UserError("fine-tuning needs both --init FOLDER and --data FILE.jsonl")
         rows = read_rows(args.data) if args.data else []
+        cfg = inputs.suited(cfg, args.init, args)
         inputs.check_base(cfg, args)
         inputs.check_out(out, args.resume)
         if args.init:

@@ -12,6 +12,7 @@ from eval import Report
 from lib import distributed, files, memory
 from lib.run import Stopped
 from model import GPT
+from tasks.benchmarks import check_sandbox
 
 
 def settings_of(cfg, cls: type):
@@ -26,12 +27,18 @@ def settings_to_lock(cfg, **models: str | None) -> dict:
     return out | {k: GPT.from_pretrained(m).fingerprint() for k, m in models.items() if m}
 
 
-def check_room(cfg, init: str | None, learnt: int, steps: int, sampled: int = 0) -> None:
-    """memory.check_room() of a recipe. init: the folder of a model to start from; learnt: tokens of
-    next-token training; sampled: responses to sample only."""
+def check_room(
+    cfg, init: str | None, learnt: int, steps: int, sampled=0, problems=(), tasks=REASONING
+) -> None:
+    """memory.check_room() of a recipe, and whether its programs can be run here. init: the folder
+    of a model to start from; learnt: tokens of next-token training; sampled: responses to sample
+    only; problems: of a data set, else the world's of the tasks. The world's prompts count as 256
+    tokens, and three bytes of another as one."""
+    check_sandbox({p.task for p in problems} or tasks, cfg.sandbox)
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
-    memory.check_room(cfg, model, learnt, steps, sampled, networks)
+    prompt = max([256, *(len(p.prompt.encode()) // 3 for p in problems)])
+    memory.check_room(cfg, model, learnt, steps, sampled, networks, prompt)
     if not init:
         inputs.check_tokenizer(cfg)
 

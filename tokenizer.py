@@ -24,9 +24,10 @@ import regex  # the standard library's re knows no \p{L}
 import tiktoken
 
 import config
-from lib import hf_tokenizer
+from lib import hf_tokenizer, templates
 from lib.errors import UserError, shortened
 from lib.files import atomic_write
+from lib.templates import R1, TEMPLATES
 
 SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>"]
 SPECIALS += ["<think>", "</think>", "<answer>", "</answer>"]
@@ -53,6 +54,7 @@ class Vocabulary:
     ids: list[int] | None = None  # place -> id if they differ; -1: a byte that is no token
     nfc: bool = False  # whether texts are normalised first
     bos: Iterable[str] = ()  # stand before a prompt; a chat template writes its own
+    trim: bool = False  # the chat template takes white space off a prompt's ends
     files: dict[str, object] | None = None  # what the model folder held: `save` writes it again
 
 
@@ -100,27 +102,14 @@ def _join(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     return out
 
 
-# The prompt of a base model. `r1` is R1-Zero's template [2501.12948v1, Table 1]; `short` has
-# only its roles, for a model whose whole context is a few hundred tokens. A chat model has its own.
-TEMPLATES = {
-    "short": "<|begin|><|User|>{prompt}<|Assistant|>",
-    "r1": (
-        "A conversation between User and Assistant. The user asks a question, and the Assistant "
-        "solves it. The assistant first thinks about the reasoning process in the mind and then "
-        "provides the user with the answer. The reasoning process and answer are enclosed within "
-        "<think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning "
-        "process here </think> <answer> answer here </answer>. User: {prompt}. Assistant:"
-    ),
-}
-
-
 class Tokenizer:
     """A vocabulary at work: text to ids and back, and prompts by a template around "{prompt}". The
     merging itself is tiktoken's, which is fast."""
 
     def __init__(self, vocabulary: Vocabulary, template: str):
         self.vocabulary, self.template, self.special = vocabulary, template, vocabulary.special
-        self.chat = template not in TEMPLATES.values()  # the model's own template
+        own = template not in TEMPLATES.values()  # the model's own chat template
+        self.chat = own and R1 not in template  # which does not say how to answer
         ranks, ids = vocabulary.ranks, vocabulary.ids
         *first, last = vocabulary.patterns
         self._last = rf"{last}|(?:(?!{last})[\s\S])+"  # what the pattern passes over is a word too
@@ -132,9 +121,10 @@ class Tokenizer:
         self._bytes = {ids[rank] if ids else rank: token for token, rank in ranks.items()}
         self._bytes |= {i: token.encode() for token, i in self.special.items()}
         self.vocab_size = max(self._bytes) + 1
+        self.opened = "<think>" if template.rstrip().endswith("<think>") else ""  # by the template
         self.eos_id, self.pad_id = self.special[vocabulary.eos], self.special[vocabulary.pad]
         self.hidden = {self.special[token] for token in vocabulary.hidden}
-        self.bos = [] if self.chat else [self.special[token] for token in vocabulary.bos]
+        self.bos = [] if own else [self.special[token] for token in vocabulary.bos]
         self._any_special = _any_of(self.special)
         self._head, self._before, self._after, self._tail = self._split_template()
 
@@ -170,18 +160,23 @@ class Tokenizer:
         tokens = (self.decode_bytes(i) for i in ids if i not in self.hidden)
         return b"".join(tokens).decode("utf-8", "replace")
 
+    def response(self, ids: Iterable[int]) -> str:
+        """The same of a response, with the tag that the template has opened for it."""
+        return self.opened + self.decode(ids)
+
     def decode_bytes(self, token: int) -> bytes:
         """The bytes of one token (part of a character, maybe); none for an id without a token."""
         return self._bytes.get(token, b"")
 
     def prompt(self, text: str) -> list[int]:
         """Token ids that ask for a response to `text`, by the template."""
+        text = text.strip() if self.vocabulary.trim else text
         return [*self._head, *self.encode(self._before + text + self._after), *self._tail]
 
     def example(self, prompt: str, response: str) -> tuple[list[int], int]:
         """(ids of prompt + response + end, length of the prompt): one training text. The response's
         tags are trusted."""
-        ids = self.prompt(prompt)
+        ids, response = self.prompt(prompt), response.removeprefix(self.opened)
         return ids + self.encode(response, trusted=True) + [self.eos_id], len(ids)
 
     def _split_template(self) -> tuple[list[int], str, str, list[int]]:
@@ -219,16 +214,19 @@ def _pieces(pattern: str | regex.Pattern, text: str) -> list[str]:
     return [piece for piece in (*out, text[start:]) if piece]
 
 
-def load(name: str, template: str | None = None) -> Tokenizer:
-    """A tokenizer from a model folder (ours or Hugging Face's), or a tiktoken encoding by its name
-    with our special tokens added. template: a key of TEMPLATES instead of the model's own.
-    UserError if the folder has none, it is damaged or of another kind, or cannot be fetched."""
+def load(name: str, template: str = "auto", arguments: dict | None = None) -> Tokenizer:
+    """A tokenizer from a model folder, or a tiktoken encoding with our special tokens added; how it
+    asks: lib/templates.choose. UserError if there is none, or one of another kind."""
     if os.path.isdir(name):
         hf_tokenizer.check_template(name)
         with hf_tokenizer.clear_errors(name):
             vocabulary = Vocabulary(**hf_tokenizer.read(name))
-            text = TEMPLATES[template] if template else hf_tokenizer.chat_template(vocabulary.files)
-            return Tokenizer(vocabulary, text or TEMPLATES["r1"])
+            if text := templates.choose(vocabulary, template, arguments or {}):
+                if arguments or template != "auto":  # what is trained so is asked so later
+                    vocabulary.files = hf_tokenizer.with_template(vocabulary, text)
+                return Tokenizer(vocabulary, text)
+        told = f"'{shortened(name)}' is to be asked without a chat template of its own"
+        raise UserError(f"{told}: drop --template chat and --template.NAME")
     if name not in tiktoken.list_encoding_names():
         known = ", ".join(tiktoken.list_encoding_names())
         told = f"'{shortened(name)}' is neither a model folder nor a tiktoken encoding"
@@ -244,7 +242,7 @@ def load(name: str, template: str | None = None) -> Tokenizer:
     hidden = {*special, *HIDDEN}
     special = special | {token: base.n_vocab + i for i, token in enumerate(SPECIALS)}
     vocabulary = Vocabulary(ranks, patterns, special, hidden, eos="<|end|>", pad="<|pad|>")
-    return Tokenizer(vocabulary, TEMPLATES[template or "r1"])
+    return Tokenizer(vocabulary, TEMPLATES["r1"])
 
 
 def main() -> None:

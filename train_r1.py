@@ -231,6 +231,7 @@ def main() -> None:
         if args.init and not args.zero:
             hint = "name the folder of its Zero too (--zero FOLDER; made if it is not there)"
             raise UserError(f"--init is another base: {hint}")
+        cfg = inputs.suited(cfg, args.init, args)
         inputs.check_base(cfg, args)
         inputs.check_zero(zero)
         if args.start:

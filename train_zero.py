@@ -58,7 +58,8 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
     if not base and not dataset and (unread := set(cfg.grpo.tasks) - set(cfg.world.tasks)):
         told = f"--grpo.tasks has {unread.pop()}, which the base would never read about"
         raise UserError(f"{told}: add it to --world.tasks, or leave it out")
-    stages.check_room(cfg, base, 0 if base else cfg.sft.tokens, cfg.grpo.steps)
+    learnt, problems = 0 if base else cfg.sft.tokens, dataset.train if dataset else ()
+    stages.check_room(cfg, base, learnt, cfg.grpo.steps, problems=problems, tasks=cfg.grpo.tasks)
     inputs.begin(out, resume, "zero")
 
     # 1. The base: next-token prediction on web text
@@ -96,7 +97,7 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
 def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None) -> str:
     """GRPO on the model in folder `base`; returns the folder of the result."""
     if dataset:
-        tokenizer = tokenizers.load(base)
+        tokenizer = tokenizers.load(base, *cfg.prompting)
         context = GPT.from_pretrained(base, device="meta").cfg.max_seq_len
         fits = [p for p in dataset if len(prompt_ids(p, tokenizer)) < context]
         if len(fits) < len(dataset):
@@ -144,6 +145,7 @@ def main() -> None:
         if args.test and not args.data:
             raise UserError("--test belongs to --data: name the problems to train on too")
         dataset = Dataset.load(args.data, args.test) if args.data else None
+        cfg = inputs.suited(cfg, args.init, args)
         inputs.check_base(cfg, args)
         recipe(cfg, args.init, base, out, args.resume, dataset)
 

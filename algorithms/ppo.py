@@ -18,7 +18,7 @@ from lib import distributed, metrics
 from lib.cache import GrowingCache
 from lib.optim import adamw
 from lib.profiling import phase
-from lib.trainer import LocalWork, Responses, Trainer, minibatches, read_prompts
+from lib.trainer import LocalWork, Responses, Trainer, micro_batches_of, minibatches
 from model import GPT
 from reward_model import RewardModel
 from sample import Rollout
@@ -56,7 +56,7 @@ class Critic(RewardModel):
         return self.head(hidden)[..., 0].float()
 
     def values(self, prompts: GrowingCache, micro, responses: Responses) -> tuple[Tensor, Tensor]:
-        """(values [b, R] before the response tokens of a micro-batch of LocalWork, mask [b, R])."""
+        """(values [b, R] before the response tokens of a chunk's micro-batch, mask [b, R])."""
         rows, which = micro
         R = max(responses.lengths[i] for i in rows.tolist())
         positions = responses.positions[rows, :R]
@@ -72,8 +72,7 @@ class Critic(RewardModel):
         questions = list(range(len(mask) // cfg.group_size))
         work = LocalWork.of(questions, responses, cfg.group_size, cfg.micro_tokens)
         with distributed.gathered(self), phase("scoring"):
-            prompts = read_prompts(self, batch, work)
-            for micro in work.micro:
+            for micro, prompts in micro_batches_of(self, batch, work):
                 found, inside = self.values(prompts, micro, responses)
                 values[micro[0], : found.shape[1]] = found.masked_fill(~inside, 0.0)
         distributed.all_reduce(values)  # each process has those of its rows
@@ -93,8 +92,7 @@ class Critic(RewardModel):
             tokens = sum(responses.lengths[q * G + j] for q in questions for j in range(G))
             work = LocalWork.of(questions, responses, G, cfg.micro_tokens)
             with self.trainer.optimizer_step(factor) as step:
-                prompts = step.read_prompts(batch, work)
-                for micro in work.micro:
+                for micro, prompts in micro_batches_of(self, batch, work):
                     with phase("forward"):
                         values, mask = self.values(prompts, micro, responses)
                         errors = (values - returns[micro[0], : mask.shape[1]])[mask]

@@ -174,7 +174,7 @@ class Verifier:
 
 def grade(tokenizer, problems: list[Problem], responses: list[list[list[int]]]) -> list[list[bool]]:
     """Whether each response is right; several responses to each problem."""
-    flat = [(p, tokenizer.decode(r)) for p, many in zip(problems, responses) for r in many]
+    flat = [(p, tokenizer.response(r)) for p, many in zip(problems, responses) for r in many]
     answers = [rw.answer_of(p, text) for p, text in flat]
     return nested(rw.verdicts([p for p, _ in flat], answers), responses)
 
@@ -334,7 +334,7 @@ class Bench:
 
     def voting(self) -> Iterator[Found]:
         """The answer most samples agree on [Wang et al. 2022, 2203.11171]."""
-        decode, pairs = self.policy.tokenizer.decode, zip(self.problems, self.samples)
+        decode, pairs = self.policy.tokenizer.response, zip(self.problems, self.samples)
         answers = [[rw.answer_of(p, decode(r)) for r in many] for p, many in pairs]
 
         def choose(i: int, n: int) -> int:
@@ -480,8 +480,8 @@ def measure(bench: Bench, name: str, found: Found) -> tuple[dict, list[dict]]:
     row |= {"accuracy_se": standard_error(shares), "tokens": statistics.fmean(tokens)}
     lines = []
     for p, many, ok, n in zip(problems, responses, right, tokens):
-        line = method | {"prompt": p.prompt, "task": p.task, "response": tokenizer.decode(many[0])}
-        lines.append(line | {"correct": ok[0], "tokens": n})
+        line = method | {"prompt": p.prompt, "task": p.task, "correct": ok[0], "tokens": n}
+        lines.append(line | {"response": tokenizer.response(many[0])})
     return row | {"tasks": by_task}, lines
 
 

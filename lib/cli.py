@@ -47,7 +47,8 @@ def keys(cfg: object) -> list[str]:
     out = []
     for f in fields(cfg):
         value = getattr(cfg, f.name)
-        out += [f"{f.name}.{k}" for k in keys(value)] if is_dataclass(value) else [f.name]
+        if not isinstance(value, dict):
+            out += [f"{f.name}.{k}" for k in keys(value)] if is_dataclass(value) else [f.name]
     return out
 
 
@@ -64,12 +65,20 @@ def nearest(what: str, name: str, known: list[str]) -> UserError:
 
 def set_key(cfg: object, key: str, value: object) -> None:
     """Set 'section.field' (or 'field'); text is converted. UserError if unknown or unfit."""
+    if is_argument(key, keys(cfg)):
+        cfg.template_args[key.removeprefix("template.")] = BOOLS.get(value.lower(), value)
+        return
     if key not in keys(cfg):
         raise nearest("setting", key, keys(cfg))
     cfg, name = _section(cfg, key), key.rpartition(".")[2]
     if isinstance(value, str):
         value = _convert(value, typing.get_type_hints(type(cfg))[name], key)
     setattr(cfg, name, value)
+
+
+def is_argument(key: str, known: list[str]) -> bool:
+    """Whether 'template.NAME' is for the model's chat template, which reads names of its own."""
+    return re.match(r"template\.\w", key) is not None and "template" in known
 
 
 def _convert(text: str, kind: type, key: str) -> object:
@@ -136,6 +145,8 @@ def load(cfg: object, path: str) -> None:
             told = f"'{path}': {key} is {shortened(value)}"
             raise UserError(f"{told}, which is no value of this setting: fix or remove it")
         set_key(cfg, key, tuple(value) if isinstance(value, list) else value)
+    if isinstance(saved.get("template_args"), dict):
+        cfg.template_args = saved["template_args"]
 
 
 def _inside(saved: object, key: str) -> object:
@@ -297,7 +308,7 @@ def settings_help(cfg: object, prefix: str = "") -> list[str]:
         value = getattr(cfg, f.name)
         if is_dataclass(value):
             later += ["", f"{f.name}:", *settings_help(value, f"{f.name}.")]
-        else:
+        elif not isinstance(value, dict):
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             flag = f"--{prefix}{f.name} {shown}"
             lines.append(f"  {flag:40s} {comments.get(f.name, '')}".rstrip())
@@ -315,7 +326,7 @@ def split_words(words: list[str], known: list[str], flags: list[str], switches=(
         key, equals, value = word[2:].partition("=")
         if not word.startswith("--") or key in flags:
             rest.append(word)
-        elif key not in known:
+        elif key not in known and not is_argument(key, known):
             raise nearest("setting", key, known + flags)
         elif key in switches and not equals and (not words or words[0].startswith("--")):
             settings.append((key, "true"))

@@ -33,11 +33,14 @@ from lib.errors import UserError
 
 
 def device(name: str) -> torch.device:
-    """What "auto", "cpu" or "cuda" means in this process. UserError if there is none for it."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device is '{name}'; use auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine has no usable GPU; use --device cpu")
+    """What "auto", "cpu", "cuda" or "mps" means here. UserError if this machine has none."""
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if name not in ("auto", "cpu", *there):
+        raise UserError(f"--device is '{name}'; use auto, cpu, cuda or mps")
+    if name in there and not there[name]():
+        raise UserError(f"--device {name}: this machine has no usable GPU; use --device cpu")
+    if name == "mps":
+        return torch.device(name)
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     local, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
@@ -63,6 +66,8 @@ def started(cfg):
         yield
         return
     here = device(cfg.device)
+    if here.type == "mps":
+        raise UserError("--device mps: it works in float32, without torchrun")
     if here.type == "cuda":
         torch.cuda.set_device(here)
     single = {} if torchrun else {"store": dist.HashStore(), "rank": 0, "world_size": 1}

@@ -288,6 +288,12 @@ def places(folder: str) -> dict[str, str]:
     return out
 
 
+def fingerprint(folder: str) -> list[int]:
+    """What changes when a folder's weights do: size and time of each file."""
+    stats = [os.stat(path) for path in sorted(set(places(folder).values()))]
+    return [n for stat in stats for n in (stat.st_size, stat.st_mtime_ns)]
+
+
 @contextlib.contextmanager
 def _opened(path: str):
     try:

@@ -138,8 +138,10 @@ def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def chat_template(files: dict) -> str | None:
-    """The model's chat template with one user message "{prompt}" in it; None if it has none."""
+def chat_template(files: dict, arguments: dict) -> tuple[str, bool] | None:
+    """The model's chat template with one user message "{prompt}" in it, and whether it takes white
+    space off a message's ends, as Llama 3's; None if it has none. arguments: what else it reads,
+    such as enable_thinking; `system`: a message of the system."""
     source = files.get("chat_template.jinja")
     source = source or files.get("tokenizer_config.json", {}).get("chat_template")
     if isinstance(source, list):
@@ -151,15 +153,16 @@ def chat_template(files: dict) -> str | None:
     env.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     env.globals["raise_exception"] = _raise_exception
-    messages = [{"role": "user", "content": "{prompt}"}]
+    roles = {"system": arguments.get("system"), "user": "  {prompt}  "}
+    messages = [{"role": role, "content": text} for role, text in roles.items() if text]
     told = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
     try:
-        text = env.from_string(source).render(**told, **_names(files))
+        text = env.from_string(source).render(told | _names(files) | arguments)
     except Exception as e:  # a template is a program, and may fail as any other
         raise UserError(f"its chat template fails ({type(e).__name__}: {e})") from None
     if text.count("{prompt}") != 1:
         raise UserError("its chat template does not hold the question once")
-    return text
+    return text.replace("  {prompt}  ", "{prompt}"), "  {prompt}  " not in text
 
 
 def to_files(vocabulary, template: str) -> dict[str, dict]:
@@ -177,13 +180,27 @@ def to_files(vocabulary, template: str) -> dict[str, dict]:
     added = [{"id": i, "content": t, "special": t in hidden} | flags for t, i in special.items()]
     out = dict(version="1.0", truncation=None, padding=None, normalizer=None, post_processor=None)
     out |= dict(decoder=level, added_tokens=added, pre_tokenizer=pre, model=model)
-    before, after = template.split("{prompt}")
-    chat = "{% for message in messages %}{% if message['role'] == 'user' %}" + before
-    chat += "{{ message['content'] }}{% if add_generation_prompt or not loop.last %}" + after
-    chat += "{% endif %}{% else %}{{ message['content'] }}" + vocabulary.eos
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": vocabulary.eos}
-    about |= {"pad_token": vocabulary.pad, "chat_template": chat + "{% endif %}{% endfor %}"}
+    about |= {"pad_token": vocabulary.pad, "chat_template": _jinja(template, vocabulary)}
     return {"tokenizer.json": out, "tokenizer_config.json": about}
+
+
+def with_template(vocabulary, template: str) -> dict:
+    """A folder's files, by name, with another template."""
+    files = {k: v for k, v in vocabulary.files.items() if not k.endswith("jinja")}
+    about = files.get("tokenizer_config.json", {})
+    about = about | {"chat_template": _jinja(template, vocabulary)}
+    return files | {"tokenizer_config.json": about}
+
+
+def _jinja(template: str, vocabulary) -> str:
+    """A chat template, as transformers reads it, of a text around "{prompt}"."""
+    before, after = (json.dumps(text, ensure_ascii=False) for text in template.split("{prompt}"))
+    chat = "{% for message in messages %}{% if message['role'] == 'user' %}{{ " + before
+    chat += " + message['content']" + (" | trim" if vocabulary.trim else "")
+    chat += " }}{% if add_generation_prompt or not loop.last %}{{ " + after
+    chat += " }}{% endif %}{% else %}{{ message['content'] }}" + vocabulary.eos
+    return chat + "{% endif %}{% endfor %}"
 
 
 def _parents(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:

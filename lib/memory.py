@@ -70,11 +70,14 @@ def print_report(name: str, model) -> None:
         print(f"  {key:32s} {int(value):>24,d}  {short}")
 
 
-def training_memory(model, tokens, precision="float32", processes=1, recompute=False) -> dict:
+def training_memory(
+    model, tokens, precision="float32", processes=1, recompute=False, read=0, group_size=0
+) -> dict[str, float]:
     """Most bytes that a process needs in a training step with AdamW, by what they are for.
 
-    tokens: in a micro-batch, padding included. Alone and in float32: weights, gradients and two
-    moments. Else these are divided among processes, each with full weights and float32 gradients.
+    tokens: in a micro-batch, padding included; read: in the chunk of prompts that its responses go
+    on from, up to group_size from each. Alone and in float32: weights, gradients and two moments.
+    Else these are divided among processes, each with full weights and float32 gradients.
     """
     cfg, size = model.cfg, 4 if precision == "float32" else 2
     parameters = sum(p.numel() for p in model.parameters())
@@ -93,11 +96,13 @@ def training_memory(model, tokens, precision="float32", processes=1, recompute=F
     kept = blocks * attention + (blocks - moe) * dense + moe * experts
     if recompute:
         kept = blocks * cfg.dim + largest
+    cached = cost_report(model)["cache bytes a token"] / 2
     chunk = min(tokens, 2048, 2**27 // cfg.vocab_size)  # rows of logits at a time
     alone = processes == 1 and precision == "float32"
     return {
         "weights and optimizer": parameters * (16 if alone else 16 / processes + size + 4),
-        "activations": tokens * (kept + 2 * largest) * size,  # and the gradients of one block
+        # with the gradients of one block, and for each response a copy of its prompt's cache
+        "activations": ((tokens + read) * (kept + 2 * largest) + read * group_size * cached) * size,
         "logits": chunk * cfg.vocab_size * (12 if size == 4 else 14),
     }
 
@@ -151,22 +156,24 @@ def matrix_speed(cfg) -> float:
     return best
 
 
-def check_room(cfg, model, learnt, steps, asked=0, networks=1) -> None:
+def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> None:
     """Print what a run of a large model will take: memory of each process, and time. UserError if
     it does not fit, or if it takes more than a day and cfg.yes is not set.
 
     learnt: tokens of next-token training; steps: of reinforcement learning; asked: responses only
-    drawn; networks: that learn together, 2 with a critic. Prompts count as 256 tokens. The time is
-    that of the arithmetic at 40% of a large matrix product's speed, if no response ends early.
+    drawn; networks: that learn together, 2 with a critic; prompt: tokens of the longest. The time
+    is the arithmetic's at 40% of a large matrix product's speed, if no response ends early.
     """
     grpo, n, limit = cfg.grpo, world_size(), model.cfg.max_seq_len
-    rows = -(-grpo.problems_per_step // n) * grpo.group_size
+    rows, prompt = -(-grpo.problems_per_step // n) * grpo.group_size, min(prompt, limit)
     rows, copies = (grpo.rows, 2.2) if 0 < grpo.rows < rows else (rows, 1.8)
-    length, longest = (min(x.max_new_tokens + 256, limit) for x in (grpo, cfg.eval))
+    length, longest = (min(x.max_new_tokens + prompt, limit) for x in (grpo, cfg.eval))
     evaluation = rollout_memory(model, -(-cfg.eval.rows // n), longest, cfg.precision, 2.2)
     cache = max(evaluation, rollout_memory(model, rows, length, cfg.precision, copies))
     tokens, report = max(cfg.sft.micro_tokens, grpo.micro_tokens), cost_report(model, length)
-    parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute)
+    read = -(-grpo.problems_per_step // grpo.minibatches) * prompt
+    read, own = min(read, max(grpo.micro_tokens, prompt)), -(-grpo.group_size // n)
+    parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute, read, own)
     fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
     if grpo.kl_beta:  # the reference model: its shard, and its full weights while it is in use
         fixed += report["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)

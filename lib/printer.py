@@ -15,8 +15,8 @@ class Printer:
         self.marks = dict(zip(TAGS, (dim + "thinking: ", plain + "\n", "answer: ", "")))
         # a character, or a tag, may come in several tokens
         self.utf8, self.text = codecs.getincrementaldecoder("utf-8")("replace"), ""
-        # some templates open the thinking themselves
-        self.hidden = not thinking and tokenizer.template.rstrip().endswith("<think>")
+        self.hidden = False
+        self.say(tokenizer.opened)
 
     def write(self, text: str) -> None:
         if not self.hidden:
@@ -24,7 +24,10 @@ class Printer:
 
     def show(self, _: int, token: int) -> None:
         if token not in self.tokenizer.hidden:
-            self.text += self.utf8.decode(self.tokenizer.decode_bytes(token))
+            self.say(self.utf8.decode(self.tokenizer.decode_bytes(token)))
+
+    def say(self, text: str) -> None:
+        self.text += text
         while tag := min((t for t in TAGS if t in self.text), key=self.text.find, default=None):
             before, _, self.text = self.text.partition(tag)
             self.write(before)

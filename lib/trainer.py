@@ -44,8 +44,6 @@ class Trainer:
         with distributed.gathered(self.model):
             yield step
             with phase("backward"):
-                for cache, leaves in step.prompts:
-                    cache.backward(leaves)
                 distributed.sum_gradients(self.model)
         (step.loss,) = distributed.sum_floats([step.loss])  # of all, so that all decide alike
         with phase("optimiser"):
@@ -67,7 +65,6 @@ class Step:
         self.model, self.loss, self.grad_norm, self.skipped = model, 0.0, 0.0, False
         self.start = time.perf_counter()
         self.balance: dict[str, float] = {}  # metrics of the experts' load
-        self.prompts: list[tuple[GrowingCache, GrowingCache]] = []
 
     def backward(self, loss: Tensor, balance_weight: float = 0.0, value: float | None = None):
         """Add the gradient of a micro-batch's loss plus balance_weight times the experts' balance
@@ -77,13 +74,6 @@ class Step:
         with phase("backward"):
             total.backward()
         self.loss += loss.item() if value is None else value
-
-    def read_prompts(self, batch, work: "LocalWork") -> GrowingCache:
-        """The cache of the prompts of `work`, through which gradients go on into the prompts."""
-        with phase("forward"):
-            cache = read_prompts(self.model, batch, work)
-        self.prompts.append((cache, cache.detached()))
-        return self.prompts[-1][1]
 
     def metrics(self) -> dict[str, float]:
         """What is logged of it, the experts' load apart."""
@@ -96,17 +86,18 @@ def balance_experts(model: nn.Module) -> dict[str, float]:
     """After each step: bias -= gamma where an expert was overloaded, += gamma where underloaded
     [V3 2.1.2], by the counts of all processes since the last call: the whole global batch. Returns
     the busiest and the idlest expert's share of tokens, 1.0 = perfectly balanced."""
-    loads = []
-    for moe in (m for m in model.modules() if hasattr(m, "sequence_loss")):
-        moe.sequence_loss = None
-        mean = distributed.all_reduce(moe.counts).mean()
-        moe.gate.e_score_correction_bias += moe.cfg.bias_update_speed * (mean - moe.counts).sign()
-        loads.append(moe.counts / mean)
-        moe.counts.zero_()
-    if not loads:
+    layers = [m for m in model.modules() if hasattr(m, "sequence_loss")]
+    if not layers:
         return {}
-    load = torch.stack(loads)
-    return {"moe/max_load": load.max().item(), "moe/min_load": load.min().item()}
+    counts = distributed.all_reduce(torch.stack([moe.counts for moe in layers]))  # [layers, E]
+    mean = counts.mean(1, keepdim=True)
+    for moe, signs in zip(layers, (mean - counts).sign()):
+        moe.gate.e_score_correction_bias += moe.cfg.bias_update_speed * signs
+        moe.sequence_loss = None
+        moe.counts.zero_()
+    load = counts / mean
+    most, least = torch.stack([load.max(), load.min()]).tolist()  # waits for the device once
+    return {"moe/max_load": most, "moe/min_load": least}
 
 
 def _logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -157,23 +148,34 @@ class Responses:
         return cls(inputs, targets, positions, logprobs, lengths.tolist(), routes)
 
 
-def read_prompts(model: nn.Module, batch, work: "LocalWork") -> GrowingCache:
-    """What the model remembers of the prompts of `work`, all but their last tokens; gradients flow
-    through it. Empty if this process has none."""
-    cache = GrowingCache()
-    if not work.prompts:
-        return cache
-    ends = batch.prompt_lengths[work.prompts] - 1  # [n]
+def read_prompts(model: nn.Module, batch, chunk: "Chunk") -> GrowingCache:
+    """What the model remembers of a chunk's prompts, all but their last tokens; gradients flow
+    through it."""
+    cache, ends = GrowingCache(), batch.prompt_lengths[chunk.prompts] - 1  # [n]
     T = max(1, int(ends.max()))
-    tokens, positions = batch.tokens[work.prompts, :T], positions_of(ends, T)
-    counted = torch.tensor(work.counted, device=ends.device)
-    routes = None if batch.routes is None else batch.routes[work.prompts, :T]
+    tokens, positions = batch.tokens[chunk.prompts, :T], positions_of(ends, T)
+    counted = torch.tensor(chunk.counted, device=ends.device)
+    routes = None if batch.routes is None else batch.routes[chunk.prompts, :T]
     model(tokens, cache, positions, return_hidden=True, counted=counted, routes=routes)
     return cache
 
 
+def micro_batches_of(model: nn.Module, batch, work: "LocalWork"):
+    """Each micro-batch of `work`, with the cache of its chunk's prompts. When all of a chunk have
+    been through the backward pass, the gradients that they left at the cache go on through the
+    prompts: activations of only one chunk are alive at a time."""
+    for chunk in work.chunks:
+        with phase("forward"):
+            cache = read_prompts(model, batch, chunk)
+        leaves = cache.detached()
+        for micro in chunk.micro:
+            yield micro, leaves
+        with phase("backward"):
+            cache.backward(leaves)
+
+
 def response_logprobs(model, prompts: GrowingCache, micro, responses, temperature: float):
-    """(log p [b, R] of the response tokens of a micro-batch of LocalWork, their mask [b, R])."""
+    """(log p [b, R] of the response tokens of a chunk's micro-batch, their mask [b, R])."""
     rows, which = micro
     R = max(responses.lengths[i] for i in rows.tolist())
     positions = responses.positions[rows, :R]
@@ -193,18 +195,10 @@ def score_responses(model, batch, responses: Responses, works: list, temperature
     out = torch.zeros_like(responses.logprobs)
     with distributed.gathered(model), phase("scoring"):
         for work in works:
-            prompts = read_prompts(model, batch, work)
-            for micro in work.micro:
+            for micro, prompts in micro_batches_of(model, batch, work):
                 logprobs, mask = response_logprobs(model, prompts, micro, responses, temperature)
                 out[micro[0], : mask.shape[1]] = logprobs
     return out
-
-
-def importance_weights(old: Tensor, responses: Responses, cap: float) -> Tensor:
-    """[B, R] min(pi_old / pi_sampler, cap): truncated importance sampling, for where the trainer
-    and the sampler compute the probabilities of the same weights differently."""
-    gap = (old - responses.logprobs) * (responses.positions >= 0)
-    return gap.exp().clamp(max=cap)
 
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -226,26 +220,38 @@ def minibatches(questions: list[int], count: int, rng: random.Random) -> list[li
 
 
 @dataclass
+class Chunk:
+    """Prompts that are read in one forward pass, and micro-batches of their responses."""
+
+    prompts: list[int]  # rows in the rollout, the first of each group
+    counted: list[bool]  # which of them count as experts' load: one process counts each
+    micro: list[tuple[Tensor, Tensor]]  # rows in the rollout [b], places of their prompts above [b]
+
+
+@dataclass
 class LocalWork:
     """What this process trains on of a minibatch of questions; without torchrun all of it. The
     responses are divided one by one, so a question's may go to several processes."""
 
     rows: list[int]  # the minibatch's rows in the rollout, of all processes
-    prompts: list[int]  # rows whose prompts are read here
-    counted: list[bool]  # which of them count as experts' load: one process counts each
-    micro: list[tuple[Tensor, Tensor]]  # rows in the rollout [b], places of their prompts above [b]
+    chunks: list[Chunk]  # of this process's prompts
 
     @classmethod
     def of(cls, questions: list[int], responses: Responses, group_size: int, budget: int):
-        """budget: response tokens of a forward pass, padding included."""
+        """budget: tokens of a forward pass, of prompts or of responses, padding included."""
         every = [q * group_size + j for q in questions for j in range(group_size)]
         mine = distributed.balanced_indices([responses.lengths[row] for row in every])
-        rows = [every[i] for i in mine]
+        rows, chunks = [every[i] for i in mine], []
         prompts = list(dict.fromkeys(row - row % group_size for row in rows))  # each group's first
-        micro = []
-        for group in micro_batches([responses.lengths[row] for row in rows], budget):
-            chosen = [rows[j] for j in group]
-            places = [prompts.index(row - row % group_size) for row in chosen]
-            pair = (torch.tensor(x, device=responses.inputs.device) for x in (chosen, places))
-            micro.append(tuple(pair))
-        return cls(every, prompts, [row in rows for row in prompts], micro)
+        read = responses.positions[prompts, 0].tolist()  # tokens of each prompt but the last
+        for places in micro_batches(read, budget):
+            chosen = [prompts[i] for i in sorted(places)]
+            theirs = [row for row in rows if row - row % group_size in chosen]
+            micro = []
+            for group in micro_batches([responses.lengths[row] for row in theirs], budget):
+                these = [theirs[i] for i in group]
+                which = [chosen.index(row - row % group_size) for row in these]
+                pair = (torch.tensor(x, device=responses.inputs.device) for x in (these, which))
+                micro.append(tuple(pair))
+            chunks.append(Chunk(chosen, [row in rows for row in chosen], micro))
+        return cls(every, chunks)

@@ -3,6 +3,7 @@
 import copy
 import doctest
 import math
+import random
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +18,7 @@ from algorithms import ALGORITHMS, relatives
 from algorithms.relatives import batch_advantages, centred, leave_one_out
 from data import Problem, World, WorldConfig
 from grpo import GRPOConfig, group_advantages
+from lib.trainer import minibatches
 from sample import Rollout
 
 
@@ -185,17 +187,17 @@ def test_only_the_unbiased_kl_has_the_kl_s_gradient():
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "ppo-0.95"])
 def test_update_follows_each_algorithm(tiny_model, name, monkeypatch):
-    """Micro-batches, shared prompts, a group left out: the gradient is that of the loss over the
-    whole minibatch."""
-    tiny_model.cfg.balance_loss = 0.0
+    """Micro-batches, shared prompts, a group left out, and a second part, where ratios differ from
+    1: the gradient is that of the loss over the whole part."""
+    tiny_model.cfg.balance_loss = tiny_model.cfg.bias_update_speed = 0.0
     ref = copy.deepcopy(tiny_model).requires_grad_(False)
-    batch, mask = fake_rollout(tiny_model)
+    batch, mask = fake_rollout(tiny_model, questions=5)
     noise = 0.3 * torch.randn(mask.shape) * mask
-    batch.logprobs = batch.logprobs + noise  # ratios differ from 1
+    batch.logprobs = batch.logprobs + noise  # pi_old of the second part
     with torch.no_grad():
         ref.layers[0].self_attn.o_proj.weight.mul_(1.5)
     # by position in the row; the update takes them by position in the response
-    advantages = torch.randn(12, 14) * mask if name == "ppo" else torch.randn(12)
+    advantages = torch.randn(20, 14) * mask if name == "ppo" else torch.randn(20)
     advantages[4:8] = 0.0
     lengths, given = batch.lengths - batch.prompt_lengths, advantages
     if name == "ppo":
@@ -203,23 +205,38 @@ def test_update_follows_each_algorithm(tiny_model, name, monkeypatch):
         given = torch.stack(rows)[:, : lengths.max()]
     without = replace(ALGORITHMS[name], critic=None)
     monkeypatch.setitem(ALGORITHMS, name, without)
-    settings = ALGORITHMS[name].settings | dict(algorithm=name, max_new_tokens=14)
+    settings = ALGORITHMS[name].settings | dict(algorithm=name, max_new_tokens=14, minibatches=2)
     kl = settings.get("kl_beta")
     seen, metrics = gradient_of_update(tiny_model, batch, given, ref if kl else None, **settings)
-    keep = [i for i in range(12) if not 4 <= i < 8]
-    scaled, cfg = advantages[keep].view(8, -1), GRPOConfig(**settings)
-    if cfg.average == "question":  # each question's mean over tokens, both counting the same
-        of_question = [sum(lengths[keep[q : q + 4]].tolist()) for q in (0, 4)]
-        factors = [sum(of_question) / 2 / of_question[i // 4] for i in range(8)]
-        scaled = scaled * torch.tensor(factors)[:, None]
-    logprobs, ref_logprobs = (
-        token_logprobs(model, batch.tokens[keep], 1.0, mask[keep]) for model in (tiny_model, ref)
-    )
-    old = batch.logprobs[keep]
-    loss, _ = without.loss(logprobs, old, scaled, mask[keep], cfg, ref_logprobs)
-    assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-5)
-    assert metrics["trained_tokens"] == lengths[keep].sum()
-    assert_gradient(tiny_model, loss, seen, atol=3e-5)
+    cfg, losses = GRPOConfig(**settings), []
+    for part in minibatches([0, 2, 3, 4], 2, random.Random(0)):
+        rows = [4 * q + i for q in part for i in range(4)]
+        scaled = advantages[rows].view(8, -1)
+        if cfg.average == "question":  # each question's mean over tokens, both counting the same
+            of_question = [sum(lengths[4 * q : 4 * q + 4].tolist()) for q in part]
+            factors = [sum(of_question) / 2 / of_question[i // 4] for i in range(8)]
+            scaled = scaled * torch.tensor(factors)[:, None]
+        logprobs, ref_logprobs = (
+            token_logprobs(m, batch.tokens[rows], 1.0, mask[rows]) for m in (tiny_model, ref)
+        )
+        old = batch.logprobs[rows] if losses else logprobs.detach()
+        losses.append(without.loss(logprobs, old, scaled, mask[rows], cfg, ref_logprobs)[0])
+    assert metrics["loss"] == pytest.approx(sum(losses).item() / 2, abs=1e-5)
+    assert metrics["trained_tokens"] == lengths.sum() - lengths[4:8].sum()
+    assert_gradient(tiny_model, losses[1], seen, atol=3e-5)
+
+
+@pytest.mark.parametrize("name", ["grpo", "gspo"])
+def test_the_gap_to_the_sampler_clips_nothing(tiny_model, name):
+    """GSPO's range is narrower than a bfloat16 sampler's rounding, here 1e-3 nats."""
+    batch, mask = fake_rollout(tiny_model)
+    advantages, settings = torch.randn(12), ALGORITHMS[name].settings | dict(algorithm=name)
+    exact, _ = gradient_of_update(tiny_model, batch, advantages, **settings)
+    batch.logprobs = batch.logprobs + 1e-3 * torch.randn(mask.shape) * mask
+    seen, metrics = gradient_of_update(tiny_model, batch, advantages, **settings)
+    assert all(torch.equal(seen[n], x) for n, x in exact.items())
+    assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
+    assert metrics["sampling/sampling_logp_difference/max"] > 1e-3
 
 
 def test_where_groups_are_not_compared_those_without_spread_train_too(tiny_model):

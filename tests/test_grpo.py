@@ -15,6 +15,7 @@ import grpo
 from data import Problem, World, WorldConfig
 from grpo import GRPOConfig, Learner, group_advantages, policy_loss
 from lib import distributed
+from lib import trainer as training
 from model import GPT
 from sample import Rollout
 
@@ -159,7 +160,7 @@ def fake_rollout(model, questions=3, group=4, T=14):
     """Groups that share a prompt of 1 to 5 tokens; responses of any length."""
     B = questions * group
     lengths = torch.randint(6, T + 1, (B,))
-    prompt_lengths = torch.tensor([5, 1, 3])[:questions].repeat_interleave(group)
+    prompt_lengths = torch.tensor([5, 1, 3, 4, 2])[:questions].repeat_interleave(group)
     tokens = torch.randint(0, 100, (B, T))
     for q in range(questions):
         n = prompt_lengths[q * group]
@@ -247,6 +248,81 @@ def test_truncated_importance_sampling(tiny_model):
     assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
     widest = metrics["sampling/sampling_logp_difference/max"]
     assert widest == pytest.approx(off.abs().max().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("cap", [0.0, 1.5])
+@pytest.mark.parametrize("kind", ["mla", "gqa"])
+def test_an_update_in_float64(tiny_model, monkeypatch, kind, cap):
+    """Two parts, prompts in several chunks, a sampler whose log p are off: the weights after it are
+    those of one pass for each response, and of ratios to the policy that the rollout began with.
+    """
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    shape = dict(attention=kind, n_kv_heads=1, head_dim=16, n_experts=0)
+    model = GPT(replace(tiny_model.cfg, **shape)).double()
+    batch, mask = fake_rollout(model, questions=5)
+    batch.logprobs = batch.logprobs + 0.5 * torch.randn(mask.shape).double() * mask
+    settings = dict(group_size=4, minibatches=2, micro_tokens=8, max_grad_norm=1e9)
+    settings |= dict(average="token", clip_low=0.01, clip_high=0.01, importance_cap=cap)
+    learner, slow = make_learner(copy.deepcopy(model), **settings), model
+    learner.cfg.precision = "bfloat16"  # as if sampler and trainer differed by its rounding
+    learner.trainer.optimizers = [torch.optim.SGD(learner.model.parameters(), lr=0.1)]
+    advantages = torch.randn(20).double()
+    metrics = learner.update(batch, advantages, 1.0, random.Random(0))
+
+    def terms(b):  # log p of response b's tokens
+        end, start = batch.lengths[b], batch.prompt_lengths[b]
+        tokens = batch.tokens[b : b + 1, :end]
+        return token_logprobs(slow, tokens)[0, start:], batch.logprobs[b, start:end]
+
+    old, clipped, trained = {b: terms(b)[0].detach() for b in range(20)}, [], 0
+    for part in training.minibatches(list(range(5)), 2, random.Random(0)):
+        losses, clips = [], 0
+        for b in (4 * q + i for q in part for i in range(4)):
+            logprobs, drawn = terms(b)
+            rho, A = (logprobs - old[b]).exp(), advantages[b]
+            term = torch.min(rho * A, rho.clip(0.99, 1.01) * A)
+            losses.append(-term * ((old[b] - drawn).exp().clamp(max=cap) if cap else 1.0))
+            clips += (term < rho * A).sum().item()
+        slow.zero_grad()
+        torch.cat(losses).mean().backward()
+        with torch.no_grad():
+            for p in slow.parameters():
+                p -= 0.1 * p.grad
+        clipped.append(clips)
+        trained += len(torch.cat(losses))
+    for p, wanted in zip(learner.model.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(p, wanted, atol=1e-10, rtol=1e-10)
+    found = metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
+    assert clipped[0] == 0 < clipped[1] and found == pytest.approx(sum(clipped) / trained)
+
+
+def test_memory_does_not_grow_with_the_number_of_prompts(tiny_model):
+    """What backward passes need is kept of one chunk of prompts at a time."""
+
+    class Kept:
+        now = most = 0
+
+        def __init__(self, x):
+            self.x = x.detach()
+            Kept.now += x.nbytes
+            Kept.most = max(Kept.most, Kept.now)
+
+        def __del__(self):
+            Kept.now -= self.x.nbytes
+
+    def peak(questions, budget):
+        Kept.most, B = 0, 2 * questions
+        tokens = torch.randint(0, 100, (questions, 64)).repeat_interleave(2, 0)
+        lengths, ones = torch.full((B,), 64), torch.ones(B, dtype=torch.bool)
+        batch = Rollout(tokens, lengths - 4, lengths, torch.zeros(B, 64), ones)
+        settings = dict(group_size=2, minibatches=1, micro_tokens=budget)
+        learner = make_learner(copy.deepcopy(tiny_model), **settings)
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.x):
+            learner.update(batch, torch.randn(B), 1.0, random.Random(0))
+        return Kept.most
+
+    assert peak(2, 128) == pytest.approx(peak(8, 128), rel=0.01)
+    assert peak(8, 1024) > 2 * peak(8, 128)
 
 
 def test_recorded_experts_are_used_in_training(tiny_model, world_tokenizer):

@@ -10,8 +10,9 @@ import torch
 from conftest import run
 
 import config
+import stages
 import train_zero
-from data import World, WorldConfig
+from data import Problem, World, WorldConfig
 from grpo import Learner
 from lib import memory
 from lib.errors import UserError
@@ -109,6 +110,29 @@ def test_a_critic_doubles_weights_and_training(monkeypatch, capsys):
         numbers = re.search(r"optimizer ([\d.]+).*up to ([\d.]+) hours", out).groups()
         found.append([float(x) for x in numbers])
     assert found[1] == pytest.approx([2 * x for x in found[0]], rel=0.05)
+
+
+def test_longer_prompts_need_more_memory(monkeypatch, capsys):
+    """A chunk of them beside a micro-batch of responses, each with a copy of its prompt's cache."""
+    model = GPT.empty(ModelConfig())
+    plain, read, both = (
+        memory.training_memory(model, 4096, read=n, group_size=g)["activations"]
+        for n, g in ((0, 0), (4096, 0), (4096, 16))
+    )
+    copies = 4096 * 16 * model.cfg.n_layers * 48 * 4  # 48 numbers a token and layer, in float32
+    assert read == 2 * plain and both - read == copies
+
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
+    monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e12)
+    cfg, needs = config.make(train_zero.Config, "small"), []
+    cfg.yes = True
+    for words in (0, 200, 2000, 20_000):  # of five bytes each: three bytes count as a token
+        problems = [Problem("Tom ", "", "math"), Problem("have " * words, "", "math")]
+        stages.check_room(cfg, None, 0, 1, problems=problems)
+        found = re.search(r"training ([0-9.]+)", capsys.readouterr().out)
+        needs.append(float(found[1]))
+    # 256 and 333 tokens; then as much as the budget of a chunk and the model's context allow
+    assert needs[0] < needs[1] < needs[2] <= needs[3] < 4 * needs[0]
 
 
 def test_work_of_days_is_begun_only_if_asked_for(tmp_path, monkeypatch, capsys):
