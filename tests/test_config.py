@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 
@@ -62,6 +62,15 @@ def test_a_saved_run_s_settings(tmp_path):
     cfg = parse("--config", str(path), "--grpo.lr", "1")
     assert (cfg.seed, cfg.grpo.steps, cfg.grpo.tasks, cfg.grpo.lr) == (7, 9, ("countdown",), 1.0)
     assert cfg.model == parse().model
+
+
+def test_what_a_chat_template_reads(tmp_path):
+    words = ["--template.enable_thinking", "false", "--template.system=Be short.", "--seed", "3"]
+    cfg, _ = config.parse(config.Parser(""), Everything, argv=words)
+    assert cfg.prompting == ("auto", {"enable_thinking": False, "system": "Be short."})
+    (tmp_path / "config.json").write_text(json.dumps(asdict(cfg)))
+    argv = ["--config", str(tmp_path / "config.json")]
+    assert config.parse(config.Parser(""), Everything, argv=argv)[0].prompting == cfg.prompting
 
 
 def test_an_algorithm_sets_what_the_command_line_leaves_open():

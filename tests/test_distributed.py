@@ -159,9 +159,12 @@ def test_a_copy_of_a_recomputed_model_has_weights_of_its_own(tiny_model):
 
 
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="--device is 'tpu'; use auto, cpu or cuda"):
+    with pytest.raises(ValueError, match="--device is 'tpu'; use auto, cpu, cuda or mps"):
         distributed.device("tpu")
     assert distributed.device("cpu") == torch.device("cpu")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match="--device mps: this machine has no usable GPU"):
+            distributed.device("mps")
 
 
 def test_a_gpu_has_a_number_without_torchrun_too(monkeypatch):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 import tokenizer as T
-from lib.hf_tokenizer import LETTERS
+from lib.hf_tokenizer import LETTERS, chat_template, to_files
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -125,10 +125,10 @@ def test_what_stands_before_a_text(post, tmp_path):
     folder, about = chat_folder(tmp_path / "chat", post_processor=post), tmp_path / "chat"
     about = about / "tokenizer_config.json"
     raw = json.loads(about.read_text()) | {"bos_token": "<|end|>"}
-    base, bos = T.load(folder, template="r1"), 0
+    base, bos = T.load(folder, template="none"), 0
     ids = base.prompt("the")
     assert ids[0] == bos and ids.count(bos) == 1 and base.bos == [bos]
-    assert ids[1:] == base.encode(T.TEMPLATES["r1"].replace("{prompt}", "the"))
+    assert ids[1:] == base.encode("the")
     assert base.example("the", "the")[0].count(bos) == 1 and bos not in base.encode("the")
     about.write_text(json.dumps(raw | {"chat_template": "{{ bos_token }}" + TEMPLATE}))
     chat = T.load(folder)
@@ -249,3 +249,86 @@ def test_a_pattern_that_is_damaged_is_named(tmp_path):
     pre = {"type": "Sequence", "pretokenizers": cuts}
     with pytest.raises(ValueError, match="damaged or of another kind"):
         T.load(chat_folder(tmp_path / "chat", pre_tokenizer=pre), template="short")
+
+
+# ends as DeepSeek-R1's and Qwen3's do: thinking is begun, or with enable_thinking false left out
+OPENS = TEMPLATE.replace(
+    "assistant\n{%", "assistant\n{% if enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{%"
+)  # fmt: skip
+MESSAGE = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def thinking_folder(folder, template=OPENS):
+    path, about = chat_folder(folder), folder / "tokenizer_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"chat_template": template}))
+    return path
+
+
+def test_thinking_that_the_template_has_opened_belongs_to_the_response(tmp_path):
+    t = T.load(thinking_folder(tmp_path / "chat"))
+    assert t.template == MESSAGE + "<think>\n"
+    assert t.response(t.encode("so 3</think>")) == "<think>so 3</think>"
+    # a text that begins with the tag is trained on without it: it stands in the prompt
+    ids, prompt = t.example("q", "<think>so</think>7")
+    assert ids[:prompt] == t.prompt("q") and t.decode(ids[prompt:]) == "so</think>7"
+    plain = T.load(chat_folder(tmp_path / "plain"))
+    assert plain.response(plain.encode("so</think>")) == "so</think>"
+
+
+def test_arguments_of_a_chat_template(tmp_path):
+    folder = thinking_folder(tmp_path / "chat")
+    t = T.load(folder, "auto", {"enable_thinking": False, "system": "Be short."})
+    told = "<|im_start|>system\nBe short.<|im_end|>\n"
+    assert t.template == told + MESSAGE + "<think>\n\n</think>\n\n"
+    assert t.opened == "" and t.chat
+    t.save(str(tmp_path / "trained"))  # what was trained so is asked so
+    assert T.load(str(tmp_path / "trained")).template == t.template
+
+
+def test_the_paper_s_words_in_a_chat_model_s_own_template(tmp_path):
+    t = T.load(thinking_folder(tmp_path / "chat"), "r1")
+    assert t.template == MESSAGE.replace("{prompt}", T.R1 + "\n\n{prompt}") + "<think>\n"
+    assert not t.chat and t.opened == "<think>"  # how to answer has been said
+    t.save(str(tmp_path / "trained"))
+    for name in ("auto", "chat", "r1"):
+        assert T.load(str(tmp_path / "trained"), name).template == t.template
+
+
+def test_the_question_alone(tmp_path):
+    """Also where the model's own template cannot be used."""
+    folder = thinking_folder(tmp_path / "chat", template="{{ raise_exception('no') }}")
+    t = T.load(folder, "none")
+    assert not t.chat and t.prompt("the") == t.encode("the")
+    t.save(str(tmp_path / "trained"))
+    assert T.load(str(tmp_path / "trained")).template == "{prompt}"
+    with pytest.raises(ValueError, match=r"chat template fails.*no"):
+        T.load(folder)
+
+
+def test_a_chat_template_that_is_not_there(tmp_path):
+    folder = chat_folder(tmp_path / "base")
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+    for asked in (("chat",), ("auto", {"enable_thinking": False})):
+        with pytest.raises(ValueError, match=r"drop --template chat and --template\.NAME"):
+            T.load(folder, *asked)
+
+
+def test_braces_and_new_lines_of_a_template_are_kept(tmp_path, world_tokenizer):
+    """In the chat template that we write: block tags would swallow the new line after them."""
+    text = '\n{{ x }} "{prompt}"\n{% y %}\n'
+    files = to_files(world_tokenizer.vocabulary, text)
+    assert chat_template(files, {}) == (text, False)
+
+
+@pytest.mark.parametrize("trim", ["", " | trim"])
+def test_white_space_at_a_question_s_ends(trim, tmp_path):
+    """It goes where the template says so, as Llama 3's: HumanEval's prompts end with a new line."""
+    folder = chat_folder(tmp_path / "chat")
+    source = TEMPLATE.replace("m.content", f"m.content{trim}")
+    (tmp_path / "chat" / "chat_template.jinja").write_text(source)
+    for copy, arguments in (("a", {}), ("b", {"system": "the"})):
+        t = T.load(folder, arguments=arguments)
+        t.save(str(tmp_path / copy))
+        ids = T.load(str(tmp_path / copy)).prompt(" the\n")
+        assert ids == t.prompt(" the\n") and (ids == t.prompt("the")) == bool(trim)

@@ -3,6 +3,9 @@
 import io
 import sys
 
+import pytest
+
+from lib import progress, start
 from lib.progress import Progress
 
 
@@ -45,3 +48,37 @@ def test_a_closed_stderr_is_no_fault(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with Progress(3, "zero", "step") as bar:
         steps(bar)
+
+
+def test_the_total_is_never_passed(monkeypatch):
+    """The last step of pretraining may hold more tokens than are missing."""
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    with Progress(300_000, "base", "tok", 290_000) as bar:
+        bar.advance(9_000, loss=2.5)
+        bar.advance(10_000, loss=2.0)
+    with Progress(300_000, "base", "tok", 310_000):
+        pass
+    assert "300k/300k, loss=2" in file.getvalue() and "/?" not in file.getvalue()
+
+
+@pytest.mark.parametrize(("late", "busy", "told"), [(2.5, 1.4, 1), (2.5, 0.2, 0), (1.5, 1.4, 0)])
+def test_steps_that_slow_down_beside_other_programs(monkeypatch, late, busy, told):
+    """25 steps of a second each (the first takes a minute), then 25 of `late` seconds."""
+    durations = iter([60.0] + [1.0] * 25 + [late] * 25)
+    now = 0.0
+
+    def clock():
+        nonlocal now
+        now += next(durations)
+        return now
+
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    monkeypatch.setattr(start, "busy_cores", lambda: busy)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    monkeypatch.setattr(progress.time, "perf_counter", clock)
+    with Progress(51, "zero", "step") as bar:
+        for _ in range(51):
+            bar.advance()
+    assert file.getvalue().count("--resume") == told
+    warning = f"a step takes {late} times as long as at first; other programs use {busy} of"
+    assert file.getvalue().count(warning) == file.getvalue().count("at first") == told

@@ -56,7 +56,7 @@ class Letters:
     def prompt(self, text: str) -> list[int]:
         return [3 + b for b in text.encode()]
 
-    def decode(self, ids: list[int]) -> str:
+    def response(self, ids: list[int]) -> str:
         return " ".join(map(str, ids))
 
 
