@@ -125,7 +125,7 @@ def prompt_ids(problem: Problem, tokenizer) -> list[int]:
     """The prompt as token ids, in the model's template. HumanEval's is text to be continued: a base
     model gets it as it is."""
     if problem.task == "humaneval" and not tokenizer.chat:
-        return tokenizer.encode(problem.prompt)
+        return tokenizer.bos + tokenizer.encode(problem.prompt)
     return tokenizer.prompt(instruction(problem, tokenizer.chat))
 
 

@@ -266,6 +266,9 @@ def test_the_prompt_of_a_model(world_tokenizer):
     mbpp, math = Problem("{1}?", "", "mbpp"), Problem("{1}?", "", "math")
     # nothing around it
     assert world_tokenizer.decode(prompt_ids(code, world_tokenizer)) == "def f(x):\n"
+    base = copy.copy(world_tokenizer)
+    base.bos = [7]  # as Llama 3's, before every text
+    assert prompt_ids(code, base) == [7, *world_tokenizer.encode(code.prompt)]
     assert prompt_ids(mbpp, world_tokenizer) == world_tokenizer.prompt("{1}?")
     assert prompt_ids(code, chat) == chat.prompt(instruction(code, True))
     assert "```python\ndef f(x):\n```" in instruction(code, True)
