@@ -23,25 +23,30 @@ section, setting, keys, set_key = cli.section, cli.setting, cli.keys, cli.set_ke
 
 
 @dataclass
-class Config:
-    """What all scripts can be told. A script's own Config adds its sections."""
+class Asking:
+    """What scripts that only ask a model can be told."""
 
     name: str = "tiny"
     seed: int = setting(0, high=1e9)
     device: str = setting("auto", choices=("auto", "cpu", "cuda", "mps"))  # "auto": cuda or cpu
+    template: str = setting("auto", choices=("auto", "r1", "chat", "none"))  # of prompts
+    template_args: dict[str, object] = field(default_factory=dict)  # --template.NAME VALUE
+
+    @property
+    def asked(self) -> dict:
+        """How models are asked, for tokenizer.load."""
+        return {"template": self.template, "template_args": self.template_args}
+
+
+@dataclass
+class Config(Asking):
+    """What all other scripts can be told. A script's own Config adds its sections."""
+
     precision: str = setting("float32", choices=("float32", "bfloat16"))  # of forward and backward
     recompute: bool = False  # activations: compute them again in the backward pass, keep none
     sandbox: str = setting("strict", choices=("strict", "weak"))  # weak: limits time alone
     yes: bool = False  # begin a run that takes more than a day
     tokenizer: str = "corpus"  # train one on the texts; else a model folder or an encoding
-    # --template.NAME VALUE is for what a chat template reads
-    template: str = setting("auto", choices=("auto", "r1", "chat", "none"))  # of prompts
-    template_args: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def prompting(self) -> tuple[str, dict]:
-        """How models are asked, for tokenizer.load."""
-        return self.template, self.template_args
 
 
 def make(cls: type, preset: str = "tiny"):

@@ -113,6 +113,7 @@ def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
     if judges:
         problems += world.problems("general", d.general, start=FIRST["teacher"])
         judge = preference.Judge(judges, distributed.device(cfg.device), distributed.dtype(cfg))
+    cfg = replace(cfg, template="auto", template_args={})  # it is asked as it was trained
     return harvest(teacher, problems, d.samples, d.most_kept, cfg, path, cfg.seed, judge)
 
 
@@ -169,7 +170,8 @@ def main() -> None:
             raise UserError("--data takes the place of --teacher: drop one of the two flags")
         if not (args.data or args.teacher):  # the settings are the teacher's, which is made
             args.typed = []
-        inputs.check_base(cfg, args)
+        own = inputs.suited(cfg, args.init, args)  # the students' settings
+        inputs.check_base(own, args)
         if args.teacher:
             inputs.check_model(teacher)
         distributed.barrier()  # all have looked before one writes
@@ -177,8 +179,7 @@ def main() -> None:
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
             inputs.begin(out, args.resume)
             train_r1.recipe(cfg, config.run_folder("zero", cfg, args), r1, os.path.exists(r1))
-        cfg = inputs.suited(cfg, args.init, args)
-        recipe(cfg, teacher, args.data, names, out, args.resume, args.init)
+        recipe(own, teacher, args.data, names, out, args.resume, args.init)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ import os
 from dataclasses import asdict, dataclass, field
 
 import config
+import inputs
 import rewards as rw
 import tokenizer as tokenizers
 from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import cli, distributed, files, hf, report
+from lib import cli, distributed, files, hf
 from lib.errors import UserError, shortened
 from lib.progress import Progress
+from lib.report import table
 from lib.run import Stopped, fingerprint, free_name, resumable
 from lib.stats import pass_at_k, standard_error
 from model import GPT
@@ -129,7 +131,7 @@ def evaluate(
 def evaluate_folder(cfg, folder: str, sets: dict[str, list], seed: int, name: str, stopped=None):
     """evaluate() the model in a folder on sets of problems, by task: task -> Report."""
     model = GPT.from_pretrained(folder, distributed.dtype(cfg), distributed.device(cfg.device))
-    tokenizer, out = tokenizers.load(folder, *cfg.prompting), {}
+    tokenizer, out = tokenizers.load(folder, **cfg.asked), {}
     for task, problems in sets.items():
         bar = f"{name}, {task}"
         out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, bar, stopped)
@@ -175,19 +177,6 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
         out["declined_harmful"] = mean("declined", [s for s in general if s["harmful"]])
         out["declined_harmless"] = mean("declined", [s for s in general if not s["harmful"]])
     return Report(problems[0].task, len(problems), k, samples=samples, **out)
-
-
-def table(rows: list[tuple[str, Report]]) -> str:
-    """A Markdown table, a row for each (model, report)."""
-    k = rows[0][1].k
-    head = f"model,task,n,pass@1,cons@{k},pass@{k},format,language,length,reflection".split(",")
-    body = []
-    for name, r in rows:
-        shares = [f"{100 * x:.1f}" for x in (r.cons, r.passk, r.format, r.language_consistency)]
-        pass1 = f"{100 * r.pass1:.1f} ± {100 * r.pass1_se:.1f}"
-        length, words = f"{r.mean_length:.1f}", f"{r.reflection_words:.2f}"
-        body.append([name, r.task, str(r.problems), pass1, *shares, length, words])
-    return report.markdown_table(head, body)
 
 
 def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
@@ -277,12 +266,11 @@ def main() -> None:
                 raise UserError(f"'{shortened(path)}' is there already: name another --out")
         sets = chosen_problems(cfg, args)
         check_sandbox(sets, cfg.sandbox)
-        settings = {"eval": asdict(cfg.eval), "seed": cfg.seed, "models": args.models}
+        settings = {"eval": asdict(cfg.eval), "seed": cfg.seed, "models": args.models} | cfg.asked
         settings["problems"] = fingerprint(sets)
         for folder in args.models:  # whatever is wrong is known before the work
-            GPT.from_pretrained(folder, device="meta")
-            settings[folder] = hf.fingerprint(folder)
-            tokenizers.load(folder, *cfg.prompting)
+            inputs.check_model(folder, **cfg.asked)
+            settings[f"fingerprint of {folder}"] = hf.fingerprint(folder)
         files.check_output(args.out)
         files.check_output(f"{stem}.jsonl")
         rows = rescore(args.rescore) if args.rescore else []

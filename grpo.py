@@ -391,7 +391,7 @@ def train(cfg, base: str, out: str, resume: bool, stage, next_problems, judge=No
     """cfg.grpo.steps steps on the model in folder `base`, with the problems next_problems(step);
     returns the folder of the result. Dynamic sampling asks for problems beyond the last step too.
     `settings` is whatever else the result depends on. KeyboardInterrupt after a clean stop."""
-    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, *cfg.prompting)
+    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, **cfg.asked)
     settings["init"] = model.fingerprint()  # another base under the same name is another run
     settings = asdict(cfg) | settings
     if resume and (done := runs.finished(out, settings, stage, cfg.grpo.steps)):
@@ -434,7 +434,7 @@ def main() -> None:
     cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):
         cfg = inputs.suited(cfg, args.model, args)
-        tokenizer = tokenizers.load(args.model, *cfg.prompting)
+        tokenizer = tokenizers.load(args.model, **cfg.asked)
         model = GPT.from_pretrained(args.model)
         model = distributed.shard(model, model.blocks(), cfg)
         learner = Learner(model, tokenizer, cfg, args.model)

@@ -5,7 +5,7 @@ import os
 
 import config
 import tokenizer as tokenizers
-from lib import distributed, files, start
+from lib import distributed, files, hf_tokenizer, start
 from lib.errors import UserError, shortened
 from lib.run import check_folder, run_status
 from model import GPT
@@ -19,11 +19,11 @@ def is_model(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "config.json"))
 
 
-def check_model(folder: str, *template) -> GPT:
+def check_model(folder: str, **asked) -> GPT:
     """Read a model folder before the work, all but its weights: the model on the device meta.
-    UserError if it or its tokenizer, with the template of tokenizer.load, cannot be used."""
+    UserError if it or its tokenizer, asked so (see tokenizer.load), cannot be used."""
     model = GPT.from_pretrained(folder, device="meta")
-    tokenizers.load(folder, *template)
+    tokenizers.load(folder, **asked)
     return model
 
 
@@ -39,12 +39,18 @@ def suited(cfg, folder: str | None, args):
     if not folder or args.config.endswith(".json"):
         return cfg
     GPT.from_pretrained(folder, device="meta")  # whatever is wrong with it is told first
-    if set(tokenizers.SPECIALS) <= tokenizers.load(folder, "none").special.keys():  # ours
+    special = tokenizers.load(folder, "none").special
+    if set(tokenizers.SPECIALS) <= special.keys():  # a model of ours
         return cfg
     cfg, known = copy.deepcopy(cfg), config.keys(cfg)
     chosen = {key: value for key, value in PRETRAINED.items() if key in known}
-    if cfg.template == "auto" and "rewards.format" in known and cfg.rewards.format:
-        chosen["template"] = "r1"
+    trained = hf_tokenizer.template_source(hf_tokenizer.read(folder)["files"]) or ""
+    if (
+        "rewards.format" in known
+        and cfg.rewards.format
+        and not trained.startswith(hf_tokenizer.OURS)
+    ):
+        chosen["template"] = "r1"  # else it keeps the one that it was trained with here
     chosen = {key: value for key, value in chosen.items() if key not in args.typed}
     for key, value in chosen.items():
         config.set_key(cfg, key, value)
@@ -58,8 +64,10 @@ def check_base(cfg, args) -> None:
     """The same of --init, if it is there. UserError also for a setting that was typed, but would be
     passed over."""
     if not args.init:
+        if typed := [key for key in args.typed if key.startswith("template")]:
+            raise UserError(f"--{typed[0]} is for a model that --init names: drop it")
         return
-    shape = check_model(args.init, *cfg.prompting).cfg
+    shape = check_model(args.init, **cfg.asked).cfg
     for key in args.typed:
         section, _, name = key.rpartition(".")
         other = section == "model" and getattr(shape, name) != getattr(cfg.model, name)

@@ -31,6 +31,7 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     cfg, sets = replace(cfg, eval=replace(cfg.eval, k=samples)), {"all tasks": problems}
     told = f"sampling {folder}"
     settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
+    settings |= cfg.asked
     stopped = Stopped(path, settings | {"model": folder})
     reports = evaluation.evaluate_folder(cfg, folder, sets, seed, told, stopped)
     drawn = reports["all tasks"].samples

@@ -239,7 +239,7 @@ def chat(model: GPT, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace) 
 
 
 @dataclass
-class Config(config.Config):
+class Config(config.Asking):
     seed: int | None = config.setting(None, high=1e9)  # none: another answer each time
 
 
@@ -261,7 +261,7 @@ def main() -> None:
         device = distributed.device(cfg.device)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         model = GPT.from_pretrained(args.model, dtype, device)
-        tokenizer = tokenizers.load(args.model, *cfg.prompting)
+        tokenizer = tokenizers.load(args.model, **cfg.asked)
         args.seed = cfg.seed
         if args.prompt is None:
             chat(model, tokenizer, args)

@@ -193,9 +193,9 @@ def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, ru
 def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: bool) -> str:
     """The same as a run in the folder `out`, of the model in `base` on rows {"prompt", "response"}
     from `where`; returns the folder of the result."""
-    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, *cfg.prompting)
+    model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, **cfg.asked)
     examples = to_examples(rows, tokenizer, model.cfg.max_seq_len, where)
-    settings = {"sft": asdict(cfg.sft), "seed": cfg.seed}
+    settings = {"sft": asdict(cfg.sft), "seed": cfg.seed} | cfg.asked
     settings |= {"rows": runs.fingerprint(rows), "base": model.fingerprint()}
     if resume and (done := runs.finished(out, settings, "sft")):
         print(f"'{out}' is finished: its model is {done}")

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import time
 from dataclasses import asdict, fields
 
 import eval as evaluation
@@ -43,13 +45,30 @@ def check_room(
         inputs.check_tokenizer(cfg)
 
 
+def set_aside(out: str, later: list[str], judges: tuple[str, ...]) -> None:
+    """Rename the stages `later` and what depends on them, so that they are made again. The last one
+    goes first: a crash leaves no model without the one that it was made from."""
+    *others, last = later
+    names = ["stages.json", "stages.png", *(os.path.join("eval", f"{s}.json") for s in later)]
+    names += [last, *judges, *others[::-1], "settings.json"]
+    now = time.strftime("%Y%m%d-%H%M%S")
+    for path in (os.path.join(out, name) for name in names):
+        if distributed.is_main_process() and os.path.exists(path):
+            os.rename(path, f"{path}-{now}")
+    distributed.barrier()
+
+
 def evaluate_stage(
     cfg, name: str, folder: str, path: str, tasks=DEFAULT_TASKS
 ) -> dict[str, Report]:
     """A model on the held-out problems of the tasks. The reports are saved in the JSON file `path`
     with all samples, and read from there if model and settings are the same."""
     fingerprint = GPT.from_pretrained(folder, distributed.dtype(cfg)).fingerprint()
-    settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world), "model": fingerprint}
+    settings = {
+        "eval": asdict(cfg.eval),
+        "world": asdict(cfg.world),
+        "model": fingerprint,
+    } | cfg.asked
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
         found = files.load_json(path)
         if found["settings"] == json.loads(json.dumps(settings)):

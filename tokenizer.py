@@ -43,7 +43,7 @@ PATTERN = r" ?(?:\p{Han}+|[^\P{L}\p{Han}]+)(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L
 
 @dataclass
 class Vocabulary:
-    """The tokens, and what cuts a text into words. The last four serve other people's models."""
+    """The tokens, and what cuts a text into words. The last five serve other people's models."""
 
     ranks: dict[bytes, int]  # token -> its place in the order of merges; all bytes are among them
     patterns: list[str]  # the last cuts into words; those before it set their matches apart
@@ -175,8 +175,11 @@ class Tokenizer:
 
     def example(self, prompt: str, response: str) -> tuple[list[int], int]:
         """(ids of prompt + response + end, length of the prompt): one training text. The response's
-        tags are trusted."""
-        ids, response = self.prompt(prompt), response.removeprefix(self.opened)
+        tags are trusted. Where the template has opened the thinking, it begins within."""
+        ids = self.prompt(prompt)
+        if self.opened:
+            tagged = response.lstrip().removeprefix("<think>").lstrip()
+            response = tagged if "</think>" in response else f"</think>\n\n{response}"
         return ids + self.encode(response, trusted=True) + [self.eos_id], len(ids)
 
     def _split_template(self) -> tuple[list[int], str, str, list[int]]:
@@ -214,19 +217,19 @@ def _pieces(pattern: str | regex.Pattern, text: str) -> list[str]:
     return [piece for piece in (*out, text[start:]) if piece]
 
 
-def load(name: str, template: str = "auto", arguments: dict | None = None) -> Tokenizer:
+def load(name: str, template: str = "auto", template_args: dict | None = None) -> Tokenizer:
     """A tokenizer from a model folder, or a tiktoken encoding with our special tokens added; how it
     asks: lib/templates.choose. UserError if there is none, or one of another kind."""
     if os.path.isdir(name):
         hf_tokenizer.check_template(name)
         with hf_tokenizer.clear_errors(name):
             vocabulary = Vocabulary(**hf_tokenizer.read(name))
-            if text := templates.choose(vocabulary, template, arguments or {}):
-                if arguments or template != "auto":  # what is trained so is asked so later
+            if text := templates.choose(vocabulary, template, template_args or {}):
+                if template_args or template != "auto":  # what is trained so is asked so later
                     vocabulary.files = hf_tokenizer.with_template(vocabulary, text)
                 return Tokenizer(vocabulary, text)
-        told = f"'{shortened(name)}' is to be asked without a chat template of its own"
-        raise UserError(f"{told}: drop --template chat and --template.NAME")
+        told = f"'{shortened(name)}' has no chat template for --template chat and --template.NAME"
+        raise UserError(f"{told}: drop them")
     if name not in tiktoken.list_encoding_names():
         known = ", ".join(tiktoken.list_encoding_names())
         told = f"'{shortened(name)}' is neither a model folder nor a tiktoken encoding"

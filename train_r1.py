@@ -18,7 +18,6 @@ What is simpler than in the paper:
 import lib.start  # noqa: F401
 
 import os
-import time
 from dataclasses import dataclass, replace
 
 import config
@@ -86,7 +85,8 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init=None, start=None) ->
     stages.check_room(cfg, init, learnt, cfg.r1.dev2_steps + cfg.r1.final_steps, sampled)
     inputs.begin(out, resume)
     if start:
-        set_aside(out, start)
+        later = list(STAGES)[list(STAGES).index(start) :]
+        stages.set_aside(out, later, preference.KINDS)
 
     # Base and Zero
     base = os.path.join(zero_out, "base")
@@ -199,19 +199,6 @@ def check_earlier(out: str, start: str) -> None:
         if not inputs.is_model(os.path.join(out, stage, "model")):
             needs = f"--from {start} needs the finished stage '{stage}' in '{out}'"
             raise UserError(f"{needs}: start from an earlier one")
-
-
-def set_aside(out: str, start: str) -> None:
-    """Rename the stages from `start` on and what depends on them, so that they are made again. The
-    last one goes first: a crash leaves no model without the one that it was made from."""
-    later = list(STAGES)[list(STAGES).index(start) :][::-1]
-    names = ["stages.json", "stages.png", *(os.path.join("eval", f"{s}.json") for s in later)]
-    names += [later[0], *preference.KINDS, *later[1:], "settings.json"]
-    now = time.strftime("%Y%m%d-%H%M%S")
-    for path in (os.path.join(out, name) for name in names):
-        if distributed.is_main_process() and os.path.exists(path):
-            os.rename(path, f"{path}-{now}")
-    distributed.barrier()
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
 def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None) -> str:
     """GRPO on the model in folder `base`; returns the folder of the result."""
     if dataset:
-        tokenizer = tokenizers.load(base, *cfg.prompting)
+        tokenizer = tokenizers.load(base, **cfg.asked)
         context = GPT.from_pretrained(base, device="meta").cfg.max_seq_len
         fits = [p for p in dataset if len(prompt_ids(p, tokenizer)) < context]
         if len(fits) < len(dataset):

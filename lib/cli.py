@@ -66,7 +66,10 @@ def nearest(what: str, name: str, known: list[str]) -> UserError:
 def set_key(cfg: object, key: str, value: object) -> None:
     """Set 'section.field' (or 'field'); text is converted. UserError if unknown or unfit."""
     if is_argument(key, keys(cfg)):
-        cfg.template_args[key.removeprefix("template.")] = BOOLS.get(value.lower(), value)
+        name = key.removeprefix("template.")
+        with contextlib.suppress(ValueError):  # a number, true or false
+            value = value if name == "system" else json.loads(value.lower())
+        cfg.template_args[name] = value
         return
     if key not in keys(cfg):
         raise nearest("setting", key, keys(cfg))
@@ -311,7 +314,10 @@ def settings_help(cfg: object, prefix: str = "") -> list[str]:
         elif not isinstance(value, dict):
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             flag = f"--{prefix}{f.name} {shown}"
-            lines.append(f"  {flag:40s} {comments.get(f.name, '')}".rstrip())
+            told = comments.get(f.name, "")
+            if choices := f.metadata.get("choices"):
+                told = f"{told} ({', '.join(map(str, choices))})"
+            lines.append(f"  {flag:40s} {told}".rstrip())
     return lines + later
 
 

@@ -62,10 +62,10 @@ def started(cfg):
     the others have the same one, or have lost the connection."""
     # all of them: one may be left from another program
     torchrun = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    here = device(cfg.device)
     if not torchrun and cfg.precision == "float32":
         yield
         return
-    here = device(cfg.device)
     if here.type == "mps":
         raise UserError("--device mps: it works in float32, without torchrun")
     if here.type == "cuda":

@@ -11,11 +11,12 @@ import json
 import os
 import sys
 
+import jinja2.meta
 import jinja2.sandbox
 import regex
 from jinja2.ext import Extension, loopcontrols
 
-from lib import hf
+from lib import cli, hf
 from lib.errors import UserError
 
 # The letter of each byte, as in GPT-2: itself if printable, else U+0100 and on.
@@ -34,6 +35,8 @@ def clear_errors(folder: str):
         yield
     except FileNotFoundError as e:
         raise hf.no_model(folder, os.path.basename(e.filename)) from None
+    except UserError as e:
+        raise UserError(f"the tokenizer of '{folder}' cannot be used: {e}") from None
     except DAMAGE as e:
         path, reason = os.path.join(folder, "tokenizer.json"), f"{type(e).__name__}: {e}"
         raise UserError(f"{path} is damaged or of another kind ({reason})") from None
@@ -134,6 +137,20 @@ class Generation(Extension):
         return jinja2.nodes.Scope(body, lineno=line)
 
 
+OURS = "{% for message in messages %}{% if message['role'] == 'user' %}{{ "  # see _jinja
+
+
+def template_source(files: dict) -> str | None:
+    """The chat template of a folder's files, if there is one."""
+    source = files.get("chat_template.jinja")
+    source = source or files.get("tokenizer_config.json", {}).get("chat_template")
+    return (
+        {t["name"]: t["template"] for t in source}["default"]
+        if isinstance(source, list)
+        else source
+    )
+
+
 def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
@@ -142,11 +159,7 @@ def chat_template(files: dict, arguments: dict) -> tuple[str, bool] | None:
     """The model's chat template with one user message "{prompt}" in it, and whether it takes white
     space off a message's ends, as Llama 3's; None if it has none. arguments: what else it reads,
     such as enable_thinking; `system`: a message of the system."""
-    source = files.get("chat_template.jinja")
-    source = source or files.get("tokenizer_config.json", {}).get("chat_template")
-    if isinstance(source, list):
-        source = {t["name"]: t["template"] for t in source}["default"]
-    if not source:
+    if not (source := template_source(files)):
         return None
     sandbox, kinds = jinja2.sandbox.ImmutableSandboxedEnvironment, [Generation, loopcontrols]
     env = sandbox(trim_blocks=True, lstrip_blocks=True, extensions=kinds)  # as transformers'
@@ -157,11 +170,15 @@ def chat_template(files: dict, arguments: dict) -> tuple[str, bool] | None:
     messages = [{"role": role, "content": text} for role, text in roles.items() if text]
     told = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
     try:
+        read = jinja2.meta.find_undeclared_variables(env.parse(source)) | {"system"}
         text = env.from_string(source).render(told | _names(files) | arguments)
     except Exception as e:  # a template is a program, and may fail as any other
-        raise UserError(f"its chat template fails ({type(e).__name__}: {e})") from None
+        told = f"its chat template fails ({type(e).__name__}: {e})"
+        raise UserError(f"{told}: --template none does without") from None
     if text.count("{prompt}") != 1:
-        raise UserError("its chat template does not hold the question once")
+        raise UserError("its chat template does not hold the question once: try --template none")
+    if (unread := arguments.keys() - read) and not source.startswith(OURS):
+        raise cli.nearest("setting", f"template.{unread.pop()}", [f"template.{x}" for x in read])
     return text.replace("  {prompt}  ", "{prompt}"), "  {prompt}  " not in text
 
 
@@ -196,11 +213,11 @@ def with_template(vocabulary, template: str) -> dict:
 def _jinja(template: str, vocabulary) -> str:
     """A chat template, as transformers reads it, of a text around "{prompt}"."""
     before, after = (json.dumps(text, ensure_ascii=False) for text in template.split("{prompt}"))
-    chat = "{% for message in messages %}{% if message['role'] == 'user' %}{{ " + before
+    chat = OURS + before
     chat += " + message['content']" + (" | trim" if vocabulary.trim else "")
     chat += " }}{% if add_generation_prompt or not loop.last %}{{ " + after
-    chat += " }}{% endif %}{% else %}{{ message['content'] }}" + vocabulary.eos
-    return chat + "{% endif %}{% endfor %}"
+    chat += " }}{% endif %}{% elif message['role'] == 'assistant' %}{{ message['content'] }}"
+    return chat + vocabulary.eos + "{% endif %}{% endfor %}"
 
 
 def _parents(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:

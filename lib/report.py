@@ -52,6 +52,19 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join([text[0], ruler, *text[1:]])
 
 
+def table(rows: list[tuple]) -> str:
+    """A Markdown table, a row for each (model, its eval.Report)."""
+    k = rows[0][1].k
+    head = f"model,task,n,pass@1,cons@{k},pass@{k},format,language,length,reflection".split(",")
+    body = []
+    for name, r in rows:
+        shares = [f"{100 * x:.1f}" for x in (r.cons, r.passk, r.format, r.language_consistency)]
+        pass1 = f"{100 * r.pass1:.1f} ± {100 * r.pass1_se:.1f}"
+        length, words = f"{r.mean_length:.1f}", f"{r.reflection_words:.2f}"
+        body.append([name, r.task, str(r.problems), pass1, *shares, length, words])
+    return markdown_table(head, body)
+
+
 def save_figure(fig, path: str) -> None:
     """A matplotlib figure as a PNG, written atomically."""
     fig.tight_layout()

@@ -29,6 +29,7 @@ PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a ru
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
 ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "eval.rows"}
 ADJUSTABLE |= {"recompute", "sandbox", "yes"}
+UNSAID = {"template": "auto", "template_args": {}}  # what runs of earlier versions had
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
 
@@ -448,10 +449,8 @@ def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
     """UserError that names the first setting in which `new` differs from the run's, `old`; one that
     a later version has added counts as unchanged."""
     for key, value in json.loads(json.dumps(new)).items():  # as it would be read back
-        if key not in old:
-            continue
-        before, name = old[key], prefix + key
-        if isinstance(value, dict) and isinstance(before, dict):
+        before, name = old.get(key, UNSAID.get(key, value)), prefix + key
+        if isinstance(value, dict) and isinstance(before, dict) and key != "template_args":
             check_settings(before, value, folder, name + ".")
         elif before != value and name not in ADJUSTABLE:
             fix = "use the same settings, or name another --out"

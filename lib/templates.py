@@ -25,7 +25,7 @@ def choose(vocabulary, name: str, arguments: dict) -> str | None:
     has one, else r1. arguments: what its own one reads, and `system`, a message of the system. None
     if it has none, but needs it."""
     if name in ("none", "short"):
-        return TEMPLATES[name]
+        return None if arguments else TEMPLATES[name]
     own = hf_tokenizer.chat_template(vocabulary.files, arguments)
     text, vocabulary.trim = own or (None, False)
     if name == "r1" and text not in (None, *TEMPLATES.values()):

@@ -65,12 +65,13 @@ def test_a_saved_run_s_settings(tmp_path):
 
 
 def test_what_a_chat_template_reads(tmp_path):
-    words = ["--template.enable_thinking", "false", "--template.system=Be short.", "--seed", "3"]
+    words = ["--template.enable_thinking", "false", "--template.system=7", "--template.budget", "9"]
     cfg, _ = config.parse(config.Parser(""), Everything, argv=words)
-    assert cfg.prompting == ("auto", {"enable_thinking": False, "system": "Be short."})
+    told = {"enable_thinking": False, "system": "7", "budget": 9}
+    assert cfg.asked == {"template": "auto", "template_args": told}
     (tmp_path / "config.json").write_text(json.dumps(asdict(cfg)))
     argv = ["--config", str(tmp_path / "config.json")]
-    assert config.parse(config.Parser(""), Everything, argv=argv)[0].prompting == cfg.prompting
+    assert config.parse(config.Parser(""), Everything, argv=argv)[0].asked == cfg.asked
 
 
 def test_an_algorithm_sets_what_the_command_line_leaves_open():

@@ -223,7 +223,7 @@ def test_a_chat_template_that_cannot_be_used_is_named(tmp_path):
     wrong = ("{{ messages[", "{{ 1 // 0 }}", "{{ 'a' + 1 }}", "{% for i in range(10**9) %}")
     for template in (*wrong, "no question here", twice):
         (tmp_path / "chat" / "chat_template.jinja").write_text(template)
-        with pytest.raises(ValueError, match="damaged or of another kind"):
+        with pytest.raises(ValueError, match="cannot be used"):
             T.load(folder)
 
 
@@ -272,6 +272,9 @@ def test_thinking_that_the_template_has_opened_belongs_to_the_response(tmp_path)
     # a text that begins with the tag is trained on without it: it stands in the prompt
     ids, prompt = t.example("q", "<think>so</think>7")
     assert ids[:prompt] == t.prompt("q") and t.decode(ids[prompt:]) == "so</think>7"
+    for row, learnt in ((" <think>\nso</think>7", "so</think>7"), ("7", "</think>\n\n7")):
+        ids, prompt = t.example("q", row)
+        assert t.decode(ids[prompt:]) == learnt
     plain = T.load(chat_folder(tmp_path / "plain"))
     assert plain.response(plain.encode("so</think>")) == "so</think>"
 
@@ -282,8 +285,11 @@ def test_arguments_of_a_chat_template(tmp_path):
     told = "<|im_start|>system\nBe short.<|im_end|>\n"
     assert t.template == told + MESSAGE + "<think>\n\n</think>\n\n"
     assert t.opened == "" and t.chat
-    t.save(str(tmp_path / "trained"))  # what was trained so is asked so
-    assert T.load(str(tmp_path / "trained")).template == t.template
+    t.save(str(tmp_path / "trained"))  # what was trained so is asked so, whatever is said again
+    for again in ({}, {"enable_thinking": False, "system": "Be short."}):
+        assert T.load(str(tmp_path / "trained"), "auto", again).template == t.template
+    with pytest.raises(ValueError, match=r"nearest is '--template\.enable_thinking'"):
+        T.load(folder, "auto", {"enable_thinkin": False})
 
 
 def test_the_paper_s_words_in_a_chat_model_s_own_template(tmp_path):
@@ -310,7 +316,9 @@ def test_a_chat_template_that_is_not_there(tmp_path):
     folder = chat_folder(tmp_path / "base")
     (tmp_path / "base" / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
     for asked in (("chat",), ("auto", {"enable_thinking": False})):
-        with pytest.raises(ValueError, match=r"drop --template chat and --template\.NAME"):
+        with pytest.raises(
+            ValueError, match=r"no chat template for --template chat and --template\.NAME: drop"
+        ):
             T.load(folder, *asked)
 
 
@@ -328,7 +336,7 @@ def test_white_space_at_a_question_s_ends(trim, tmp_path):
     source = TEMPLATE.replace("m.content", f"m.content{trim}")
     (tmp_path / "chat" / "chat_template.jinja").write_text(source)
     for copy, arguments in (("a", {}), ("b", {"system": "the"})):
-        t = T.load(folder, arguments=arguments)
+        t = T.load(folder, template_args=arguments)
         t.save(str(tmp_path / copy))
         ids = T.load(str(tmp_path / copy)).prompt(" the\n")
         assert ids == t.prompt(" the\n") and (ids == t.prompt("the")) == bool(trim)

@@ -6,6 +6,7 @@ import pytest
 from test_hf_tokenizer import thinking_folder
 
 import config
+import distill
 import eval as evaluation
 import grpo
 import inputs
@@ -14,6 +15,8 @@ import sft
 import tokenizer as tokenizers
 import train_zero
 from data import Problem
+from lib.errors import UserError
+from lib.run import check_settings
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,40 @@ def test_a_model_of_ours_keeps_the_preset(world_tokenizer, tmp_path, capsys):
     cfg, args = parsed(train_zero.Config)
     assert inputs.suited(cfg, str(tmp_path), args) is cfg
     assert inputs.suited(cfg, None, args) is cfg and capsys.readouterr().out == ""
+
+
+def test_a_template_that_was_trained_with_here_stays(chat, tmp_path):
+    tokenizers.load(chat, "chat", {"system": "Be short."}).save(str(tmp_path / "trained"))
+    cfg, args = parsed(train_zero.Config)
+    found = inputs.suited(cfg, str(tmp_path / "trained"), args)
+    assert (found.template, found.grpo.lr) == ("auto", 1e-5)
+
+
+def test_a_template_without_a_model_to_start_from_is_refused():
+    for word in ("--template", "--template.system"):
+        cfg, args = parsed(train_zero.Config, word, "chat")
+        args.init = None
+        with pytest.raises(UserError, match=f"{word} is for a model that --init names: drop it"):
+            inputs.check_base(cfg, args)
+
+
+def test_a_teacher_is_asked_as_it_was_trained(monkeypatch):
+    seen = []
+    monkeypatch.setattr(distill, "harvest", lambda *args: seen.append(args[4].asked))
+    cfg, _ = parsed(distill.Config, "--template", "r1", "--template.system", "x")
+    distill.teach(cfg, "teacher", {}, "path")
+    assert seen == [{"template": "auto", "template_args": {}}]
+
+
+def test_a_run_goes_on_in_the_same_template(tmp_path):
+    old = {"template": "chat", "template_args": {"system": "x"}}
+    check_settings(old, old, "runs/x")
+    for new in ({"template": "r1"}, {"template_args": {}}, {"template_args": {"budget": 1}}):
+        with pytest.raises(UserError, match="use the same settings"):
+            check_settings(old, old | new, "runs/x")
+    check_settings({}, {"template": "auto", "template_args": {}}, "a run of an earlier version")
+    with pytest.raises(UserError, match="was started with --template auto, not r1"):
+        check_settings({}, {"template": "r1"}, "a run of an earlier version")
 
 
 def test_responses_to_a_template_that_opens_the_thinking(chat, monkeypatch):

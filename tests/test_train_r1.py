@@ -7,7 +7,9 @@ from conftest import run
 
 import config
 import distill
+import preference
 import rejection
+import stages
 import train_r1
 from data import REASONING
 
@@ -89,7 +91,7 @@ def test_a_crash_while_stages_are_set_aside_leaves_no_model_without_its_origin(
         calls.clear()
         monkeypatch.setattr(os, "rename", crash)
         with contextlib.suppress(KeyboardInterrupt):
-            train_r1.set_aside(str(out), "dev2")
+            stages.set_aside(str(out), ["dev2", "dev3", "r1"], preference.KINDS)
         there = set(os.listdir(out))
         assert all(origins[name] in there for name in there & origins.keys()), (stop, there)
         kept = [path.read_text() for path in out.rglob("*") if path.is_file()]
