@@ -240,18 +240,19 @@ class LocalWork:
     def of(cls, questions: list[int], responses: Responses, group_size: int, budget: int):
         """budget: tokens of a forward pass, of prompts or of responses, padding included."""
         every = [q * group_size + j for q in questions for j in range(group_size)]
-        mine = distributed.balanced_indices([responses.lengths[row] for row in every])
-        rows, chunks = [every[i] for i in mine], []
-        prompts = list(dict.fromkeys(row - row % group_size for row in rows))  # each group's first
+        lengths, device = responses.lengths, responses.inputs.device
+        mine = [every[i] for i in distributed.balanced_indices([lengths[row] for row in every])]
+        first = {row: row - row % group_size for row in mine}  # of its group, whose prompt is read
+        prompts, chunks = list(dict.fromkeys(first.values())), []
         read = responses.positions[prompts, 0].tolist()  # tokens of each prompt but the last
         for places in micro_batches(read, budget):
-            chosen = [prompts[i] for i in sorted(places)]
-            theirs = [row for row in rows if row - row % group_size in chosen]
-            micro = []
-            for group in micro_batches([responses.lengths[row] for row in theirs], budget):
-                these = [theirs[i] for i in group]
-                which = [chosen.index(row - row % group_size) for row in these]
-                pair = (torch.tensor(x, device=responses.inputs.device) for x in (these, which))
-                micro.append(tuple(pair))
-            chunks.append(Chunk(chosen, [row in rows for row in chosen], micro))
+            chosen, micro = [prompts[i] for i in sorted(places)], []
+            theirs = [row for row in mine if first[row] in chosen]
+            for group in micro_batches([lengths[row] for row in theirs], budget):
+                rows = [theirs[i] for i in group]
+                which = [chosen.index(first[row]) for row in rows]
+                micro.append(
+                    (torch.tensor(rows, device=device), torch.tensor(which, device=device))
+                )
+            chunks.append(Chunk(chosen, [row in mine for row in chosen], micro))
         return cls(every, chunks)
