@@ -17,7 +17,7 @@ import config
 from lib import extensions
 from lib.stats import consensus, same_text
 from tasks import TASKS
-from tasks.answers import TAGS, answer_in, extract_answer, thinking
+from tasks.answers import TAGS, answer_in, extract_answer, in_sentence, thinking
 from tasks.base import PROGRAMS, Problem, by_text, by_value
 from tasks.benchmarks import choice_in, judge_of, program_in
 from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
@@ -46,15 +46,15 @@ class RewardConfig:
 
 def answer_of(problem: Problem, text: str) -> str | None:
     """The part of a response that is judged, or None: a program, a choice's letter, else what
-    extract_answer finds, or if none is marked in a response to a mathematical benchmark, the last
-    mathematics or number."""
+    extract_answer finds. In a mathematical benchmark this may be a sentence, and if none is marked,
+    the last mathematics or number counts."""
     if problem.task in PROGRAMS:
         return program_in(problem, text)
     if problem.task == "multiple_choice":
         return choice_in(problem, text)
     answer = extract_answer(text)
-    if answer is None and problem.task == "math":
-        return answer_in(text) or None
+    if problem.task == "math":
+        return in_sentence(answer or answer_in(text)) or None
     return answer
 
 

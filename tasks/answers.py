@@ -21,11 +21,12 @@ _DELIMITED = re.compile(
 # The names of measures, the plain one first; what words after a number make of it
 _MEASURES = r"""centimetre cm centimeter 厘米|metre meter 米|kilometre km kilometer 公里 千米|mph
 millimetre mm millimeter|mile mi|inch inches|foot ft feet|yard yd|gram 克|kilogram kg kilo 千克
-milligram mg|pound lb|ounce oz|second 秒|minute min 分钟|hour hr 小时|day 天|week|month|year yr
-cent|dollar 美元 \$|euro €|sterling £|yen ¥|yuan 元|litre liter|millilitre ml mL|degree
+milligram mg|pound lb|ounce oz|second sec 秒|minute min 分钟|hour hr 小时|day 天|week|month|year yr
+cent|dollar 美元 USD \$|euro €|sterling £|yen ¥|yuan 元|litre liter|millilitre ml mL|degree
 percent percentage pct|SQUARE square squared sq ^2 平方|CUBIC cubic cubed cu ^3 立方"""
-_SCALES = """*12 dozen 打|*100 hundred 百|*1000 thousand 千 тысяч|*10000 万 萬|*1000000 million 百万
-*1000000 миллион|*100000000 亿 億|*1000000000 billion|*1000000000000 trillion|^2 squared|^3 cubed"""
+_SCALES = """*12 dozen 打|*20 score|*100 hundred 百|*1000 thousand 千 тысяч тыс mil mille 천
+*10000 万 萬 만|*100000 lakh|*1000000 million 百万 миллион млн millones Millionen|*10000000 crore
+*100000000 亿 億 억|*1000000000 billion|*1000000000000 trillion|^2 squared|^3 cubed"""
 MEASURES, SCALES = (
     {name: names.split()[0] for names in re.split(r"[|\n]", table) for name in names.split()}
     for table in (_MEASURES, _SCALES)
@@ -34,6 +35,10 @@ _WORDS = sorted({*MEASURES, *SCALES}, key=len, reverse=True)
 AMOUNT = "|".join(re.escape(word) for word in _WORDS if word[0] not in "*^")
 LETTER = r"[^\W\d_A-Za-z\u0370-\u03ff]"  # neither Latin nor Greek
 _NUMBER = r"[-−]?(?:\d+ \d+/\d+|\d{1,3}(?: \d{3})+(?!\d)|(?:\d[\d,]*)?\.?\d+(?:[/:]\d+)?%?)"
+CHANGING = re.compile(  # words after a number that make it another one
+    r"[半多余以约兆조]|\b(?:than|plus|minus|half|halves|thirds?|fourths?|quarters?|tens|gross|roots?"
+    r"|\w*(?:[dfx]|gh|ie|(?<!mo)n)ths?|below|factorial|choose|negative|mod|modulo|less|doubled|tripled)\b"
+)
 _SAID = re.compile(  # announces an answer
     r"(?:the|my|our|final|correct) answers? (?:is|are)\b(?: (?:therefore|thus|equal to)\b)?[\s:：]*"
     r"|\banswers?\s*[:：](?!\W*(?-i:[A-Z][a-z]* [$a-z])[^\n]*[$\d])[\s:：]*"
@@ -47,8 +52,11 @@ _SENTENCE = re.compile(  # the same, in an <answer> only
 )
 _SENTENCE_END = re.compile(r"\n(?! )|。|\.\s+(?=[^\W\d_])|<\||</s>")
 _REASON = re.compile(  # what goes on after an answer
-    r"(?<=[\s,，(])(?:in total|because|since|so|as|which|hence|thus|therefore)\b|因为|因此|所以"
+    r"(?<=[\s,，(])(?:in total|because|since|so|as|which|hence|thus|therefore|see|i\.e|rather than"
+    r"|(?:and |but )?not)\b|\s(?:when|where|if|for)(?= \$?[A-Za-z] ?=)|因为|因此|所以"
 )
+_ITEM = re.compile(r"(?<=\n)(?:[-*•>] +|```\w*\s+)")  # where an answer stands on its own line
+_HEADING = re.compile(r"Step |(?:Final )?Answer\s*$", re.IGNORECASE)  # no answer after "#### "
 _FREE_TEXT = 20_000  # characters before the end that answer_in reads
 
 
@@ -75,31 +83,36 @@ def extract_answer(text: str) -> str | None:
     text = block[-1] if block else text
     boxes, said = list(_BOX.finditer(text)), list(_SAID.finditer(text))
     said = said or (list(_SENTENCE.finditer(text)) if block else [])
-    stated = _stated(text[said[-1].end() :]) if said else None
+    stated = _stated(text, said[-1].end()) if said else None
     if boxes:
         end = closing_bracket(text, boxes[-1].end() - 1)
         later = stated and 0 <= end < said[-1].start() and _MATH.fullmatch(stated)
         return stated if later else _boxed(text)
     line = text.rpartition("#### ")[2].split("\n")[0]
-    if not block and "#### " in text and not (_SAID.search(line) or line.startswith("Step ")):
+    if not block and "#### " in text and not (_SAID.search(line) or _HEADING.match(line)):
         return _bare(line)
     return _bare(text) if block and not said else stated
 
 
-def _stated(text: str) -> str | None:
-    """The answer at the beginning of the text: to the end of the sentence, or of its mathematics
+def _stated(text: str, start: int) -> str | None:
+    """The answer that begins there: to the end of the sentence, or of its mathematics
     (which may go on over lines) and what follows; without reasons."""
+    item = _ITEM.match(text, start)
+    text = text[item.end() if item else start :]
     delimited = _DELIMITED.match(text)
     end = _SENTENCE_END.search(text, delimited.end() if delimited else 0)
     text = text[: end.start()] if end else text
     reason = _REASON.search(text)
-    return _bare(text[: reason.start()].rstrip(" ,，(") if reason else text)
+    text = text[: reason.start()].rstrip(" ,，(;:–—-") if reason else text
+    return _bare(re.sub(r"^([\d.,]+)[!?]$", r"\1", text.strip()))
 
 
 def _bare(text: str) -> str | None:
     """An answer without the full stop after it and the decoration around it."""
     text = text.strip().rstrip("。").removesuffix(".")
-    text = re.sub(r"^([*`]{1,2})([^\n]+)\1$", r"\2", text).removesuffix(".")
+    text = re.sub(r"\s*[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]+$", "", text)
+    text = re.sub(r"^([*`_]{1,3})([^\n]+)\1$|^[\"'“‘]([^\n\"'“”‘’]+)[\"'”’]$", r"\2\3", text)
+    text = text.removesuffix(".")
     if text.count("}") > text.count("{"):  # \text{The answer is 460}
         text = text.removesuffix("}")
     return text.strip() or None
@@ -147,7 +160,9 @@ _MATH = re.compile(  # mathematics or a number, and its measure
     re.DOTALL,
 )
 _JOINED = re.compile(r"\s*(?:,|,?\s*\b(?:and|or)\b)\s*")  # between the parts of a list
-_BEFORE = re.compile(r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times)) *$")
+_BEFORE = re.compile(
+    r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times|least|most|up to)) *$"
+)
 _AFTER = re.compile(  # after a number that is part of a formula
     r"[A-Za-z半多余]| *(?:[+*/^_}!\\{|×÷·−=>≤≥]|<(?!/)|[-–] *\d|\((?![A-Za-z]{2})"
     r"|(?![aAI])[A-Za-z](?![A-Za-z]))"
@@ -175,3 +190,32 @@ def answer_in(text: str) -> str:
     if parts[-1][4] and _AFTER.match(text, end):
         return ""
     return ", ".join("".join(filter(None, m.groups())).strip() for m in parts)
+
+
+_LEAD = re.compile(  # what may stand before the only number of a sentence
+    r".*\w\W+(?!(?:of|by|to|from|after|before|until|and)$)[a-z]{2,}|.*\b(?:total of|equal to)"
+    r"|(?i:exactly|about|approximately|around|roughly|simply|just|indeed|actually|then|so|thus)\W*"
+    rf"|(?:.*(?:[a-z]{{2}}|{LETTER})[ ,].*)?[=≈]|[^=]*(?:[a-z]{{2}}\s*[:：]|{LETTER}\s*[:：]?)",
+    re.DOTALL,
+)
+_OTHER = re.compile(  # what makes another number of it
+    r"(?i)[第不没倍十百千最]|至少|超过|少于|分之|[\d\\^_{}<>≤≥|+*/±~$%&¢]|not\b|n['’]t\b|exceed"
+    r"|divi[ds]|multipl|\b(?:least|most|or|up to|almost|nearly|over|under|above|within|between|no"
+    r"|never|twice|double|triple|squared?|powers?|wrong|incorrect|a?(?:sin|cos|tan)h?|cot|csc|ln|log"
+    r"|exp|sqrt|one|two|three|four|five|six|seven|eight|nine|ten|twenty|forty|fifty|hundred)\b"
+)
+
+
+def in_sentence(answer: str) -> str:
+    """The mathematics or number in a sentence that has only one and does not change it: "He has 42
+    apples left" gives "42". "at least 42" and all other answers stay as they are."""
+    found = list(_MATH.finditer(answer)) if len(answer) < 300 else []  # longer is no sentence
+    if len(found) != 1:
+        return answer
+    math, before, after = found[0], answer[: found[0].start()], answer[found[0].end() :]
+    lead, money = before.rstrip("\\$ "), r"\$" * before.rstrip().endswith("$")
+    words = f"{lead} {after}".replace("所以", "")
+    changed = CHANGING.search(words) or _OTHER.search(words) or (math[4] and _AFTER.match(after))
+    if changed or not _LEAD.fullmatch(lead):
+        return answer
+    return money + "".join(filter(None, math.groups())).strip()

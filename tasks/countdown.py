@@ -110,18 +110,24 @@ def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
 
 
 # Numbers with one of + - * / between each two, and parentheses around them
-_OPERAND = r"[(\s]*[0-9]+[)\s]*"
+_OPERAND = r"[(\[{\s]*[0-9]+[)\]}\s]*"
 _EXPRESSION = re.compile(rf"{_OPERAND}(?:[-+*/]{_OPERAND})*")
+_SIGNS = str.maketrans("×·⋅＊÷／−－＋（）＝", "****//--+()=")
+_LATEX = [(r"\\(?:left|right)|\\[,;! ()\[\]]|\$", " "), (r"\\times|\\cdot", "*"), (r"\\div", "/")]
+_LATEX += [(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"([\1]/[\2])")] * 4  # also nested
 
 
 def countdown_correct(expression: str, numbers: list[int], target: int) -> bool:
     """Whether an expression of + - * / and parentheses uses each number exactly once and makes the
-    target, exactly. "= target" at the end is allowed; anything else (powers, decimals, names, a
-    sign before a number) is wrong. The text is never run as code."""
-    left, equals, right = expression.partition("=")
+    target, exactly. LaTeX, "= target" and "target =" are allowed; anything else (powers, decimals,
+    names, a sign before a number) is wrong. The text is never run as code."""
+    for latex, plain in _LATEX:
+        expression = re.sub(latex, plain, expression)
+    left, equals, right = expression.translate(_SIGNS).partition("=")
+    if equals and left.strip() == str(target):
+        left, right = right, left
     if equals and right.strip() != str(target):
         return False
-    left = left.translate(str.maketrans("×÷−", "*/-"))
     tokens = re.findall(r"[0-9]+|\S", left)
     if len(tokens) > 8 * len(numbers) + 8 or any(len(t) > 20 for t in tokens):
         return False  # longer than any honest expression

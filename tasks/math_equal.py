@@ -35,7 +35,7 @@ from functools import cache, lru_cache
 from operator import add, mul, sub, truediv
 from typing import NamedTuple
 
-from tasks.answers import AMOUNT, LETTER, MEASURES, SCALES, closing_bracket
+from tasks.answers import AMOUNT, CHANGING, LETTER, MEASURES, SCALES, closing_bracket
 
 # Limits that keep every call short.
 _MAX_CHARS = 1000  # longer answers are compared as text
@@ -50,7 +50,8 @@ _CHARACTERS = str.maketrans("−–×·⋅÷⁄、°€£¥$~\n", "--***//," + "
 _SYMBOLS = r"""
 ≤ le leq leqslant; ≥ ge geq geqslant; < lt; > gt; ≠ ne neq; ≈ approx; ∪ cup; ∈ in; ∞ infty; ± pm;
 ∓ mp; π pi; * cdot times ast; / div; : colon; ( langle; ) rangle; { lbrace; } rbrace; ∧ land lor;
-| lvert rvert vert mid; \frac dfrac tfrac cfrac; \binom dbinom tbinom; ∅ emptyset varnothing"""
+| lvert rvert vert mid; \binom dbinom tbinom; ∅ emptyset varnothing;
+\frac dfrac tfrac cfrac nicefrac sfrac"""
 _DROPPED = """boxed fbox left right displaystyle textstyle limits circ degree big Big bigl bigr Bigl
 Bigr underline boldsymbol bm mathbf mathrm mathit text"""
 _COMMANDS = dict.fromkeys(_DROPPED.split(), "")
@@ -60,9 +61,10 @@ _BOX = r"text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf|bb|cal)|mbox|hbox|operatorn
 _TEXT = rf"\\(?:{_BOX})\s*\{{([^{{}}]*)\}}"
 _LETTER_UNIT = (  # 3\text{ m}^2
     r"(?<=[0-9}])(?:\s|~|\\[ ,;])*\\(?:text|mbox|mathrm)\s*"
-    r"\{\s*(?![ei]\b)([A-Za-z](?:/[A-Za-z])?)\s*\}(?=(?:\s*\^\s*\{?[23]\}?)?[\s.$]*$)"
+    r"\{[\s~]*(?![ei]\b)([A-Za-z](?:/[A-Za-z])?)\s*\}(?=(?:\s*\^\s*\{?[23]\}?)?[\s.$]*$)"
 )
 _LETTERS = {"m": "metre", "g": "gram", "s": "second", "h": "hour", "m/s": "metre/second"}
+_DEGREE = r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°)"
 _REPEATING = (
     r"(?<!\d)(\d{0,30})\.(\d{0,30})(?:\\(?:overline|bar|dot)\s*\{(\d{1,30})\}|\((\d{1,30})\))"
 )
@@ -77,8 +79,11 @@ def _repeating(match: re.Match) -> str:
 
 _LATEX = [
     (_REPEATING, _repeating),
+    ("[০-৯]", lambda m: str(int(m[0]))),
     (r"[⁰¹²³⁴-⁹]+", lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}} "),
     (r"\\(?:text)?color(?:box)?\s*\{[^{}]*\}", ""),
+    (r"\s*\}\s*/\s*\\(?:text|mathrm)\s*\{[\s~]*(?=[hs]\s*\})", "/"),  # \mathrm{~m} / \mathrm{s}
+    (r"\bkm\s*/\s*h\b", "km/hour"),
     (_LETTER_UNIT, lambda m: " " + _LETTERS.get(m[1], "unit" + m[1].replace("/", ""))),
     *[(_TEXT, r" \1 ")] * 2,  # one \text may stand in another
     (r"\\\\", " ↵ "),  # a new row of a matrix
@@ -86,7 +91,10 @@ _LATEX = [
     (r"\\end\s*\{(?:[pbB]?matrix|array)\}", "⟧"),
     (r"\\q?quad", " "),
     (r"\\(?:left|right)\s*\.", ""),
-    (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", ""),  # degrees
+    (rf"(?:{_DEGREE}\s*([CF])|℃)(?![A-Za-z])", r" degrees degree\1"),
+    (_DEGREE, " "),
+    (r"(?:\bUS\s*\\\$|\bUSD)\s*(?=[0-9])", r"\\$"),
+    (r"(?:^|\{)([^{}]*)\\over(?![A-Za-z])([^{}]*)(?:$|\})", r"\\frac{\1}{\2}"),
     (r"\\not\s*=", "≠"),
     (r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!|\\[,; ])\s*(?=[0-9]{3}(?![0-9]))", ""),  # thousands
     *[(rf"(?<=[0-9)}}])[\s$]*({AMOUNT})s?(?![A-Za-z])", lambda m: SCALES.get(m[1], m[0]))] * 2,
@@ -110,7 +118,9 @@ _PLAIN = [
     *zip(_OPERATORS[::2], _OPERATORS[1::2]),
     (r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![a-z])", "∧"),  # joins a set
     (r"(?<=[0-9])\s*x\s*(?=10\s*\^)", "*"),  # 3 x 10^8
-    (r"\^\s*\{?\s*(?:th|st|nd|rd)\b\s*\}?", " "),  # 12th
+    (r"\^\s*\{?\s*(?:th|st|nd|rd)\b\s*\}?", " "),  # 12^{th}
+    (r"(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])\s*th)\b", " "),  # 12th
+    (r"^[\s=≈]+", ""),
     (r"(?<=:[0-9]{2})\s*([AaPp])\.?[Mm]\b\.?", lambda m: f":{m[1].lower()}"),  # 12:00 pm
     (r"\\frac\s*([0-9])", r"\\frac{\1}"),  # \frac12
     (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
@@ -136,7 +146,7 @@ def _clean(text: str) -> str:
         text = re.sub(pattern, new, text)
     if not re.search(r"[(\[{]", text):
         text = _THOUSANDS.sub(lambda m: re.sub("[, ]", "", m[0]), text)
-    return text.strip()
+    return " ".join(text.split())
 
 
 def _squash(text: str) -> str:
@@ -148,9 +158,10 @@ def _squash(text: str) -> str:
 
 
 # ------------------------------------------------------------------------------ structure
-_NAME = r"\\?[A-Za-z]+(?:\s*_\s*(?:\w|\{[^{}]*\}))?'*(?:\([^()=]*\))?"
+_NAME = r"\\?[A-Za-z]+(?:\s*_\s*(?:\w|\{[^{}]*\}))?'*(?:\([^()=]*\)|\[[^\[\]=]*\])?"
+_SUM = re.compile(rf"\s*{_NAME}(?:\s*\+\s*{_NAME})+\s*")
 _NAMED = re.compile(
-    rf"\s*(?:(?:\\angle|\\triangle)?\s*{_NAME}(?:\s+[A-Za-z]+)*|\|{_NAME}\|"
+    rf"\s*(?:(?:\\angle|\\triangle)?\s*{_NAME}(?:\s+[A-Za-z]+|\s*\\[A-Za-z]+)*|\|{_NAME}\|"
     rf"|{_NAME}\s*[:/]\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"
     rf"|\({_NAME}(?:\s*,\s*{_NAME})*\))\s*"
 )
@@ -159,10 +170,6 @@ _UNIT = re.compile(
     rf"(?<=[0-9}})π])(?:\s+(?!{_FUNCTION_WORD})(?:{_WORD}|of)\b\.?|\s*(?:{AMOUNT}|in)s?(?![A-Za-z])\.?"
     rf"|\s*{LETTER})(?:[\s/]+(?:[A-Za-z]{{2,}}|a)\b\.?|{LETTER})*"
     r"(?:\s*\^\s*(?:[23]|\{\s*[23]\s*\}))?\s*$"
-)
-_CHANGING = re.compile(  # words after a number that make it another one
-    r"[半多余以约]|\b(?:than|plus|minus|half|halves|thirds?|fourths?|quarters?|fif\w+|(?:six|seven|eigh"
-    r"|nin|ten)ths?|\w+dths?|tens|below|gross|factorial|negative|mod|modulo)\b"
 )
 
 
@@ -224,7 +231,7 @@ def _build(text: str) -> _Node:
         if len(inner) > 1:
             return _Node(text[0] + text[-1], tuple(map(_build, inner)))
     unit = _UNIT.search(text)
-    if unit is None or _CHANGING.search(unit[0]):
+    if unit is None or CHANGING.search(unit[0]):
         return _Node("expr", (text, frozenset()))
     return _Node("expr", (text[: unit.start()], _unit(unit[0])))
 
@@ -252,7 +259,10 @@ def _relation(parts: list[str], marks: list[str]) -> _Node:
         marks = ["=" if m == "≈" else m for m in marks]
     if set(marks) == {"="}:
         left, right = parts[0].strip(), parts[-1].strip()
-        valued = len(parts) > 2 or _NAMED.fullmatch(left) or (_constant(left) and _constant(right))
+        if _constant(left) and _NAMED.fullmatch(right) and not _constant(right):  # 5 = x
+            left, right = right, left
+        plain = _UNIT.sub("", right)
+        valued = len(parts) > 2 or _NAMED.fullmatch(left) or (_constant(left) and _constant(plain))
         return _Node("=", (left, right, "=", _build(right) if valued else None))
     pairs = []  # (left, right, mark), where > and ≥ are read from the right
     for a, b, mark in zip(parts, parts[1:], marks):
@@ -294,7 +304,10 @@ def math_equal(pred: str, gold: str) -> bool:
     if any(len(re.findall("[,;:∧∪=<>≤≥≠]", text)) > _MAX_PARTS for text in (a, b)):
         return False
     try:
-        return _same(_build(a), _build(b))
+        a, b = _build(a), _build(b)
+        if a.kind == "=" and b.kind == "expr" and _SUM.fullmatch(a.parts[0]):  # m + n = 116
+            return a.parts[1] != "0" and _constant(a.parts[1]) and _same(_build(a.parts[1]), b)
+        return _same(a, b)
     except RecursionError:  # nested too deeply
         return False
 
@@ -309,6 +322,8 @@ def _same(a: _Node, b: _Node) -> bool:
     a, b = (n.parts[-1] if n.kind in ("=", "<") else n for n in (a, b))
     if a is None or b is None:
         return False
+    if a.kind == "list" and b.kind == "expr":  # one value, said more than once
+        return all(_same(part, b) for part in a.parts)
     if a.kind in ("list", "row") and b.kind == "list":
         return _match(a.parts, b.parts, _same)
     if a.kind != b.kind and (a.kind, b.kind) != ("list", "row"):
@@ -347,7 +362,7 @@ def _same_expression(a: str, b: str) -> bool:
     if _squash(a) == _squash(b):
         return True
     letters = [_squash(text).strip("()") for text in (a, b)]
-    if any(re.fullmatch("[A-Z]{2,}|[A-Z](?:-[A-Z])+", text) for text in letters):
+    if any(re.fullmatch("[A-Z]{2,}|[A-Z](?:-[A-Z])+|no|on|is|it", text) for text in letters):
         return letters[0] == letters[1]
     for p in _POINTS:
         x, y = value_at(a, p), value_at(b, p)
@@ -469,6 +484,7 @@ _TOKEN = re.compile(
     r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4}(?![0-9]))?|"
     rf"{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))}|sqrt|abs|{_WORD}|\S"
 )
+_RELATION = re.compile("to|mapsto|implies|perp|equiv|setminus|nmid|su[bp]set.*|(?!over).*[Aa]rrow")
 _CONSTANTS = {"π": "pi", "e": "e", "i": "j"}
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
@@ -549,7 +565,7 @@ class _Reader:
             return abs(self.atom())
         if name in _FUNCTIONS:
             return self.function(name)
-        if not name.isalpha():
+        if not name.isalpha() or _RELATION.fullmatch(name):
             raise ValueError(f"{token} is no factor")
         return self.variable(name)  # also \sum: \sum_{k=0}^{n} F_k is a product of variables
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.answers import after_thinking, answer_in, extract_answer, thinking
+from tasks.answers import after_thinking, answer_in, extract_answer, in_sentence, thinking
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,25 @@ from tasks.answers import after_thinking, answer_in, extract_answer, thinking
         (r"\boxed{5}. The final answer is $7$. I hope so.", "$7$"),
         (r"\boxed{5}. The answer is the number of eggs", "5"),
         (r"\boxed{5 \boxed{6}", None),
+        # quotes, tails, and lines of their own
+        ("The answer is 42!", "42"),
+        ("The answer is $5!$.", "$5!$"),
+        ('The answer is "42".', "42"),
+        ("<answer>'42'</answer>", "42"),
+        ("The answer is __42__.", "42"),
+        ("Final Answer: 42 ✅", "42"),
+        ("The answer is 42, not 43.", "42"),
+        ("The answer is 42 and not 43.", "42"),
+        ("The answer is not 42.", "not 42"),
+        ("The answer is 42; see step 2.", "42"),
+        ("The answer is 42 when x = 3.", "42"),
+        ("The answer is 42 for n = 3.", "42"),
+        ("The answer is x+1 for all x.", "x+1 for all x"),
+        ("The answer is:\n\n- 42", "42"),
+        ("The answer is - 42", "- 42"),
+        ("The answer is:\n> 42", "42"),
+        ("The answer is:\n```\n42\n```", "42"),
+        ("#### Final Answer\n42", "42"),
     ],
 )
 def test_extract(text, answer):
@@ -98,6 +117,7 @@ def test_extract(text, answer):
         (r"Correct answer \frac{63}{400} but no reasoning", ""),
         ("so there are 3 + 4", ""),
         ("so it is less than 5", ""),
+        ("so there are at least 5", ""),
         ("the value of 5 x is known", ""),
         ("hence there are 3 million people", "3 million"),
         ("it costs 5.4 cents in all", "5.4 cents"),
@@ -125,6 +145,43 @@ def test_extract(text, answer):
 )
 def test_answer_in(text, answer):
     assert answer_in(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text,answer",
+    [
+        ("Janet makes $42 per day", r"\$42 per day"),
+        ("He has 42 apples left", "42"),
+        ("It takes 42 hours", "42 hours"),
+        ("The sum is $x+1$ dollars", "x+1 dollars"),
+        ("Total: 42", "42"),
+        ("= 42", "42"),
+        ("≈42", "42"),
+        ("Thus, x = 42", "42"),
+        ("exactly 42", "42"),
+        ("approximately 42", "42"),
+        ("simply $42$", "42"),
+        ("a total of 42", "42"),
+        ("小明一共有42个苹果", "42"),
+        ("共42元", "42元"),
+        ("所以一共有42个", "42"),
+    ],
+)
+def test_the_only_number_of_a_sentence(text, answer):
+    assert in_sentence(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    r"""at least 42|He has at least 42|He has up to 42 apples|more than 42|not 42|He cannot have 42
+    42 or more|He has 42 or more|It is half of 42|twice 42|the cube root of 42|a square of 42
+    sin 42|He divided it by 42|It is a multiple of 42|one in 42|The sum of 42 and seven
+    He has 42 percent less|He has 42 tenths|He has 42x apples|It is 42 factorial|It is the 42nd one
+    He has 42 apples and 3 pears|It is 40+2|12 apples|x = 5|mn=5|March 5|B: 12|f(42)|(2,3)
+    至少42个|小明没有42个|不是42|第42天|一百42|3倍是42""".replace("\n    ", "|").split("|"),
+)
+def test_other_numbers_are_not_taken_from_a_sentence(text):
+    assert in_sentence(text) == text
 
 
 def test_an_answer_may_be_a_sentence():

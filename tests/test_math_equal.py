@@ -30,11 +30,13 @@ EQUAL = {
     "spellings of numbers": r"""
         0.\overline{3} ≡ 1/3 ‖ -0.1\overline{6} ≡ -1/6 ‖ 1.\bar{27} ≡ 14/11 ‖ 0.(3) ≡ \frac13
         1e-3 ≡ 0.001 ‖ 1.5E3 ≡ 1500 ‖ 3 x 10^8 ≡ 3*10^8 ‖ ½ ≡ 1/2 ‖ 1½ ≡ 3/2 ‖ １２ ≡ 12
-        （１，２） ≡ (1,2) ‖ x⁴ ≡ x^4 ‖ 10¹² ≡ 10^{12}
+        （１，２） ≡ (1,2) ‖ x⁴ ≡ x^4 ‖ 10¹² ≡ 10^{12} ‖ ৪২.৫ ≡ 42.5 ‖ = 42 ≡ 42 ‖ \approx 42 ≡ 42
     """,
     "words that change the value": r"""
         3 million ≡ 3000000 ‖ $2.5$ million ≡ 2500000 ‖ 3 hundred thousand ≡ 300000 ‖ 3万元 ≡ 30000
         2 dozen eggs ≡ 24 ‖ 3 squared ≡ 9 ‖ \$3 million ≡ 3000000 dollars
+        42억 ≡ 4200000000 ‖ 42만 ≡ 420000 ‖ 3 млн ≡ 3 millones ‖ 2 тыс ≡ 2 mille ‖ 3 score ≡ 60
+        2 crore ≡ 200 lakh ‖ 3 lakh ≡ 300000
     """,
     "percent, units, currency": r"""
         10\% ≡ 10 ‖ 28 percent ≡ 28% ‖ 5\text{ cm} ≡ 5 ‖ 15\mbox{ cm}^2 ≡ 15 ‖ 35 cm ≡ 35
@@ -46,11 +48,17 @@ EQUAL = {
         12\text{ m} ≡ 12 metres ‖ 5厘米 ≡ 5 cm ‖ 12dollars ≡ \$12 ‖ 12 red apples ≡ 12 apples
         5 cups of sugar ≡ 5 ‖ 5 яблок ≡ 5 ‖ 5\ \text{m} ≡ 5 ‖ 3/4 of a mile ≡ 3/4
         28 pct ≡ 28%
+        60 \mathrm{~m} ≡ 60 ‖ 60\text{ m} ≡ 60 \mathrm{~m} ‖ 60\mathrm{~g} ≡ 60 ‖ 6 \mathrm{~L} ≡ 6
+        60 \mathrm{~km} / \mathrm{h} ≡ 60\text{ km/h} ‖ 60 \mathrm{~m} / \mathrm{s} ≡ 60\text{ m/s}
+        60 \mathrm{~m}^{2} ≡ 60\text{ m}^2 ‖ 25 °C ≡ 25 ‖ 25^\circ\mathrm{C} ≡ 25 degrees ‖ 25℃ ≡ 25
+        12 secs ≡ 12 seconds ‖ US$12 ≡ 12 dollars ‖ USD 12 ≡ \$12 ‖ 12th ≡ 12 ‖ 12\text{th} ≡ 12
+        2nd ≡ 2 ‖ 12 months ≡ 12
     """,
     "fractions": r"""
         \frac{1}{2} ≡ 1/2 ‖ \dfrac{2}{4} ≡ \tfrac12 ‖ \frac12 ≡ 0.5 ‖ \frac 59 ≡ 5/9
         \frac9{19} ≡ 9/19 ‖ -\frac{1}{4} ≡ -0.25 ‖ \frac{-1}{4} ≡ -\frac14
         \frac94\pi ≡ \frac{9\pi}{4} ‖ \frac{\sqrt{3}}2 ≡ \sqrt3/2
+        {1\over 2} ≡ 1/2 ‖ 1 \over 2 ≡ 1/2 ‖ {x+1\over2} ≡ \frac{x+1}2 ‖ \nicefrac12 ≡ \sfrac{1}{2}
     """,
     "mixed numbers": r"""
         1\frac{4}{5} ≡ 9/5 ‖ -1\frac45 ≡ -1.8 ‖ 137 1/2 ≡ 137.5 ‖ 137 \frac{1}{2} ≡ 275/2
@@ -95,6 +103,7 @@ EQUAL = {
         f(x)=1 ≡ 1 ‖ |AB|=1 ≡ 1 ‖ A:B=1 ≡ 1 ‖ (p,q,r)=(3,2,7) ≡ (3,2,7)
         \frac{NO}{BO}=\frac{1}{\sqrt{6}} ≡ \frac{\sqrt6}{6} ‖ n=1, 2, 3 ≡ \{3,2,1\}
         a_{37} = 19, a_3=2 ≡ a_3 = 2, a_{37} = 19 ‖ 1+1=2 ≡ 2
+        5=x ≡ 5 ‖ E[X]=5 ≡ 5 ‖ \cos\theta=\frac12 ≡ 1/2 ‖ 40+2=42\text{ dollars} ≡ 42
         x^2/16 + y^2/12 = 1/4 ≡ x^2/4 + y^2/3 = 1
     """,
     "inequalities": r"""
@@ -117,7 +126,7 @@ EQUAL = {
     "base subscripts": r"2516_8 ≡ 2516_{8} ‖ 4210_{5} ≡ 4210_5",
     "words": r"""
         \text{Even} ≡ Even ‖ EVELYN ≡ \text{Evelyn} ‖ \text{(C)} ≡ C ‖ \text{e} ≡ e ‖ no ≡ No
-        \textbf{east} ≡ East ‖ HHT ≡ (HHT)
+        \textbf{east} ≡ East ‖ HHT ≡ (HHT) ‖ ab ≡ ba ‖ A \to B ≡ A\to B
     """,
     "noise": r"""
         \left( 3, \frac{\pi}{2} \right) ≡ $(3,\frac{\pi}{2})$ ‖ \displaystyle x+1 ≡ \( x \! + 1 \)
@@ -134,10 +143,14 @@ EQUAL = {
 UNEQUAL = {
     "plain numbers": r"""
         3 ≠ -3 ‖ 12 ≠ 1 ‖ 1/0 ≠ 0 ‖ 1,23 ≠ 123 ‖ ٣ ≠ 3 ‖ 1 2 ≠ 12 ‖ 32 ≠ \frac{3}{2}
-        1.22 ≠ 1.2200001
+        1.22 ≠ 1.2200001 ‖ 1^\circ 2 ≠ 12
     """,
     "spellings of numbers": r"0.\overline{3} ≠ 0.3 ‖ 1e-3 ≠ e-3 ‖ 1½ ≠ 1/2 ‖ 10¹² ≠ 1012",
     "words that change the value": r"""
+        42억 ≠ 42 ‖ 42만 ≠ 42 ‖ 42兆 ≠ 42 ‖ 42 млн ≠ 42 ‖ 42 тыс ≠ 42 ‖ 42 lakh ≠ 42 ‖ 42 crore ≠ 42
+        42 mille ≠ 42 ‖ 42 mil ≠ 42 ‖ 42 millones ≠ 42 ‖ 42 Millionen ≠ 42 ‖ 5 twelfths ≠ 5
+        5 sixteenths ≠ 5 ‖ 5 twentieths ≠ 5 ‖ 3 score ≠ 3 ‖ 3 doubled ≠ 3 ‖ 3 tripled ≠ 3
+        3 less ≠ 3 ‖ 42\text{ percent less} ≠ 42 ‖ 42th root ≠ 42
         3 million ≠ 3 ‖ 3 million ≠ 3 billion ‖ 2 dozen ≠ 2 ‖ 3 squared ≠ 3 ‖ 3万 ≠ 3 ‖ 3个半 ≠ 3
         5 less than 7 ≠ 5 ‖ 3 halves ≠ 3 ‖ 3 and a half ≠ 3 ‖ 5 factorial ≠ 5
     """,
@@ -145,7 +158,9 @@ UNEQUAL = {
     "percent, units, currency": r"""
         12 m ≠ 12 cm ‖ 12\text{ m} ≠ 12\text{ cm} ‖ 5.4 dollars ≠ 5.4\text{ cents}
         $5.4 ≠ 5.4 cents ‖ 5 cm ≠ 5 feet ‖ 15 cm ≠ 15\mbox{ cm}^2 ‖ 60 miles ≠ 60 mph ‖ €5 ≠ $5
-        12 apples ≠ 12 oranges
+        12 apples ≠ 12 oranges ‖ 60 \mathrm{~m} ≠ 60\text{ cm} ‖ 60 \mathrm{~m} ≠ 60 \mathrm{~m}^{2}
+        60\mathrm{~g} ≠ 60\mathrm{~L} ‖ 25 °C ≠ 25 °F ‖ 12 secs ≠ 12 minutes ‖ USD 12 ≠ €12
+        2 st ≠ 2 ‖ 60 \mathrm{~km} / \mathrm{h} ≠ 60 \mathrm{~m} / \mathrm{s}
         10\% ≠ 0.1 ‖ 145^\circ ≠ 1\frac{4}{5} ‖ 5 cm ≠ 6 cm ‖ 5x ≠ 5 ‖ 2 pi ≠ 2 ‖ 3 \sin x ≠ 3
     """,
     "fractions": r"""
@@ -179,6 +194,7 @@ UNEQUAL = {
     "equations and chains": r"""
         x=5 ≠ 6 ‖ x=5 ≠ y=5 ‖ 0 ≠ a+3z=0 ‖ 11a+c ≠ 7=11a+c ‖ y=2x+3 ≠ y=2x+4 ‖ 1 ≠ 2x+z=1
         5 ≠ x^2=5 ‖ x=1, y=2 ≠ x=2, y=1 ‖ -1 ≠ W(x)=1orW(x)=-1 ‖ x=5 ≠ x=-5 ‖ y=2x+3 ≠ y=3x+2
+        a+b=0 ≠ 0 ‖ m+n=116 ≠ 117 ‖ m+n=116 ≠ x+1 ‖ 5=x ≠ 6 ‖ 5=3x ≠ 5 ‖ 40+2=42 tenths ≠ 42
         x = 5+5+1 = 11 ≠ 5 ‖ f(x) ≠ f(y) ‖ n=1, 2, 3 ≠ n=2, 3, 4
     """,
     "inequalities": r"""
@@ -197,6 +213,9 @@ UNEQUAL = {
     "base subscripts": r"2516_8 ≠ 2516 ‖ 1112122_3 ≠ 1112112_3 ‖ 52_8 ≠ 42 ‖ 40_9 ≠ 40_8",
     "words": r"""
         Even ≠ Odd ‖ infinity ≠ Even ‖ 5 cats ≠ cats ‖ listen ≠ silent ‖ \text{(C)} ≠ \text{(B)}
+        no ≠ on ‖ is ≠ si ‖ A \to B ≠ B \to A ‖ A \subset B ≠ B \subset A
+        A \supset B ≠ B \supset A ‖ AB \perp CD ≠ CD \perp AB ‖ p \Rightarrow q ≠ q \Rightarrow p
+        p \implies q ≠ q \implies p ‖ x \mapsto y ≠ y \mapsto x
         E ≠ e ‖ east ≠ 5 ‖ HHT ≠ HTH ‖ IV ≠ VI ‖ A-B-C ≠ A-C-B
     """,
     "decimals against exact values": r"""
@@ -242,6 +261,22 @@ def test_unequal(rule):
     ],
 )
 def test_a_bare_row_is_a_sequence(pred, gold, equal):
+    assert math_equal(pred, gold) == equal
+
+
+@pytest.mark.parametrize(
+    "pred,gold,equal",
+    [
+        ("m+n=116", "116", True),
+        ("116", "m+n=116", False),  # of a gold it would be a line
+        (r"\frac34, or 0.75", "3/4", True),
+        (r"\frac34, 0.75", "3/4", True),
+        (r"\frac34 \approx 0.75", "3/4", True),
+        (r"\frac34, or 0.76", "3/4", False),
+        ("3/4", "3/4, 0.76", False),
+    ],
+)
+def test_rules_for_predictions(pred, gold, equal):
     assert math_equal(pred, gold) == equal
 
 

@@ -81,6 +81,9 @@ def test_programs_in_responses(text, program):
     [
         ("so $x$ is \\(12\\).", "12"),
         ("\\boxed{3} and then 4", "3"),
+        ("<answer>He has 12 apples left.</answer>", "12"),
+        ("<answer>at least 12</answer>", "at least 12"),
+        ("答：12", "12"),
         ("<think>7</think>", None),
         ("<think>7", None),
         ("", None),

@@ -156,9 +156,11 @@ def test_wrong_guesses():
 # ------------------------------------------------------------------------------ countdown
 
 RIGHT = "(3+4)*2;2*(3+4); ( 3 + 4 ) * 2 ;(3+4)*2=14;(3+4)×2;((3)+4)*2"
+RIGHT += r";14 = (3+4)*2;\left(3+4\right)\times 2;$(3+4)\cdot2$;\[[3+4]*2\];{3+4}·2;（3＋4）＊2"
 WRONG = (
     "(3+4)*2=15;3+4*2;(3+4);(3+4)*2*1;(3+4)*2+2-2;14;;(3+4)*;(3+4*2;3+4)*2;(3+4)**2;(3+4)//2;"
     "-(3+4)*2;3.4*2;(3 4)*2;34*2;__import__('os');3+4/(2-2);(3+4)2;(³+4)*2"
+    r";15=(3+4)*2;14;14=14;14=(3+4)*2=14;[3+4)*2;{3+4}{2};(3+4)\timesx 2;(3+4)\times\times2"
 )
 CASES = [(e, True) for e in RIGHT.split(";")] + [(e, False) for e in WRONG.split(";")]
 CASES += [("(3+4)*2; import os", False), ("(" * 5000 + "3", False)]
@@ -172,6 +174,22 @@ def test_countdown(expression, right):
 def test_countdown_is_exact_and_counts_repeats():
     assert countdown_correct("8/(3-8/3)", [3, 3, 8, 8], 24)  # only through fractions
     assert countdown_correct("3-4/2", [3, 4, 2], 1)
+    for text in (
+        r"\frac{4 \times 6}{3}",
+        r"\dfrac{6}{3}\cdot 4",
+        r"\frac{4}{\frac{3}{6}}",
+        r"6\div3*4",
+    ):
+        assert countdown_correct(text, [3, 4, 6], 8) and not countdown_correct(text, [3, 4, 6], 9)
+    for text in (
+        r"4\frac{6}{3}",
+        r"\frac{6}{3}4",
+        r"\frac{6}{3}{4}",
+        r"\frac{(4*6}{3)}",
+        r"4\cdot6\3",
+    ):
+        assert not countdown_correct(text, [3, 4, 6], 8)
+    assert not countdown_correct(r"3\,4", [34], 34)
     assert not countdown_correct("2/4*3", [3, 4, 2], 1)
     assert countdown_correct("3+3", [3, 3], 6)
     assert not countdown_correct("3+3", [3], 6) and not countdown_correct("3", [3, 3], 3)
