@@ -19,7 +19,8 @@ from lib.stats import consensus, same_text
 from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, in_sentence, thinking
 from tasks.base import PROGRAMS, Problem, by_text, by_value
-from tasks.benchmarks import choice_in, judge_of, program_in
+from tasks.benchmarks import judge_of, program_in
+from tasks.choice import choice_in
 from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
 from tasks.general import declines, helpfulness, reply  # noqa: F401
 from tasks.math_equal import math_equal

@@ -19,6 +19,7 @@ from lib.errors import UserError, shortened
 from tasks import TASKS, sandbox
 from tasks.answers import ANSWER_BLOCK, after_thinking, extract_answer
 from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, is_test
+from tasks.choice import LETTERS, judge_choices, letter_of, without_letters
 
 # What a chat model is asked (in mathematics DeepSeek-R1's words); base models have templates.
 _FUNCTION = "Complete the following Python function. Answer with the whole function in a "
@@ -31,7 +32,12 @@ INSTRUCTIONS = {
     "Answer with the whole program in a ```python block.",
 }
 INSTRUCTIONS["multiple_choice"] = INSTRUCTIONS["math"]
-LETTERS = "ABCDEFGHIJ"  # of choices
+# names of columns in files; of several the first that is not empty counts
+ASKED = "question|problem|query|question_stem|prompt|messages"
+CONTEXT = "body|passage|context|article|text"  # what a question is about
+ANSWER = "answer|final_answer|final_ans|answer_number|golden"
+RIGHT = "answer|answerkey|correct|correct_option|label|gold"  # of choices
+_ANSWERS = {*ANSWER.split("|"), *RIGHT.split("|"), "solution", "choices"}
 
 
 def instruction(problem: Problem, chat: bool) -> str:
@@ -61,7 +67,7 @@ def parse_row(line: str, where: str) -> Problem:
     try:
         row = _fields(line)
         for _, fields, read in LAYOUTS:
-            if set(fields.split()) <= row.keys():
+            if all(_first(row, names) for names in fields.split()):
                 return read(row)
         known = ", ".join(dict.fromkeys(name for name, _, _ in LAYOUTS))
         told = f"fields {shortened(sorted(row), 30)} are not prompt, answer, task"
@@ -71,8 +77,8 @@ def parse_row(line: str, where: str) -> Problem:
 
 
 def _fields(line: str) -> dict:
-    """The fields, with names in lower case (some AIME files have "Problem") and without spaces. A
-    lone surrogate, which is no character, becomes U+FFFD."""
+    """The fields that are not null, with names in lower case (some AIME files have "Problem") and
+    without spaces. A lone surrogate, which is no character, becomes U+FFFD."""
     try:
         text = json.dumps(json.loads(line), ensure_ascii=False)
         row = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
@@ -80,16 +86,36 @@ def _fields(line: str) -> dict:
         raise UserError(f"not JSON that can be read ({shortened(e)})") from None
     if not isinstance(row, dict):
         raise UserError(f"a {type(row).__name__}, not an object with fields")
-    row = {name.lower().replace(" ", "_"): value for name, value in row.items()}
+    named = {name.lower().replace(" ", "_"): value for name, value in row.items()}
+    row = {name: value for name, value in named.items() if value is not None}
     verl = row.get("reward_model")
-    if isinstance(verl, dict) and (truth := verl.get("ground_truth")) is not None:
-        row |= truth if isinstance(truth, dict) else {"answer": truth}
+    if isinstance(verl, dict) and verl.get("ground_truth") is not None:
+        row |= _ground_truth(verl)
+    for name in _ANSWERS & row.keys():
+        if isinstance(row[name], list) and len(row[name]) == 1:
+            row[name] = row[name][0]
     return row
+
+
+def _ground_truth(verl: dict) -> dict:
+    """The fields that it stands for; it may be JSON text ("[1, 2]" is not: an interval)."""
+    truth = _decoded(verl, "ground_truth")
+    tests = truth[0] if isinstance(truth, list) and truth else truth
+    if isinstance(tests, dict):
+        return truth if tests is truth and "inputs" not in truth else {"tests": truth}
+    truth = truth[0] if isinstance(truth, list) and [*map(type, truth)] == [str] else truth
+    return {"answer": truth if isinstance(truth, str) else verl["ground_truth"]}
+
+
+def _first(row: dict, names: str) -> str | None:
+    """The first of these columns that a row has, if possible not an empty one."""
+    found = [name for name in names.split("|") if name in row]
+    return next((name for name in found if str(row[name]).strip()), (found or [None])[0])
 
 
 def _text(row: dict, name: str) -> str:
     value, number = row[name], type(row[name]) in (int, float) and abs(row[name]) < math.inf
-    if number and name in ("answer", "solution", "choices"):  # 33 (AIME), 142.0
+    if number and name in _ANSWERS:  # 33 (AIME), 142.0
         value = str(int(value) if value == int(value) else value)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"'{name}' should be a non-empty text")
@@ -105,6 +131,14 @@ def _prompt(row: dict, name: str) -> str:
         if [role for role, _ in said] in (["user"], ["system", "user"]):
             return _text({name: "\n\n".join(text for _, text in said).strip()}, name)
     raise UserError(f"'{name}' should be a text, or messages of which one is the user's")
+
+
+def _asked(row: dict) -> str:
+    """The question, after the text that it is about."""
+    asked, context = _prompt(row, _first(row, ASKED)), row.get(_first(row, CONTEXT))
+    if not isinstance(context, str) or context.strip() in asked or asked in context:
+        return asked
+    return f"{context.strip()}\n\n{asked}"
 
 
 def _python(name: str, source: str) -> ast.Module:
@@ -138,33 +172,38 @@ def _ours(row: dict) -> Problem:
     return Problem(_prompt(row, "prompt"), _text(row, "answer"), _text(row, "task"), language)
 
 
+_UNBRACED = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$\\]+?)(?=[.,;]?(?:[\s$]|\\[)\]]|\Z))")
+
+
 def _question(row: dict) -> Problem:
     """A question, and its answer: what a text ends in (GSM8K) or marks (MATH), or a short text."""
-    asked = next(n for n in ("question", "problem", "prompt", "messages") if n in row)
-    name, most_words = ("answer", 100) if "answer" in row else ("solution", 5)
-    text = _text(row, name).strip()
+    name = _first(row, f"{ANSWER}|solution|response")
+    most_words = 5 if name in ("solution", "response") else 100
+    text = _UNBRACED.sub(r"\\boxed{\1}", _text(row, name).strip())
     _, mark, last = text.rpartition("####")
-    answer = last.strip() if mark else extract_answer(text)
+    answer = last.strip().split("\n")[0] if mark else extract_answer(text)
     if not answer and (mark or len(text.split()) > most_words):
         raise UserError(f"'{name}' ends in no '#### number' and has no \\boxed{{answer}}")
-    return Problem(_prompt(row, asked), answer or text, "math")
+    return Problem(_asked(row), answer or text, "math")
 
 
 def _choice(row: dict) -> Problem:
-    """Multiple choice. The answer is a letter, an index from 0 or a choice's text."""
-    found = row.get("choices", row.get("options", [row[x] for x in LETTERS.lower() if x in row]))
+    """Multiple choice. The answer is a letter or label, an index from 0 or a choice's text."""
+    name, column = _first(row, RIGHT), _first(row, "choices|options")
+    letters = {x: row[x] for x in LETTERS.lower() if x in row}
+    found, labels = _decoded(row, column) if column else letters, []
+    if isinstance(found, dict):  # {"text": [...], "label": [...]} or {"A": ..., "B": ...}
+        found = {label: text for label, text in found.items() if text is not None}
+        labels, found = found.get("label", [*found]), found.get("text", [*found.values()])
     if not isinstance(found, list) or not 2 <= len(found) <= len(LETTERS):
         raise UserError(f"the choices should be a list of 2 to {len(LETTERS)} texts")
-    choices = [_text({"choices": x}, "choices").strip() for x in found]
-    letters, right = LETTERS[: len(choices)], _text(row, "answer").strip()
-    names = dict(zip("0123456789", letters))
-    if type(row["answer"]) is not int:
-        names |= dict(zip(choices, letters)) | dict(zip(letters + letters.lower(), letters * 2))
-    if right not in names:
-        raise UserError("'answer' should be a choice's letter, index from 0, or text")
-    told = "\n".join(f"{letter}) {text}" for letter, text in zip(letters, choices))
-    prompt = f"{_text(row, 'question')}\n\n{told}\n\nAnswer with the letter of the right choice."
-    return Problem(prompt, names[right], "multiple_choice", "en", {"choices": choices})
+    choices = without_letters([_text({"choices": x}, "choices").strip() for x in found])
+    answer = letter_of(_text(row, name), choices, labels, type(row[name]) is int)
+    if answer is None:
+        raise UserError(f"'{name}' should be a choice's letter, index from 0, or text")
+    told = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, choices))
+    prompt = f"{_asked(row)}\n\n{told}\n\nAnswer with the letter of the right choice."
+    return Problem(prompt, answer, "multiple_choice", "en", {"choices": choices})
 
 
 def _gpqa(row: dict) -> Problem:
@@ -190,7 +229,7 @@ def _mbpp(row: dict) -> Problem:
     lists = row["test_list"], row.get("test_imports", []), [row.get("test_setup_code", "")]
     if not all(isinstance(x, list) and all(isinstance(s, str) for s in x) for x in lists):
         raise UserError("'test_list' and 'test_imports' should be lists, 'test_setup_code' a text")
-    text, code = _text(row, "text" if "text" in row else "prompt"), _text(row, "code")
+    text, code = _text(row, _first(row, "text|prompt")), _text(row, "code")
     asserts, setup = "\n".join(lists[0]), "\n".join([*lists[1], *lists[2]])
     solution, used = _python("code", code), [*ast.walk(_python("test_list", asserts))]
     _python("test_setup_code", setup)
@@ -218,42 +257,51 @@ def _decoded(row: dict, name: str) -> object:
 
 
 def _cases(tests: object) -> list[list[str]]:
-    """[[input, output], ...] of [{"input": a text or its lines, "output": the same}, ...]"""
+    """[[input, output], ...] of [{"input": a text or its lines, "output": the same}, ...] or of
+    {"inputs": [...], "outputs": [...]}"""
     cases = []
+    if isinstance(tests, dict) and all(type(tests.get(x)) is list for x in ("inputs", "outputs")):
+        kind = "functional" if tests.get("fn_name") else "stdin"
+        pairs = itertools.zip_longest(tests["inputs"], tests["outputs"])
+        tests = [{"input": x, "output": y, "type": kind} for x, y in pairs]
     for test in tests if isinstance(tests, list) else []:
         test = test if isinstance(test, dict) else {}
-        if test.get("testtype", "stdin") != "stdin":
+        kind = test.get("testtype") or test.get("type") or "stdin"
+        if test.get("fn_name") or kind not in ("stdin", "stdin_stdout"):
             raise UserError("it asks for a function: only programs that read stdin are judged")
         pair = [test.get(name) for name in ("input", "output")]
         pair = [x if isinstance(x, list) else [x] for x in pair]
+        pair = [[str(x) if type(x) in (int, float) else x for x in lines] for lines in pair]
         if not all(isinstance(line, str) for lines in pair for line in lines):
-            raise UserError(
-                "a test should have an 'input' and an 'output': texts or lists of lines"
-            )
+            raise UserError("a test should have an 'input' and 'output': texts or lists of lines")
         cases.append(["\n".join(lines) for lines in pair])
     return cases
+
+
+def _limit(row: dict, kind: str) -> float:
+    """A number, also of "1.0 seconds" or "256 megabytes"; 0 if there is none."""
+    value = row.get(f"{kind}_limit")
+    said = re.fullmatch(r"(\d+(?:\.\d+)?)(?: ?(?:s|seconds?|MB|megabytes))?", str(value))
+    return float(said[1]) if said else 0
 
 
 def _stdin(row: dict, prompt: str, cases: list[list[str]]) -> Problem:
     """A problem whose program reads stdin."""
     if not cases:
         raise UserError("it has no tests: they should be a list of inputs and outputs")
-    tests, seconds = {"cases": cases}, row.get("time_limit")
-    if seconds is not None:
-        if type(seconds) not in (int, float) or not 0 < seconds <= 60:
+    tests, (seconds, memory) = {"cases": cases}, (_limit(row, x) for x in ("time", "memory"))
+    if "time_limit" in row:
+        if not 0 < seconds <= 60:
             raise UserError("'time_limit' should be a number of seconds, at most 60")
         tests["seconds"] = seconds
+    if memory > 512:  # less would do for other languages
+        tests["memory_mb"] = int(min(memory, 4096))
     return Problem(prompt, "", "stdin", "en", tests)
 
 
 def _apps(row: dict) -> Problem:
-    found = _decoded(row, "input_output")
-    found = found if isinstance(found, dict) else {}
-    lists = [found.get(name) for name in ("inputs", "outputs")]
-    pairs = itertools.zip_longest(*lists) if all(isinstance(x, list) for x in lists) else []
-    kind = "functional" if "fn_name" in found else "stdin"
-    tests = [{"input": x, "output": y, "testtype": kind} for x, y in pairs]
-    return _stdin(row, _text(row, "question"), _cases(tests))
+    tests = _decoded(row, _first(row, "input_output|tests"))
+    return _stdin(row, _prompt(row, _first(row, ASKED)), _cases(tests))
 
 
 def _livecodebench(row: dict) -> Problem:
@@ -289,33 +337,26 @@ def _functions(module: ast.Module) -> set[str]:
 
 
 LAYOUTS = (  # name, fields that tell it, reader; the first that fits
-    ("Countdown", "numbers target", _countdown),
-    ("Countdown", "nums target", _countdown),  # Countdown-Tasks
+    ("Countdown", "numbers|nums target", _countdown),
     ("ours", "prompt answer task", _ours),
     ("HumanEval", "prompt entry_point test", _humaneval),
-    ("MBPP", "text code test_list", _mbpp),
-    ("MBPP", "prompt code test_list", _mbpp),  # sanitised
-    ("APPS", "question input_output", _apps),
+    ("MBPP", "text|prompt code test_list", _mbpp),
+    ("APPS", f"{ASKED} input_output|tests", _apps),
     ("LiveCodeBench", "question_content public_test_cases", _livecodebench),
-    ("Codeforces", "description examples", _codeforces),
-    ("Codeforces", "description official_tests", _codeforces),
+    ("Codeforces", "description examples|official_tests", _codeforces),
     ("GPQA", "question correct_answer incorrect_answer_1", _gpqa),
-    ("MMLU", "question choices answer", _choice),
-    ("MMLU", "question options answer", _choice),  # MMLU-Pro
-    ("C-Eval", "question a b answer", _choice),
-    ("GSM8K", "question answer", _question),  # the answer ends in "#### 7", or is one
-    ("MATH", "problem answer", _question),  # and AIME: a whole number, as a text or not
-    ("MATH", "problem solution", _question),
-    ("chat", "prompt answer", _question),
-    ("chat", "prompt solution", _question),
-    ("chat", "messages answer", _question),
-    ("chat", "messages solution", _question),
+    ("MMLU", f"{ASKED} choices|options {RIGHT}", _choice),
+    ("C-Eval", f"{ASKED} a b {RIGHT}", _choice),
+    ("GSM8K, MATH", f"{ASKED} {ANSWER}", _question),
+    ("MATH", "problem|prompt|messages solution", _question),
+    ("MetaMath", "query response", _question),
 )
 
-_FENCED = re.compile(r"(`{3,}|^[ \t]*~{3,})([^`~\n]*)\n(.*?)(?:\1|\Z)", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"(`{3,}|^[ \t]*~{3,})([^`~\n]*)\n", re.MULTILINE)
 _CODE = re.compile(  # a line of Python
-    r"(?:def|class|if|elif|for|while|with) .*:|(?:else|try|except.*):|from \S+ import |[@#)\]}]"
-    r"|import [\w.]+(?: as \w+|,.*)?\s*$|[\w.\[\], ]+ [-+*/]?= |\w+\(|\s|$"
+    r"(?:def|class|if|elif|for|while|with)\b.*:|(?:else|try|except.*):|from \S+ import\b|[@#)\]}]"
+    r"|import [\w.]+(?: as \w+|,.*)?\s*$|[\w.\[\],*]+(?:, [\w.\[\]*]+)* ?[-+*/]?=(?!=)"
+    r"|[\w.]+\(|\s|$"
 )
 _BODY = re.compile(r"\s*\n?(?: {2,}|\t)(?![`~\s])")  # an indented line: it continues the prompt
 # where a continued function has ended [Chen et al. 2021, 2107.03374, section 2.2]
@@ -325,15 +366,16 @@ _STOPS = re.compile(r"\n(?:class|def|#|if|print|```)")
 def program_in(problem: Problem, text: str) -> str | None:
     """The program in a response to HumanEval or MBPP, or None: the last ```python block after the
     thinking, else the last that names no language, else the <answer>. A block that defines the
-    function under test (or if stdin is read: that is Python and prints) comes before all that do
-    not, even if nothing fences it. HumanEval's prompt, which may define helpers, stands before it;
-    a response with none of these continues it."""
+    function under test (or if stdin is read: that is Python and prints, and best reads) comes
+    before all that do not, even if nothing fences it. What it lacks is taken from blocks before it.
+    HumanEval's prompt, which may define helpers, stands before it; a response with none of these
+    continues it."""
     text, entry = after_thinking(text), re.escape(problem.tests.get("entry", ""))
     named = re.compile(rf"^(?:def|class) +{entry}\s*[(:]|^{entry}\s*=(?!=)", re.MULTILINE)
     defines = _prints if problem.task == "stdin" else named.search
     before = f"{problem.prompt}\n" if problem.task == "humaneval" else ""
     continues, blocks = before and _BODY.match(text), []  # (kind, code)
-    for _, info, code in _FENCED.findall(text):
+    for info, code in _fenced(text):
         language = re.sub(r"\W*(\w*).*", r"\1", info.lower())  # also of {python} title="f.py"
         kind = {"python": 4, "python3": 4, "py": 4, "": 3}.get(language, 1)
         flush = code if defines(code) else textwrap.dedent(code)  # of a fence in a list
@@ -345,16 +387,54 @@ def program_in(problem: Problem, text: str) -> str | None:
     found = [(kind, code) for kind, code in [*bare, *blocks] if defines(code)]
     found = found or [(kind, code) for kind, code in blocks if kind > 1 and not continues]
     if found:
-        return before + max(reversed(found), key=lambda block: block[0])[1]
-    return problem.prompt + _STOPS.split(text)[0] if before else None
+        reads = re.compile(r"input\(|stdin|open\(0" if problem.task == "stdin" else r"\Z")
+        best = max(reversed(found), key=lambda block: (bool(reads.search(block[1])), block[0]))
+        code = _completed(best[1], blocks[: blocks.index(best)] if best in blocks else [])
+        return before + code if defines(code) or not before else _continued(before, code)
+    return _continued(problem.prompt, _STOPS.split(text)[0]) if before else None
+
+
+def _fenced(text: str) -> list[tuple[str, str]]:
+    """(what the opening fence says, code) of each block. One that is not Python goes on to a later
+    fence if it is Python then: a docstring may have fences in it."""
+    blocks, end = [], 0
+    while opened := _FENCE.search(text, end):
+        closed = re.compile(rf"{re.escape(opened[1])}|\Z").finditer(text, opened.end())
+        codes = [text[opened.end() : m.start()] for m in itertools.islice(closed, 4)]
+        code = next((c for c in codes if _module(textwrap.dedent(c))), codes[0])
+        blocks.append((opened[2], code))
+        end = opened.end() + len(code) + len(opened[1])
+    return blocks
+
+
+def _completed(code: str, blocks: list[tuple[int, str]]) -> str:
+    """The code after those blocks before it that do no more than define something it lacks."""
+    name = re.compile(r"^(?:def|class) +(\w+)|^(\w+) *=(?!=)|\bimport +(\w+)", re.MULTILINE)
+    defines = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Assign
+    for _, part in reversed(blocks):
+        found = {*sum(name.findall(part), ())} - {*sum(name.findall(code), ()), ""}
+        if any(re.search(rf"\b{x}\b", code) for x in found) and (module := _module(part)):
+            code = f"{part}\n{code}" if all(isinstance(n, defines) for n in module.body) else code
+    return code
+
+
+def _continued(prompt: str, body: str) -> str:
+    """HumanEval's prompt with the body of its function, indented as that asks for."""
+    for text in (body, f"    {body.lstrip()}", textwrap.indent(textwrap.dedent(body), "    ")):
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            compile(prompt + text, "program", "exec")
+            return prompt + text
+    return prompt + body
 
 
 def _prints(code: str) -> bool:
     """Whether a text is a Python program that may print something."""
-    try:
-        return bool(re.search(r"\b(?:print|write)", code) and _python("code", code))
-    except UserError:
-        return False
+    return bool(re.search(r"\b(?:print|write)", code) and _module(code))
+
+
+def _module(code: str) -> ast.Module | None:
+    with contextlib.suppress(UserError):
+        return _python("code", code)
 
 
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
@@ -364,43 +444,33 @@ def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
     return sandbox.in_parallel(sandbox.passes, jobs)
 
 
-_DECORATION = re.compile(r"\\(?:text\w*|math[a-z]+|boxed|left|right)\b|[\s*`$\\{}]+")
-_CHOSEN = re.compile(  # "C", "(C)", "C. Paris", "C is right", "so it is C" at the end; not "A, C"
-    r"(?i)^(?:option|choice|选项)?\W*([A-J])(?:\W*(?:$|because|正确|is (?:the )?(?:correct|right))"
-    r"|\s*[).:：、–—-](?!\W*(?:and|or|和|或)?\W*[A-J]\W*$))"
-    r"|(?:\b(?:is|be|so|thus|hence|therefore|choose|option|choice)|[为是选→:：])\W*([A-J])\W*$"
-)
+def _lines(text: str) -> list[str]:
+    """The lines of JSONL, or a line for each row of a JSON array or {"data": [...]}."""
+    with contextlib.suppress(ValueError, RecursionError):
+        rows = json.loads(text)
+        rows = rows.get("data", [rows]) if isinstance(rows, dict) else rows
+        return [json.dumps(row) for row in rows] if isinstance(rows, list) else [text]
+    return re.split(r"\r\n?|\n", text)
 
 
-def choice_in(problem: Problem, text: str) -> str | None:
-    """The letter that a response to multiple choice gives, where it marks an answer, else in its
-    last line, or None. The whole text of a choice stands for its letter."""
-    said = extract_answer(text) or after_thinking(text).strip().rpartition("\n")[2]
-    texts = [_DECORATION.sub(" ", t) for t in (said, *problem.tests["choices"])]
-    said, *texts = [" ".join(t.split()).strip(" .。,;").casefold() for t in texts]
-    if len(said) > 1 and texts.count(said) == 1:
-        return LETTERS[texts.index(said)]
-    found = _CHOSEN.search(said)
-    letter = (found[1] or found[2]).upper() if found else None
-    return letter if letter in list(LETTERS[: len(texts)]) else None
-
-
-def judge_choices(problems: list[Problem], answers: list[str]) -> list[bool]:
-    return [choice_in(p, answer) == p.answer for p, answer in zip(problems, answers)]
+def _as_text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def load_jsonl(path: str, limit: int | None = None) -> list[Problem]:
-    """The problems of a file, JSONL (.gz too) or parquet, at most `limit`.
+    """The problems of a file, JSONL or JSON (compressed with gzip too) or parquet, at most `limit`.
     UserError that names the file or the line for anything else; nothing is skipped silently."""
     try:
         if path.endswith(".parquet"):
             from pyarrow import parquet  # only who has such files needs it
 
-            lines = [json.dumps(row, default=str) for row in parquet.read_table(path).to_pylist()]
+            rows = parquet.read_table(path).to_pylist()  # with bytes, dates, decimals
+            lines = [json.dumps(row, default=_as_text) for row in rows]
         else:
-            opened = gzip.open if path.endswith(".gz") else open
-            with opened(path, "rt", encoding="utf-8-sig") as f:
-                lines = f.readlines()
+            with open(path, "rb") as f:
+                data = f.read()
+            data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+            lines = _lines(data.decode("utf-8-sig"))
     except UnicodeDecodeError as e:
         raise UserError(f"'{path}' is not UTF-8 text ({e.reason}): convert it first") from None
     except ImportError:

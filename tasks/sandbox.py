@@ -13,7 +13,7 @@ Only names and arguments go in, only values of Python's plain types come out, an
 never leaves the parent: neither an exit code, nor printed text, nor an object that says it equals
 everything can pass for an answer. Values are compared, not effects: a suite of asserts about
 changed arguments or about objects is not passed. Of a program that reads stdin, what it prints is
-compared; it gets a new interpreter for each input, and no threads.
+compared; it gets a new interpreter for each input, and its threads run one after the other.
 
 What it does not protect against: a flaw of the kernel and, where a layer is missing, anybody who
 gets past the audit hook, which PEP 578 does not mean as a wall: protection() says what is open
@@ -76,6 +76,7 @@ class Cases(NamedTuple):
 
     cases: list  # of (input, output)
     seconds: float = 5  # of a processor, for each case
+    memory_mb: int = 512
 
 
 MAX_PROGRAM, MAX_OUTPUT = 100_000, 1_000_000  # characters; bytes of results that are read
@@ -278,12 +279,12 @@ def run_python(program: str, calls: list[Call], *, time_limit_s=2.0, memory_mb=2
         return [inside.call(call) for call in calls]
 
 
-def run_whole(program: str, stdin: str, *, seconds: float = 5, most: int = MAX_OUTPUT):
+def run_whole(program: str, stdin: str, *, seconds=5.0, memory_mb=512, most=MAX_OUTPUT):
     """What a program prints (str), given stdin; None if it fails, prints more than `most` bytes or
     takes more seconds of a processor (rounded up), or four times as many by the clock."""
     if len(program) > MAX_PROGRAM:
         return None
-    limits = layers(), 4.0 * seconds, math.ceil(seconds), 512
+    limits = layers(), 4.0 * seconds, math.ceil(seconds), memory_mb
     job = {"program": program, "whole": True}
     with _Interpreter(job, limits, most, stdin) as inside, contextlib.suppress(_Ended):
         if inside.receive() is True:
@@ -321,23 +322,21 @@ def prints(program: str, tests: Cases) -> bool:
     """Whether a program prints what it should for every input."""
     for stdin, expected in tests.cases:
         most = MAX_OUTPUT + len(expected.encode("utf-8", "replace"))
-        printed = run_whole(program, stdin, seconds=tests.seconds, most=most)
+        limits = {"seconds": tests.seconds, "memory_mb": tests.memory_mb, "most": most}
+        printed = run_whole(program, stdin, **limits)
         if printed is None or not same_output(printed, expected):
             return False
     return True
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Equality of what is printed, but for spaces at the end of lines and empty lines at the end.
-    Numbers may differ by 1e-6, relative or absolute, if one of them is not whole."""
-    found, wanted = ([x.rstrip() for x in t.rstrip().split("\n")] for t in (printed, expected))
-    if len(found) != len(wanted):
+    """Equality of what is printed, line by line and word by word: the white space around words does
+    not count, nor do empty lines at the beginning and the end [LiveCodeBench, 2403.07974, strips
+    both]. Numbers may differ by 1e-6, relative or absolute, if one of them is not whole."""
+    found, wanted = ([x.split() for x in t.strip().split("\n")] for t in (printed, expected))
+    if [*map(len, found)] != [*map(len, wanted)]:
         return False
-    for ours, theirs in zip(found, wanted):
-        words = ours.split(" "), theirs.split(" ")
-        if ours != theirs and (len(words[0]) != len(words[1]) or not all(map(_close, *words))):
-            return False
-    return True
+    return all(all(map(_close, *lines)) for lines in zip(found, wanted))
 
 
 def _close(a: str, b: str) -> bool:

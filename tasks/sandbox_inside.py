@@ -279,8 +279,18 @@ def run_whole(job: dict, send, leave=os._exit) -> None:
                 continue
         send(True)
 
+    def open_(file, *arguments, open=open, **keywords):  # the path would lead to a file
+        return open(0 if file == "/dev/stdin" else file, *arguments, **keywords)
+
     os.dup2(OUT, 1)
+    sys.argv[1:] = []
+    builtins.open = open_
     builtins.exit = builtins.quit = sys.exit  # `-S` leaves them out
+    if "threading" in job["program"]:  # often for a larger stack only
+        import threading
+
+        threading.Thread.start = lambda thread: thread.run()
+        threading.Thread.join = lambda thread, timeout=None: None
     atexit.register(end)
     try:
         exec(compile(job["program"], "program", "exec"), new_module("__main__"))

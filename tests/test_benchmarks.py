@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import sys
+import time
 import types
 
 import pytest
@@ -13,7 +14,8 @@ import rewards as rw
 from data import load_jsonl
 from tasks import benchmarks, sandbox
 from tasks.base import PROGRAMS, Problem
-from tasks.benchmarks import INSTRUCTIONS, choice_in, instruction, judge, parse_row, program_in
+from tasks.benchmarks import INSTRUCTIONS, instruction, judge, parse_row, program_in
+from tasks.choice import choice_in
 
 HUMANEVAL = {
     "task_id": "X/0",
@@ -57,6 +59,7 @@ CODEFORCES = {
     "official_tests": [{"input": i, "output": o} for i, o in CASES],
     "generated_checker": None,
 }
+VERL = {"prompt": [{"role": "user", "content": "Print the sum."}], "ability": "code"}
 ASKED = [{"role": "user", "content": "1+1?"}]
 SYSTEM = [{"role": "system", "content": "Think."}]
 MMLU = {
@@ -65,6 +68,7 @@ MMLU = {
     "answer": 1,
     "subject": "x",
 }
+ARC, TEXTS = {"question": "Largest?"}, MMLU["choices"]
 GPQA = {"Question": "Largest?", "Correct Answer": "4 km", "Incorrect Answer 1": "1 m"}
 GPQA |= {"Incorrect Answer 2": "3 m", "Incorrect Answer 3": 2.0, "Record ID": "r"}
 
@@ -134,6 +138,18 @@ SUM = "import sys\nprint(sum(map(int, sys.stdin.read().split())))"
         (LIVECODEBENCH | {"public_test_cases": TESTS, "private_test_cases": ""}, {"cases": CASES}),
         (CODEFORCES, {"cases": CASES, "seconds": 2.0}),
         (CODEFORCES | {"official_tests": None, "time_limit": None}, {"cases": CASES[:1]}),
+        (
+            APPS | {"time_limit": "2.0 seconds", "memory_limit": "1024.0 megabytes"},
+            {"cases": CASES, "seconds": 2, "memory_mb": 1024},
+        ),
+        (CODEFORCES | {"memory_limit": 256.0}, {"cases": CASES, "seconds": 2.0}),
+        (
+            APPS | {"input_output": {"fn_name": None, "inputs": ["2 3"], "outputs": [5]}},
+            {"cases": [["2 3", "5"]]},
+        ),
+        (VERL | {"reward_model": {"ground_truth": APPS["input_output"]}}, {"cases": CASES}),
+        (VERL | {"reward_model": {"ground_truth": json.dumps(TESTS)}}, {"cases": CASES}),
+        ({"problem": "Print the sum.", "tests": TESTS}, {"cases": CASES}),
     ],
 )
 def test_layouts_of_programs_that_read_stdin(tmp_path, row, tests):
@@ -182,6 +198,20 @@ def test_compressed_tests_are_passed_over_and_this_is_said_once(tmp_path, capsys
         (
             "Here it is:\n\nn = int(input())\nprint(n)\n\nThis prints n.",
             "\nn = int(input())\nprint(n)\n",
+        ),
+        (
+            "It is:\n\na,b=map(int,input().split())\nprint(a+b)\n\nSo a sum.",
+            "\na,b=map(int,input().split())\nprint(a+b)\n",
+        ),
+        (f"```python\n{SUM}\n```\nA test:\n```python\nassert 1 < 2\nprint(3)\n```", SUM + "\n"),
+        (
+            "```python\ndef f(x):\n    return x\n```\n```python\nn = 5\nprint(n)\n```\nThen\n"
+            "```python\nprint(f(input()))\n```",
+            "def f(x):\n    return x\n\nprint(f(input()))\n",
+        ),
+        (
+            "```python\nn = input()\n```\nAll:\n```python\nn = input()\nprint(n)\n```",
+            "n = input()\nprint(n)\n",
         ),
         ("I do not know.", None),
         ("<think>print(1)", None),
@@ -263,10 +293,35 @@ def test_layouts_of_aime(tmp_path, row):
             "2",
         ),
         ({"prompt": ASKED, "reward_model": {"ground_truth": 2.0}, "extra_info": {}}, "2"),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": ["34"]}}, "34"),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": '["34"]'}}, "34"),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": '"34"'}}, "34"),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": "[1, 2]"}}, "[1, 2]"),  # an interval
+        ({"problem": "1+1?", "solution": r"We see that it is $\boxed 2$."}, "2"),
+        ({"problem": "1+1?", "solution": r"It is \boxed2, after all of this work."}, "2"),
+        ({"problem": "1+1?", "solution": r"It is \fbox 1,000. That is all of it."}, "1,000"),
+        ({"problem": "1+1?", "solution": "2", "answer": None, "choices": None}, "2"),
+        ({"problem": "1+1?", "solution": r"\boxed{2}", "answer": ""}, "2"),
+        ({"question": "1+1?", "answer": None, "answer_number": 2, "numbers": None}, "2"),
+        ({"question": "1+1?", "solution": ["It is so."], "final_answer": ["2"]}, "2"),
+        ({"question": "1+1?", "golden": "2"}, "2"),
+        ({"question": "1+1?", "final_ans": "2"}, "2"),
+        ({"query": "1+1?", "response": "First.\n#### 2\nThe answer is: 2"}, "2"),
     ],
 )
 def test_layouts_with_one_answer(tmp_path, row, answer):
     assert load_jsonl(write(tmp_path, row)) == [Problem("1+1?", answer, "math")]
+
+
+@pytest.mark.parametrize("name", "body passage context article text".split())
+def test_what_a_question_is_about_stands_before_it(tmp_path, name):
+    row = {name: "Seven apples. ", "question": "How many?"}
+    rows = row | {"answer": 7}, row | {"answer": "B", "options": ["6", "7"]}
+    free, choice = load_jsonl(write(tmp_path, *rows))
+    assert free == Problem("Seven apples.\n\nHow many?", "7", "math")
+    assert choice.prompt.startswith("Seven apples.\n\nHow many?\n\nA) 6\n")
+    repeated = row | {name: "Seven apples. How many? #### 7", "answer": 7}
+    assert load_jsonl(write(tmp_path, repeated))[0].prompt == "How many?"  # it has the answer too
 
 
 def test_messages_and_countdown_of_others(tmp_path):
@@ -293,14 +348,35 @@ def test_text_that_is_not_plain_utf8(tmp_path):
     zipped = tmp_path / "f.jsonl.gz"
     zipped.write_bytes(gzip.compress(path.read_bytes()))
     assert load_jsonl(str(zipped)) == expected
-    for broken in (zipped.read_bytes()[:-12], b"no gzip"):
-        zipped.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"cannot read .*f.jsonl.gz' \(\w"):
-            load_jsonl(str(zipped))
+    zipped.write_bytes(zipped.read_bytes()[:-12])
+    with pytest.raises(ValueError, match=r"cannot read .*f.jsonl.gz' \(\w"):
+        load_jsonl(str(zipped))
+
+
+ROWS = [{"question": f"q{i}", "answer": i} for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [json.dumps(ROWS), json.dumps(ROWS, indent=2), json.dumps({"data": ROWS})]
+    + ["\r\n".join(map(json.dumps, ROWS))],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_containers(tmp_path, text, pack):
+    path = tmp_path / "f.json"  # what it holds decides, not its name
+    path.write_bytes(pack(text.encode()))
+    expected = [Problem(f"q{i}", str(i), "math") for i in range(3)]
+    assert load_jsonl(str(path)) == expected
+    assert load_jsonl(str(path), limit=1) == expected[:1]
+
+
+def test_a_bad_row_of_an_array_is_named(tmp_path):
+    with pytest.raises(ValueError, match="line 2: a list, not an object"):
+        load_jsonl(write(tmp_path, [ROWS[0], [1]]))
 
 
 def test_parquet(tmp_path, monkeypatch):
-    rows = [{"question": "1+1?", "answer": 2.0}, {"question": "q", "answer": " "}]
+    rows = [{"question": b"1+1?", "answer": 2.0, "choices": None}, {"question": "q", "answer": " "}]
     table = types.SimpleNamespace(to_pylist=lambda: rows)
     parquet = types.SimpleNamespace(read_table=lambda path: table)
     monkeypatch.setitem(sys.modules, "pyarrow", types.SimpleNamespace(parquet=parquet))
@@ -325,6 +401,17 @@ def test_parquet(tmp_path, monkeypatch):
         (MMLU | {"choices": ["3", "1", "2"], "answer": "1"}, "B"),  # a text before an index
         (MMLU | {"choices": [3, 1, 2], "answer": 1}, "B"),
         ({"question": "Largest?", "options": ["1", "4", "3", "2", "0"], "answer": "B"}, "B"),
+        (ARC | {"choices": {"text": TEXTS, "label": [*"ABCD"]}, "answerKey": "B"}, "B"),
+        (ARC | {"choices": {"text": TEXTS, "label": [*"1234"]}, "answerKey": "2"}, "B"),
+        (ARC | {"options": {"A": "1 m", "B": "4 km"}, "answer": "4 km", "answer_idx": "B"}, "B"),
+        (ARC | {"options": {"A": "1 m", "B": "4 km", "C": None}, "answer": "B"}, "B"),
+        (ARC | {"options": TEXTS * 2 + ["5 m", "6 m"], "answer": "J", "answer_index": 9}, "J"),
+        (ARC | {"options": ["A)1 m", "B)4 km"], "correct": "B"}, "B"),
+        (ARC | {"options": ["(A) 1 m", "(B) 4 km"], "label": "B", "answer": None}, "B"),
+        (MMLU | {"answer": "(B)"}, "B"),
+        (MMLU | {"answer": "B."}, "B"),
+        (MMLU | {"answer": "B) 4 km"}, "B"),
+        (MMLU | {"answer": [1]}, "B"),
         (
             {"id": 0, "question": "哪个?", "A": "1", "B": "4", "C": "3", "D": "2", "answer": "B"},
             "B",
@@ -334,11 +421,11 @@ def test_parquet(tmp_path, monkeypatch):
 def test_layouts_of_multiple_choice(tmp_path, row, letter):
     (p,) = load_jsonl(write(tmp_path, row))
     first = p.tests["choices"][0]
-    assert (p.task, p.answer) == ("multiple_choice", letter)
+    assert (p.task, p.answer) == ("multiple_choice", letter) and "A" not in first
     assert p.prompt.startswith(f"{row['question']}\n\nA) {first}\nB) {p.tests['choices'][1]}\n")
     assert p.prompt.endswith("\n\nAnswer with the letter of the right choice.")
     assert instruction(p, True).endswith("within \\boxed{}.")
-    assert rw.verdicts([p] * 3, ["B", "A", None]) == [True, False, False]
+    assert rw.verdicts([p] * 3, [letter, "A", None]) == [True, False, False]
 
 
 def test_choices_are_shuffled_by_their_content(tmp_path):
@@ -384,6 +471,35 @@ CHOICES = Problem(
         ("Option C is right, for it has a year.", "C"),
         ("C because it has a year.", "C"),
         ("选项C正确", "C"),
+        ("C\n\nExplanation: Rome is old, so A is wrong.", "C"),
+        ("C) Paris, 1900\n\nBecause it has a year.", "C"),
+        ("【答案】C\n【解析】因为A错误", "C"),
+        ("A) Rome\nB) 12 m\nNobody can tell.", None),
+        ("A) Rome\nB) 12 m\nC) Paris, 1900\nD) D major", None),
+        ("A) Rome\nB) 12 m\nC) Paris, 1900\nD) D major\nC", "C"),
+        ("(A) is incorrect.", None),
+        ("The answer cannot be C.", None),
+        ("答案不是C", None),
+        ("不选C。", None),
+        ("Therefore, (C) is correct.", "C"),
+        ("So option C is the right one.", "C"),
+        ("The correct option is **C**: it has a year.", "C"),
+        ("The correct option is (B) or (C)", None),
+        ("Neither A nor C is correct.", None),
+        ("The answer is C, not A.", "C"),
+        ("I'd go with C.", "C"),
+        ("因此选择 C。", "C"),
+        ("C选项正确", "C"),
+        ("因此，C是正确答案。", "C"),
+        ("综上，应选C项。", "C"),
+        ("【答案】C", "C"),
+        ("答えはCです。", "C"),
+        ("The answer is Ｃ", "C"),
+        ("答案：（Ｃ）", "C"),
+        ('```json\n{"answer": "C"}\n```', "C"),
+        ("The answer is 12 m (B).", "B"),
+        ("Answer: **B** (12 m)", "B"),
+        ("12 m is the answer.", "B"),
         ("A is wrong.", None),
         ("It is not A.", None),
         ("The answer is (B) or (C)", None),
@@ -405,10 +521,18 @@ def test_letters_of_choices(text, letter):
     assert rw.score(CHOICES, text, rw.RewardConfig())["accuracy"] == (letter == "C")
 
 
+@pytest.mark.parametrize("text", ["\\(", "(", ":", "is the ", "A\n", "选项"])
+def test_long_responses_are_read_quickly(text):
+    start = time.monotonic()
+    choice_in(CHOICES, text * 20_000)
+    assert time.monotonic() - start < 5
+
+
 # ---------------------------------------------------------------------- programs in responses
 
 TWICE = "def f(x):\n    return 2 * x"
 USE = "print(f(3))"
+QUOTING = 'def f(x):\n    """So:\n    ```\n    f(3)\n    ```\n    """\n    return 2 * x'
 LISTED = "1. So:\n\n   {}\n   def f(x):\n       return 2 * x\n   {}\n2. Done."
 
 
@@ -431,6 +555,9 @@ LISTED = "1. So:\n\n   {}\n   def f(x):\n       return 2 * x\n   {}\n2. Done."
         LISTED.format("~~~python", "~~~"),
         f"<think>```python\ndef f(x): return 0\n```</think>\n{TWICE}",
         "```python\nf = lambda x: 2 * x\n```\n```python\nprint(f(3) == 6)\n```",
+        f"```python\n{QUOTING}\n```\nThat is all.",
+        "```python\ndef g(x):\n    return 2 * x\n```\nand\n```python\ndef f(x): return g(x)\n```",
+        "```python\ndef f(x): return h(x)\n```\nWrong:\n```python\ndef f(x): return 2 * x\n```",
     ],
 )
 def test_the_block_that_defines_the_function(tmp_path, text):
@@ -447,6 +574,16 @@ def test_a_body_continues_the_prompt(tmp_path, after):
     (p,) = load_jsonl(write(tmp_path, HUMANEVAL))
     program = program_in(p, f"    return 2 * x{after}")
     assert program.rstrip() == HUMANEVAL["prompt"] + "    return 2 * x"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["return 2 * x", " return 2 * x", "\treturn 2 * x", "x += x\n    return x"]
+    + ["```python\nreturn 2 * x\n```", "```python\n    return 2 * x\n```"],
+)
+def test_a_body_is_indented_as_the_prompt_asks(tmp_path, body):
+    (p,) = load_jsonl(write(tmp_path, HUMANEVAL))
+    assert rw.correct(p, program_in(p, body))
 
 
 def test_instructions():
@@ -478,7 +615,13 @@ def test_instructions():
         ({"prompt": [{"role": "user"}], "answer": "7"}, "'prompt' should be a text, or messages"),
         ({"prompt": [], "answer": "7"}, "'prompt' should be a text, or messages"),
         ({"prompt": ASKED + ASKED, "answer": "7"}, "'prompt' should be a text, or messages"),
-        ({"prompt": ASKED, "reward_model": {"ground_truth": [7]}}, "'answer' should be"),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": [7, 8]}}, "'answer' should be"),
+        ({"prompt": ASKED, "reward_model": {"ground_truth": '{"target": "x"}'}}, "nor those of"),
+        (
+            ARC | {"choices": {"text": TEXTS, "label": [*"1234"]}, "answerKey": "5"},
+            "'answerkey' sh",
+        ),
+        (ARC | {"A": "1 m", "B": "4 km", "answer": ""}, "'answer' should be"),
         (MMLU | {"answer": 4}, "'answer' should be a choice's letter"),
         (MMLU | {"answer": "E"}, "'answer' should be a choice's letter"),
         (MMLU | {"choices": ["1"]}, "a list of 2 to 10 texts"),
@@ -511,7 +654,7 @@ def test_instructions():
         (MBPP | {"test_list": ["assert h(1) == 2"]}, "calls no function"),
         (MBPP | {"code": "def"}, "'code' is not Python"),
         (MBPP | {"test_list": ["f(1)) == 2"]}, "'test_list' is not Python"),
-        (MBPP | {"test_setup_code": None}, "'test_setup_code' a text"),
+        (MBPP | {"test_setup_code": 1}, "'test_setup_code' a text"),
         (MBPP | {"test_setup_code": "("}, "'test_setup_code' is not"),
         (APPS | {"input_output": ""}, "it has no tests"),
         (APPS | {"input_output": {"inputs": "1", "outputs": "1"}}, "it has no tests"),
@@ -533,7 +676,7 @@ def test_instructions():
         (CODEFORCES | {"generated_checker": "x"}, "several outputs are right"),
         (CODEFORCES | {"interaction_format": "x"}, "it does not read stdin alone"),
         (CODEFORCES | {"input_mode": "file"}, "it does not read stdin alone"),
-        (CODEFORCES | {"time_limit": "2 s"}, "'time_limit' should be a number"),
+        (CODEFORCES | {"time_limit": "2 minutes"}, "'time_limit' should be a number"),
         (CODEFORCES | {"time_limit": 61}, "'time_limit' should be a number"),
         (CODEFORCES | {"examples": [], "official_tests": []}, "it has no tests"),
     ],
@@ -550,14 +693,8 @@ def test_a_bad_line_is_named(tmp_path, row, message):
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize(
     "name,rows",
-    [
-        ("gsm8k_train", 7473),
-        ("gsm8k_test", 1319),
-        ("math500", 500),
-        ("countdown_test", 500),
-        ("humaneval", 164),
-        ("mbpp", 974),
-    ],
+    [("gsm8k_train", 7473), ("gsm8k_test", 1319), ("math500", 500), ("countdown_test", 500)]
+    + [("humaneval", 164), ("mbpp", 974)],
 )
 def test_real_files(name, rows):
     assert len(load_jsonl(os.path.join(SHARED_DATA, name + ".jsonl"))) == rows

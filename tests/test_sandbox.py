@@ -598,6 +598,10 @@ READING = [
     "import sys\nprint('no', file=sys.stderr)\nprint(int(input()) * 2)\nsys.stdout.close()",
     "import sys\nfrom dataclasses import dataclass\nsys.setrecursionlimit(10**6)\n@dataclass\n"
     "class N:\n    n: int\ndef f(n): return n and 2 + f(n - 1)\nprint(f(N(int(input())).n))",
+    "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(2**27)\n"
+    "def main(): print(int(input()) * 2)\nt = threading.Thread(target=main)\nt.start()\nt.join()",
+    "print(int(open('/dev/stdin').read()) * 2)",
+    "import fileinput\nfor line in fileinput.input(): print(int(line) * 2)",
 ]
 
 
@@ -619,7 +623,8 @@ def test_ways_to_read_and_print(program):
         "print(2)\nopen('stdin').read()",
         "print(2)\nopen(3)",
         "print(2)\nimport os\nos.write(0, b'x')",
-        "print(2)\nimport threading\nthreading.Thread(target=print).start()",
+        "print(2)\nimport threading\nthreading.Thread(target=print, args=(3,)).start()",
+        "print(2)\nopen('/dev/stdout', 'w')",
         "print(2)\nprint(2)",
         "while True: print('2' * 65536)",
         "print(2",
@@ -632,6 +637,12 @@ def test_ways_to_read_and_print(program):
 def test_programs_that_do_not_print_the_right_text_and_end(program):
     start = time.monotonic()
     assert not passes(program, Cases([("1", "2")], 0.5)) and time.monotonic() - start < 30
+
+
+def test_a_problem_may_allow_more_memory():
+    program = "x = bytearray(600 << 20)\nprint(2)"
+    assert not passes(program, Cases([("", "2")]))
+    assert passes(program, Cases([("", "2")], memory_mb=1024))
 
 
 def test_much_is_read_and_printed():
@@ -649,9 +660,11 @@ def test_much_is_read_and_printed():
         ("1 2 \n3\t\n\n", "1 2\r\n3", True),
         ("", "\n", True),
         ("1\n\n2", "1\n2", False),
-        ("\n1", "1", False),
-        (" 1", "1", False),
-        ("1  2", "1 2", False),
+        ("1 2", "1\n2", False),
+        ("\n1", "1", True),
+        (" 1", "1", True),
+        ("1 \t 2", "1 2", True),
+        ("12", "1 2", False),
         ("yes", "YES", False),
         ("0.3333333", "0.333333333333", True),
         ("0.3333", "0.333333333333", False),
