@@ -137,6 +137,7 @@ def test_longer_prompts_need_more_memory(monkeypatch, capsys):
 
 def test_work_of_days_is_begun_only_if_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
+    monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e12)
     out = str(tmp_path / "r")
     status, _, err = run(monkeypatch, capsys, "train_zero", "--config", "small", "--out", out)
     assert status == 2 and re.search(r"takes up to [\d,]+ hours .* --yes", err)

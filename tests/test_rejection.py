@@ -67,7 +67,7 @@ def answered_with(samples, monkeypatch):
     """No model is opened; these are its responses."""
     report = type("Report", (), {"samples": samples})
     monkeypatch.setattr(rejection.evaluation.GPT, "from_pretrained", lambda *a, **k: None)
-    monkeypatch.setattr(rejection.evaluation.tokenizers, "load", lambda *a: None)
+    monkeypatch.setattr(rejection.evaluation.tokenizers, "load", lambda *a, **k: None)
     monkeypatch.setattr(rejection.evaluation, "evaluate", lambda *a: report)
 
 

@@ -41,7 +41,7 @@ class Scripted:
 
     def __init__(self, script):
         self.script, self.drawn = script, 0
-        self.tokenizer = SimpleNamespace(chat=False, prompt=lambda text: [1], decode=str)
+        self.tokenizer = SimpleNamespace(chat=False, prompt=lambda text: [1], response=str)
 
     def draw(self, starts, each=1, stops=(), most=None):
         out = [self.script(response, each) for _, response in starts]
@@ -289,7 +289,7 @@ def test_monte_carlo_values_are_the_chances():
     def decode(ids):
         return f"<answer>{sum(t for t in ids if t in (1, 2))}</answer>"
 
-    policy.tokenizer.decode = decode
+    policy.tokenizer.response = decode
     rows = S.monte_carlo(policy, [Problem("", "5", "math")], 24, 250)
     chance = {(1,): 0.25, (2,): 0.5, (1, 1): 0.0, (1, 2): 0.5, (2, 1): 0.5, (2, 2): 0.5}
     for row in rows:
@@ -355,7 +355,7 @@ def bench_of(drawn, judges=None, **settings):
     def decode(ids):
         return f"<think>a</think><answer>{ids[0]}</answer>"
 
-    policy = SimpleNamespace(tokenizer=SimpleNamespace(decode=decode))
+    policy = SimpleNamespace(tokenizer=SimpleNamespace(response=decode))
     cfg = SimpleNamespace(search=S.SearchConfig(tasks=("arithmetic",), **settings))
     return S.Bench(problems, [[1]] * len(drawn), drawn, policy, judges or {}, cfg)
 
