@@ -39,17 +39,14 @@ def suited(cfg, folder: str | None, args):
     if not folder or args.config.endswith(".json"):
         return cfg
     GPT.from_pretrained(folder, device="meta")  # whatever is wrong with it is told first
-    special = tokenizers.load(folder, "none").special
-    if set(tokenizers.SPECIALS) <= special.keys():  # a model of ours
+    with hf_tokenizer.clear_errors(folder):
+        found = hf_tokenizer.read(folder)
+    if set(tokenizers.SPECIALS) <= found["special"].keys():  # a model of ours
         return cfg
     cfg, known = copy.deepcopy(cfg), config.keys(cfg)
     chosen = {key: value for key, value in PRETRAINED.items() if key in known}
-    trained = hf_tokenizer.template_source(hf_tokenizer.read(folder)["files"]) or ""
-    if (
-        "rewards.format" in known
-        and cfg.rewards.format
-        and not trained.startswith(hf_tokenizer.OURS)
-    ):
+    trained = (hf_tokenizer.template_source(found["files"]) or "").startswith(hf_tokenizer.OURS)
+    if "rewards.format" in known and cfg.rewards.format and not trained:
         chosen["template"] = "r1"  # else it keeps the one that it was trained with here
     chosen = {key: value for key, value in chosen.items() if key not in args.typed}
     for key, value in chosen.items():

@@ -105,11 +105,8 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     if done := finished(out, settings, kind):
         return done
     torch.manual_seed(cfg.seed)
-    model, tokenizer, world = (
-        RewardModel(gpt),
-        tokenizers.load(base, **cfg.asked),
-        World(cfg.seed, cfg.world),
-    )
+    tokenizer = tokenizers.load(base, **cfg.asked)
+    model, world = RewardModel(gpt), World(cfg.seed, cfg.world)
     texts, labels = examples_of(kind, world, tokenizer, cfg.preference.examples, "train")
 
     def loss(indices: list[int]) -> Tensor:

@@ -64,11 +64,8 @@ def evaluate_stage(
     """A model on the held-out problems of the tasks. The reports are saved in the JSON file `path`
     with all samples, and read from there if model and settings are the same."""
     fingerprint = GPT.from_pretrained(folder, distributed.dtype(cfg)).fingerprint()
-    settings = {
-        "eval": asdict(cfg.eval),
-        "world": asdict(cfg.world),
-        "model": fingerprint,
-    } | cfg.asked
+    settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world)} | cfg.asked
+    settings["model"] = fingerprint
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
         found = files.load_json(path)
         if found["settings"] == json.loads(json.dumps(settings)):

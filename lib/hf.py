@@ -292,11 +292,8 @@ def places(folder: str) -> dict[str, str]:
 def fingerprint(folder: str) -> int:
     """A number that changes when a folder's weights do or how they are asked: by the ends of its
     files, since whole ones take long to read."""
-    out, paths = (
-        0,
-        {*places(folder).values(), *glob.glob(os.path.join(glob.escape(folder), "*.j*"))},
-    )
-    for path in sorted(paths):
+    out, others = 0, glob.glob(os.path.join(glob.escape(folder), "*.j*"))  # .json, .jinja
+    for path in sorted({*places(folder).values(), *others}):
         with open(path, "rb") as f:
             f.seek(max(0, os.path.getsize(path) - PART))
             out = zlib.crc32(f.read(), out)

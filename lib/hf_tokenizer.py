@@ -144,11 +144,9 @@ def template_source(files: dict) -> str | None:
     """The chat template of a folder's files, if there is one."""
     source = files.get("chat_template.jinja")
     source = source or files.get("tokenizer_config.json", {}).get("chat_template")
-    return (
-        {t["name"]: t["template"] for t in source}["default"]
-        if isinstance(source, list)
-        else source
-    )
+    if isinstance(source, list):
+        return {t["name"]: t["template"] for t in source}["default"]
+    return source
 
 
 def _raise_exception(message: str) -> None:
