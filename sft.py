@@ -14,9 +14,11 @@ other tasks as they were (results/log.md).
 
 import lib.start  # noqa: F401
 
+import itertools
 import os
 import random
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from config import section, setting
 from data import World, WorldConfig
 from lib import distributed, files
 from lib import run as runs
+from lib.ahead import ahead, workers_for
 from lib.engine import padded, positions_of
 from lib.errors import UserError
 from lib.optim import Muon, adamw
@@ -38,9 +41,9 @@ from model import GPT, ModelConfig
 
 @dataclass
 class SFTConfig:
-    tokens: int = setting(8_500_000, low=1)  # of pretraining, prompts and responses together
+    tokens: int = setting(6_000_000, low=1)  # of pretraining, prompts and responses together
     epochs: int = setting(2, low=1)  # of fine-tuning: passes over the examples
-    tokens_per_step: int = setting(8192, low=1)
+    tokens_per_step: int = setting(4096, low=1)
     micro_tokens: int = setting(2048, low=1)  # of a forward pass, padding included
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
@@ -57,11 +60,18 @@ POOL = 4096  # texts that are sorted by length together, at least
 
 def make_trainer(model: GPT, cfg: SFTConfig) -> Trainer:
     """Muon for the layers' matrices, AdamW for embedding, head, router, norms and biases."""
-    matrices, rest = [], []
+    matrices, pairs, rest = [], [], []
     for name, p in model.named_parameters():
         outer = name.startswith(("embed_tokens", "lm_head")) or name.endswith("gate.weight")
-        (rest if outer or p.dim() < 2 else matrices).append(p)
-    return Trainer(model, [Muon(matrices, cfg.muon_lr), adamw(rest, cfg.adam_lr)], cfg.clip)
+        if outer or p.dim() < 2:
+            rest.append(p)
+        elif name.endswith("gate_up"):
+            pairs.append(p)
+        else:
+            matrices.append(p)
+    groups = [{"params": matrices}, {"params": pairs, "halves": 2}]
+    muon = Muon([g for g in groups if g["params"]], cfg.muon_lr)
+    return Trainer(model, [muon, adamw(rest, cfg.adam_lr)], cfg.clip)
 
 
 def learning_rate(progress: float, cfg: SFTConfig) -> float:
@@ -151,14 +161,23 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
 def corpus_batches(cfg, tokenizer, pool: int, skip: int):
     """The corpus as optimiser steps without end: (pool, steps of it so far, batch). A pool is the
     texts that are sorted by length together; `skip` steps of the first one are left out."""
-    world, count = World(cfg.seed, cfg.world), max(POOL, cfg.sft.tokens_per_step // 2)
-    while True:
-        texts = map(world.text, range(pool * count, (pool + 1) * count))
-        examples = [tokenizer.example(prompt, response) for prompt, response in texts]
-        batches = steps_of(examples, cfg.sft, random.Random(f"{cfg.seed} {pool}"))
-        for number in range(skip, len(batches)):
-            yield pool, number + 1, batches[number]
-        pool, skip = pool + 1, 0
+    make = partial(pool_of_texts, World(cfg.seed, cfg.world), tokenizer, pool_size(cfg.sft))
+    workers = workers_for(distributed.device(cfg.device).type)
+    for number, examples in enumerate(ahead(make, itertools.count(pool), workers), pool):
+        batches = steps_of(examples, cfg.sft, random.Random(f"{cfg.seed} {number}"))
+        for step in range(skip, len(batches)):
+            yield number, step + 1, batches[step]
+        skip = 0
+
+
+def pool_size(cfg: SFTConfig) -> int:
+    return max(POOL, cfg.tokens_per_step // 2)
+
+
+def pool_of_texts(world: World, tokenizer, count: int, pool: int) -> list[Example]:
+    """The pool's texts as examples."""
+    texts = map(world.text, range(pool * count, (pool + 1) * count))
+    return [tokenizer.example(prompt, response) for prompt, response in texts]
 
 
 def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:

@@ -1,5 +1,7 @@
 """AdamW as it is set here, and Muon: momentum whose every matrix is orthogonalised."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,11 +14,12 @@ def adamw(parameters, lr: float) -> torch.optim.AdamW:
 
 class Muon(torch.optim.Optimizer):
     """Every singular value of the update becomes about 1 [K. Jordan 2024; arXiv 2502.16982].
-    torch.optim.Muon takes 2-D parameters only, but a stack of experts [E, in, out] is E matrices.
+    torch.optim.Muon takes 2-D parameters only, but a stack of experts [E, in, out] is E matrices;
+    of a group of parameters with `halves` = 2, which hold two matrices side by side, twice as many.
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.95):
-        super().__init__(params, dict(lr=lr, momentum=momentum))
+        super().__init__(params, dict(lr=lr, momentum=momentum, halves=1))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -27,9 +30,19 @@ class Muon(torch.optim.Optimizer):
                 m = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 m.lerp_(p.grad, 1 - group["momentum"])
                 nesterov = p.grad.lerp(m, group["momentum"])
-                update = distributed.by_matrix(orthogonalise, nesterov)
-                scale = max(1, p.shape[-2] / p.shape[-1]) ** 0.5
-                p.add_(update, alpha=-group["lr"] * scale)
+                function = partial(of_stack, halves=group["halves"]) if p.dim() > 2 else of_matrix
+                p.add_(distributed.by_matrix(function, nesterov), alpha=-group["lr"])
+
+
+def of_matrix(g: Tensor) -> Tensor:
+    """The update for g [..., out, in]: orthogonal, and larger where the output is wider."""
+    return orthogonalise(g) * max(1, g.shape[-2] / g.shape[-1]) ** 0.5
+
+
+def of_stack(g: Tensor, halves: int) -> Tensor:
+    """The same for g [E, in, halves * out]."""
+    matrices = g.mT.unflatten(1, (halves, -1))  # [E, halves, out, in]
+    return of_matrix(matrices).flatten(1, 2).mT
 
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:

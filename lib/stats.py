@@ -1,6 +1,8 @@
 """Statistics of evaluations: pass@k, the consensus of answers, the standard error of a mean."""
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -36,7 +38,21 @@ def consensus(answers: list[str | None], equal=same_text) -> str | None:
     return max(groups, key=len)[0] if groups else None
 
 
-def standard_error(means: list[float]) -> float:
-    """Of the mean over n questions: sqrt(sum (s_i - mean)^2 / (n (n - 1))); 0 for one question."""
+def standard_error(means: list[float], contents: Sequence | None = None) -> float:
+    """Of the mean over n questions: sqrt(sum (s_i - mean)^2 / (n (n - 1))); 0 for one question.
+    Questions of the same content are not independent: the deviations of each content are added up
+    before they are squared [2411.00640, section 2.2], with G / (G - 1) for G contents.
+
+    >>> round(standard_error([1.0, 0.0, 1.0, 0.0]), 3)
+    0.289
+    >>> round(standard_error([1.0, 1.0, 0.0, 0.0], "aabb"), 3)      # as good as two questions
+    0.5
+    """
     n, mean = len(means), sum(means) / len(means)
-    return math.sqrt(sum((s - mean) ** 2 for s in means) / (n * (n - 1))) if n > 1 else 0.0
+    sums = defaultdict(float)
+    for content, s in zip(range(n) if contents is None else contents, means):
+        sums[content] += s - mean
+    groups = len(sums)
+    if groups == 1:
+        return 0.0
+    return math.sqrt(sum(d * d for d in sums.values()) * groups / (groups - 1)) / n

@@ -24,19 +24,23 @@ def test_orthogonalise_against_svd():
         assert torch.nn.functional.cosine_similarity(out.flatten(), (u @ vh).flatten(), 0) > 0.97
 
 
-def test_muon_treats_a_stack_as_separate_matrices():
-    stack = torch.nn.Parameter(torch.zeros(3, 4, 6))
-    singles = [torch.nn.Parameter(torch.zeros(4, 6)) for _ in range(3)]
-    a, b = Muon([stack], lr=0.1), Muon(singles, lr=0.1)
+@pytest.mark.parametrize("halves", [1, 2])
+def test_muon_treats_a_stack_as_separate_matrices(halves):
+    """[E, in, halves * out] as E * halves linear layers' [out, in]."""
+    stack = torch.nn.Parameter(torch.zeros(3, 4, 6 * halves))
+    singles = [torch.nn.Parameter(torch.zeros(6, 4)) for _ in range(3 * halves)]
+    a, b = Muon([{"params": [stack], "halves": halves}], lr=0.1), Muon(singles, lr=0.1)
     for _ in range(3):
-        g = torch.randn(3, 4, 6)
+        g = torch.randn(3, 4, 6 * halves)
         stack.grad = g
-        for s, part in zip(singles, g):
-            s.grad = part.clone()
+        parts = [half for matrix in g for half in matrix.chunk(halves, -1)]
+        for s, part in zip(singles, parts, strict=True):
+            s.grad = part.T.clone()
         a.step()
         b.step()
-    expected = torch.stack([s.data for s in singles])
-    torch.testing.assert_close(stack.data, expected, atol=1e-5, rtol=1e-4)
+    trained = [half for matrix in stack.data for half in matrix.chunk(halves, -1)]
+    for half, s in zip(trained, singles, strict=True):
+        torch.testing.assert_close(half, s.data.T, atol=1e-5, rtol=1e-4)
 
 
 def test_muon_first_step_by_hand():
@@ -53,8 +57,9 @@ def test_every_parameter_has_one_optimizer(tiny_model):
     found = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     assert len(found) == len({id(p) for p in found}) == len(list(tiny_model.parameters()))
     names = {id(p): n for n, p in tiny_model.named_parameters()}
-    muon = {names[id(p)] for p in optimizers[0].param_groups[0]["params"]}
-    assert "layers.1.mlp.gate_up" in muon
+    plain, pairs = ({names[id(p)] for p in g["params"]} for g in optimizers[0].param_groups)
+    assert "layers.1.mlp.gate_up" in pairs and all(n.endswith("gate_up") for n in pairs)
+    muon = plain | pairs
     assert not any("embed" in n or "norm" in n or n.endswith("gate.weight") for n in muon)
 
 

@@ -30,3 +30,10 @@ def test_standard_error_by_hand():
     by_hand = math.sqrt((4 / 9 + 1 / 9 + 1 / 9) / 6)
     assert stats.standard_error([0.0, 1.0, 1.0]) == pytest.approx(by_hand)
     assert stats.standard_error([0.3]) == 0.0
+    means, contents = [1.0, 0.5, 0.0, 0.0, 0.25], ["a", "b", "a", "b", "c"]
+    mean = 0.35
+    sums = [1.0 + 0.0 - 2 * mean, 0.5 + 0.0 - 2 * mean, 0.25 - mean]
+    clustered = math.sqrt(sum(d * d for d in sums) * 3 / 2) / 5
+    assert stats.standard_error(means, contents) == pytest.approx(clustered)
+    assert stats.standard_error(means, "vwxyz") == pytest.approx(stats.standard_error(means))
+    assert stats.standard_error(means, "aaaaa") == 0.0
