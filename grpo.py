@@ -70,6 +70,7 @@ class GRPOConfig:
     problems_per_step: int = setting(32, low=1)
     group_size: int = setting(16, low=2)  # responses to each problem
     max_new_tokens: int = setting(400, low=1)
+    doubled_from: int = setting(0, low=0)  # rollouts after which it is twice that (R1 v2: 8200)
     rows: int = setting(0, low=0)  # responses a process generates at once; 0: all
     temperature: float = setting(1.0, low=0.01)
     minibatches: int = setting(4, low=1)  # optimiser steps that a rollout is split into
@@ -184,7 +185,7 @@ def average(loss: Tensor, mask: Tensor, cfg: GRPOConfig, normalizer: float | Non
 
 def step_normalizer(lengths: list, cfg: GRPOConfig) -> float:
     """What a step's loss is divided by: the number of its sequences, of its tokens, or of tokens if
-    all responses were as long as allowed ("constant")."""
+    all responses had max_new_tokens ("constant")."""
     if cfg.average == "sequence":
         return float(len(lengths))
     if cfg.average == "constant":
@@ -243,6 +244,7 @@ class Learner:
         optimizers = [adamw(model.parameters(), cfg.grpo.lr)]
         self.trainer = training.Trainer(model, optimizers, cfg.grpo.max_grad_norm)
         self.ref = self.critic = None
+        self.limit = cfg.grpo.max_new_tokens  # of a response in this step
         if cfg.grpo.kl_beta and base:  # the frozen model that the KL penalty is measured from
             ref = GPT.from_pretrained(base).requires_grad_(False)
             self.ref = distributed.shard(ref, ref.blocks(), cfg)
@@ -254,6 +256,7 @@ class Learner:
         neither `resample` (DAPO's; what it adds is trained on, but is in no record and no metric of
         rewards) nor a critic (PPO's)."""
         cfg, problems, timer = self.cfg.grpo, next_problems(number), metrics.Timer()
+        self.limit = cfg.max_new_tokens * (2 if 0 < cfg.doubled_from <= number else 1)
         batch = self.rollout(problems, number)
         tokens = (batch.lengths - batch.prompt_lengths).sum().item()
         timer.lap("rollout")
@@ -284,7 +287,7 @@ class Learner:
     def rollout(self, problems: list[Problem], number: int) -> Rollout:
         """group_size responses to each problem, the group's side by side."""
         cfg = self.cfg.grpo
-        settings = dict(max_new_tokens=cfg.max_new_tokens, temperature=cfg.temperature)
+        settings = dict(max_new_tokens=self.limit, temperature=cfg.temperature)
         settings |= dict(num_return_sequences=cfg.group_size, rows=cfg.rows or None)
         params = SamplingParams(**settings, record_routes=cfg.replay_routes)
         prompts = [prompt_ids(p, self.tokenizer) for p in problems]
@@ -300,7 +303,7 @@ class Learner:
             added = self.judge(problems, texts) if self.judge else [{} for _ in texts]
             if self.algorithm.penalty:
                 lengths = (batch.lengths - batch.prompt_lengths).float()
-                penalty = self.algorithm.penalty(lengths, batch.finished, cfg.max_new_tokens)
+                penalty = self.algorithm.penalty(lengths, batch.finished, self.limit)
                 added = [a | {"overlong": x} for a, x in zip(added, penalty[part].tolist())]
             for score, more in zip(scores, added):
                 score |= more | {"total": score["total"] + sum(more.values())}
@@ -317,7 +320,8 @@ class Learner:
         cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
         advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1] or [B, R]
-        parts = training.minibatches(with_gradient(advantages, G), cfg.minibatches, rng)
+        questions, size = with_gradient(advantages, G), len(advantages) / G / cfg.minibatches
+        parts = training.minibatches(questions, size, rng)
         works = [training.LocalWork.of(part, responses, G, cfg.micro_tokens) for part in parts]
 
         def logprobs_of(network: GPT, works: list) -> Tensor:  # [B, R]

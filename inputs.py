@@ -11,7 +11,7 @@ from lib.run import check_folder, run_status
 from model import GPT
 
 # learning rates for weights that others have trained; the presets' are for their own small models
-PRETRAINED = {"grpo.lr": 1e-5, "sft.adam_lr": 2e-5, "sft.muon_lr": 5e-4}
+PRETRAINED = {"grpo.lr": 1e-5, "grpo.minibatches": 1, "sft.adam_lr": 2e-5, "sft.muon_lr": 5e-4}
 
 
 def is_model(folder: str) -> bool:

@@ -87,7 +87,8 @@ class Critic(RewardModel):
         """cfg.minibatches steps over a rollout, on the mean over tokens of (V - return)^2, with a
         factor on the learning rate; returns metrics."""
         responses, G, steps = Responses.of(batch), cfg.group_size, []
-        minis = minibatches(list(range(len(returns) // G)), cfg.minibatches, rng)
+        questions = list(range(len(returns) // G))
+        minis = minibatches(questions, len(questions) / cfg.minibatches, rng)
         for questions in minis:
             tokens = sum(responses.lengths[q * G + j] for q in questions for j in range(G))
             work = LocalWork.of(questions, responses, G, cfg.micro_tokens)

@@ -14,8 +14,8 @@ from common import parser
 from data import Problem, World, WorldConfig
 from lib.files import write_lines
 
-COUNTS = {"cold": 200, "train": 2000, "test": 400}
-MOST = 4  # gains and losses of a problem
+COUNTS = {"cold": 600, "train": 2000, "test": 400}
+MOST = 2  # gains and losses of a problem
 
 
 def worked(problem: Problem) -> str:
@@ -35,7 +35,7 @@ def main() -> None:
     for name, count in COUNTS.items():
         rng, rows = random.Random(name), {}
         while len(rows) < count:
-            p = world.draw(rng, "arithmetic", test=name == "test", easy=True)
+            p = world.draw(rng, "arithmetic", "test" if name == "test" else "train", easy=True)
             if p.language == "en" and len(p.tests["steps"]) <= MOST:
                 row = {"prompt": p.prompt + "\n"}
                 more = {"answer": p.answer, "task": "arithmetic"}

@@ -167,7 +167,8 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     grpo, n, limit = cfg.grpo, world_size(), model.cfg.max_seq_len
     rows, prompt = -(-grpo.problems_per_step // n) * grpo.group_size, min(prompt, limit)
     rows, copies = (grpo.rows, 2.2) if 0 < grpo.rows < rows else (rows, 1.8)
-    length, longest = (min(x.max_new_tokens + prompt, limit) for x in (grpo, cfg.eval))
+    drawn = grpo.max_new_tokens * (2 if grpo.doubled_from else 1)
+    length, longest = (min(new + prompt, limit) for new in (drawn, cfg.eval.max_new_tokens))
     evaluation = rollout_memory(model, -(-cfg.eval.rows // n), longest, cfg.precision, 2.2)
     cache = max(evaluation, rollout_memory(model, rows, length, cfg.precision, copies))
     tokens, report = max(cfg.sft.micro_tokens, grpo.micro_tokens), cost_report(model, length)
@@ -182,7 +183,7 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     need, have, gib = spare * (fixed + max(training, cache)), available_memory(cfg), 2**30
     large = report["total parameters"] > 1e7  # smaller ones stop early, and the bound is far off
     if large or need > have / 4:
-        trained = steps * grpo.problems_per_step * grpo.group_size * grpo.max_new_tokens * networks
+        trained = steps * grpo.problems_per_step * grpo.group_size * drawn * networks
         flops = (learnt + trained) * report["training FLOPs a token"]
         flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
         hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")

@@ -211,12 +211,13 @@ def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
     return groups
 
 
-def minibatches(questions: list[int], count: int, rng: random.Random) -> list[list[int]]:
-    """The questions, shuffled in place, in `count` parts of like size, or fewer where rounding up
-    fills them sooner: 9 questions in 4 are 3, 3, 3."""
+def minibatches(questions: list[int], size: int, rng: random.Random) -> list[list[int]]:
+    """The questions, shuffled in place, in parts of about `size`, as equal as possible: 9 in parts
+    of about 4 are 5, 4; 3 are one part. AdamW's step is as large whatever the gradient: on a
+    single question it would be noise."""
     rng.shuffle(questions)
-    size = max(1, -(-len(questions) // count))  # rounded up
-    return [questions[start : start + size] for start in range(0, len(questions), size)]
+    count = min(len(questions), max(1, round(len(questions) / size)))
+    return [questions[i::count] for i in range(count)]
 
 
 @dataclass

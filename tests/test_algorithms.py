@@ -209,7 +209,7 @@ def test_update_follows_each_algorithm(tiny_model, name, monkeypatch):
     kl = settings.get("kl_beta")
     seen, metrics = gradient_of_update(tiny_model, batch, given, ref if kl else None, **settings)
     cfg, losses = GRPOConfig(**settings), []
-    for part in minibatches([0, 2, 3, 4], 2, random.Random(0)):
+    for part in minibatches([0, 2, 3, 4], 2.5, random.Random(0)):
         rows = [4 * q + i for q in part for i in range(4)]
         scaled = advantages[rows].view(8, -1)
         if cfg.average == "question":  # each question's mean over tokens, both counting the same

@@ -156,6 +156,22 @@ def make_learner(model, tokenizer=None, judge=None, **settings) -> Learner:
     return Learner(model, tokenizer, cfg, judge=judge)
 
 
+def test_responses_may_be_twice_as_long_later(tiny_model, world_tokenizer, monkeypatch):
+    sampled, limits = grpo.generate, []
+
+    def generate(model, prompts, params, seed):
+        limits.append(params.max_new_tokens)
+        return sampled(model, prompts, params, seed)
+
+    monkeypatch.setattr(grpo, "generate", generate)
+    settings = dict(group_size=2, max_new_tokens=3, doubled_from=2, lr=0.0)
+    learner = make_learner(tiny_model, world_tokenizer, **settings)
+    world = World(0, WorldConfig())
+    for number in range(4):
+        learner.step(number, lambda _: [world.problem("arithmetic", 0)])
+    assert limits == [3, 3, 6, 6]
+
+
 def fake_rollout(model, questions=3, group=4, T=14):
     """Groups that share a prompt of 1 to 5 tokens; responses of any length."""
     B = questions * group
@@ -275,7 +291,7 @@ def test_an_update_in_float64(tiny_model, monkeypatch, kind, cap):
         return token_logprobs(slow, tokens)[0, start:], batch.logprobs[b, start:end]
 
     old, clipped, trained = {b: terms(b)[0].detach() for b in range(20)}, [], 0
-    for part in training.minibatches(list(range(5)), 2, random.Random(0)):
+    for part in training.minibatches(list(range(5)), 2.5, random.Random(0)):
         losses, clips = [], 0
         for b in (4 * q + i for q in part for i in range(4)):
             logprobs, drawn = terms(b)
