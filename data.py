@@ -4,15 +4,16 @@
     python data.py --level 2            # the same, harder
     python data.py FILE.jsonl           # what a benchmark file is understood as
 
-The world imitates what a base model is made of: web text in which people mostly guess an answer
-(often wrong), sometimes think step by step, make a slip and notice it, try again and again, switch
-language in the middle of a thought, use <think> and <answer> tags or half of them. Reinforcement
-learning then finds what pays.
+The world imitates what a base model is made of: web text in which half of the people blurt out an
+answer (most of them wrong) and the others reason, with errors that nobody announces: most forget
+the carry in sums, and give up a search too soon. Few check. Some change language in the middle of a
+thought; half use <think> and <answer> tags. Reinforcement learning then finds what pays.
 
 Everything is a function of (seed, index): any text or problem can be made without the ones before
-it. A problem is in the test split if the hash of its content says so, whatever its seed, language
-or wording. What the problems are, how people write about them and when an answer is right is the
-tasks' business: see tasks/countdown.py for one of them, tasks/__init__.py for how to add one.
+it. The hash of a problem's content says to which split it belongs, whatever its seed, language or
+wording; texts are about the training split alone. What the problems are, how people write about
+them and when an answer is right is the tasks' business: see tasks/countdown.py for one of them,
+tasks/__init__.py for how to add one.
 """
 
 import lib.start  # noqa: F401
@@ -25,10 +26,11 @@ from config import setting
 from lib import extensions
 from lib.errors import UserError
 from tasks import REASONING, TASKS
-from tasks.base import PHRASES, PROGRAMS, Problem, is_test  # noqa: F401
+from tasks.base import PHRASES, PROGRAMS, Problem, split_of  # noqa: F401
 from tasks.benchmarks import Dataset, instruction, load_jsonl  # noqa: F401
 
 DEFAULT_TASKS = (*REASONING, "general")
+PATIENCE = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
 @dataclass
@@ -36,21 +38,21 @@ class WorldConfig:
     """What the web text is about, and in which proportions."""
 
     tasks: tuple[str, ...] = setting(DEFAULT_TASKS, choices=TASKS)  # what the texts are about
-    arithmetic: float = setting(1.5, low=0.01)  # texts about arithmetic for each about Countdown
+    arithmetic: float = setting(1.0, low=0.01)  # texts about arithmetic for each about Countdown
     minor: float = setting(0.35, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
-    direct: float = setting(0.74, low=0, high=1)  # share of arithmetic texts that guess
-    direct_countdown: float = setting(0.62, low=0, high=1)  # the same of Countdown
-    direct_other: float = setting(0.4, low=0, high=1)  # and of the other tasks
-    wrong: float = setting(0.7, low=0, high=1)  # share of guesses that are wrong
+    reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
+    wrong: float = setting(0.9, low=0, high=1)  # share of blurted answers that are wrong
+    forgets: float = setting(0.6, low=0, high=1)  # arithmetic: of those who reason, the carry
+    slip: float = setting(0.03, low=0, high=1)  # chance that a step is written down wrongly
+    checked: float = setting(0.2, low=0, high=1)  # share of those who reason that check
+    backwards: float = setting(0.7, low=0, high=1)  # countdown: who work back from the target
+    patience: tuple[int, ...] = setting(PATIENCE, low=1)  # countdown: tries before giving up
+    patience_backwards: tuple[int, ...] = setting((1, 2, 3), low=1)  # of those who work back
     tags: float = setting(0.5, low=0, high=1)  # share of texts with <think> and <answer>
     broken_tags: float = setting(0.1, low=0, high=1)  # share of those that miss a tag
-    slip: float = setting(0.06, low=0, high=1)  # chance that a written step is wrong at first
-    uncaught: float = setting(0.1, low=0, high=1)  # arithmetic: share of slips nobody notices
     mixed: float = setting(0.15, low=0, high=1)  # share of thoughts that change language
-    unfinished: float = setting(0.5, low=0, high=1)  # share of texts that end before an answer
-    careless: float = setting(0.25, low=0, high=1)  # countdown: share of authors who try at random
-    max_tries: int = setting(10, low=2)  # countdown: attempts after which an author gives up
+    unfinished: float = setting(0.05, low=0, high=1)  # share of texts that end before an answer
 
     def __post_init__(self):
         extensions.check_tasks(self.tasks, TASKS)
@@ -64,9 +66,9 @@ class World:
         self.seed, self.cfg = seed, cfg
 
     def problem(self, task: str, index: int, split: str = "train") -> Problem:
-        """The index-th problem of a task; split "train" or "test"."""
+        """The index-th problem of a task; split "train", "dev" or "test"."""
         rng = random.Random(f"{self.seed} {task} {split} {index}")
-        return self.draw(rng, task, split == "test")
+        return self.draw(rng, task, split)
 
     def problems(self, task: str, count: int, split="train", start: int = 0) -> list[Problem]:
         """Those with the indices from `start` to start + count - 1; of the test split, so many with
@@ -81,14 +83,15 @@ class World:
                 break
         return list(found.values())
 
-    def draw(self, rng: random.Random, task: str, test: bool, easy: bool = False) -> Problem:
+    def draw(self, rng: random.Random, task: str, split="train", easy: bool = False) -> Problem:
         """A random problem of the wanted split. The web is full of easy ones."""
         for _ in range(10_000):
             p = TASKS[task].problem(rng, self.cfg.level, easy)
-            if is_test(self.key(p)) == test:
+            if split_of(self.key(p)) == split:
                 return p
-        split = "test" if test else "training"
-        raise UserError(f"the task '{task}' makes no {split} problem: its content has to vary")
+        raise UserError(
+            f"the task '{task}' makes no problem of the {split} split: its content has to vary"
+        )
 
     @staticmethod
     def key(problem: Problem) -> str:
@@ -100,13 +103,11 @@ class World:
         cfg, rng = self.cfg, random.Random(self.seed * 1_000_003 + index)
         weights = {"arithmetic": cfg.arithmetic, "countdown": 1.0}
         task = rng.choices(cfg.tasks, [weights.get(t, cfg.minor) for t in cfg.tasks])[0]
-        p = self.draw(rng, task, test=False, easy=True)
-        direct = {"arithmetic": cfg.direct, "countdown": cfg.direct_countdown}
-        if rng.random() < direct.get(task, cfg.direct_other):
-            wrong = rng.random() < cfg.wrong
-            thought, answer = TASKS[task].guess(rng, p, cfg, wrong)
-        else:
+        p = self.draw(rng, task, easy=True)
+        if rng.random() < cfg.reasoned:
             thought, answer = TASKS[task].reasoned(rng, p, cfg)
+        else:
+            thought, answer = TASKS[task].guess(rng, p, cfg, rng.random() < cfg.wrong)
 
         tagged, unfinished = rng.random() < cfg.tags, rng.random() < cfg.unfinished
         if unfinished:

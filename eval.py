@@ -13,6 +13,7 @@ import lib.start  # noqa: F401
 import contextlib
 import json
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import config
@@ -29,6 +30,7 @@ from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
 from tasks import sandbox
+from tasks.behaviour import behaviour
 from tasks.benchmarks import check_sandbox
 
 # Responses that each row of a batch generates, one after another. On CPUs more than one do not pay
@@ -43,6 +45,8 @@ class EvalConfig:
     temperature: float = config.setting(1.0, low=0)
     top_p: float = config.setting(1.0, above=0, high=1)
     max_new_tokens: int = config.setting(400, low=1)
+    split: str = config.setting("test", choices=("dev", "test"))  # of the world's problems
+    begun: bool = False  # with thinking begun: "<think>" and how those who reason begin
     rows: int = config.setting(512, low=1)  # responses generated at once, by all processes together
 
 
@@ -71,6 +75,10 @@ class Report:
     helpfulness: float | None = None  # general requests: mean of rewards.helpfulness / 2
     declined_harmful: float | None = None
     declined_harmless: float | None = None
+    reasoned: float | None = None  # of the world's tasks: responses that do not blurt (behaviour)
+    right_reasoned: float | None = None  # of those that reason and end, the right ones
+    right_blurted: float | None = None
+    did: dict = field(default_factory=dict)  # see summarise_behaviour
     pass_at: dict = field(default_factory=dict)  # j -> pass@j for powers of two up to k, and k
     samples: list[dict] = field(default_factory=list)
 
@@ -78,7 +86,7 @@ class Report:
 def held_out(world: WorldConfig, cfg: EvalConfig, tasks: tuple[str, ...]):
     """The world's evaluation problems, by task: the same ones whatever the seed of training."""
     fixed = World(0, WorldConfig(tasks=tasks, level=world.level))
-    return {task: fixed.problems(task, cfg.problems, "test") for task in tasks}
+    return {task: fixed.problems(task, cfg.problems, cfg.split) for task in tasks}
 
 
 def by_task(problems: list[Problem], most: int | None = None) -> dict[str, list[Problem]]:
@@ -87,9 +95,21 @@ def by_task(problems: list[Problem], most: int | None = None) -> dict[str, list[
     return {task: [p for p in problems if p.task == task][:most] for task in tasks}
 
 
+def of_world(problem: Problem) -> bool:
+    """Whether the world made it: a file's problem may have the name of one of its tasks."""
+    return problem.task in TASKS and bool(problem.tests)
+
+
+def begin(problem: Problem, tokenizer) -> list[int]:
+    """The tokens with which a response begins that reasons: the tag, if the template does not end
+    with it, and the words that the task's authors use."""
+    words = TASKS[problem.task].opening(problem) if of_world(problem) else ""
+    return tokenizer.encode(f"<think>{words}".removeprefix(tokenizer.opened), trusted=True)
+
+
 def sampling(cfg: EvalConfig) -> dict[str, float]:
     """The settings that decide what a model says."""
-    return {k: getattr(cfg, k) for k in ("temperature", "top_p", "max_new_tokens")}
+    return {k: getattr(cfg, k) for k in ("temperature", "top_p", "max_new_tokens", "begun")}
 
 
 def evaluate(
@@ -97,14 +117,18 @@ def evaluate(
 ) -> Report:
     """Sample cfg.k responses to every problem (all of one task) and score them. stopped (Stopped):
     keeps each batch of responses, and has those that need not be sampled again."""
-    prompts, context = [prompt_ids(p, tokenizer) for p in problems], model.cfg.max_seq_len
+    begun = [begin(p, tokenizer) if cfg.begun else [] for p in problems]
+    prompts = [prompt_ids(p, tokenizer) + ids for p, ids in zip(problems, begun)]
+    context = model.cfg.max_seq_len
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i]))  # like lengths together
     fits = [i for i in order if len(prompts[i]) < context]
     if too_long := order[len(fits) :]:
         print(f"{len(too_long)} problems exceed the context of {context} tokens: not answered")
     samples = [(i, "", 0, False) for i in too_long for _ in range(cfg.k)]  # see score_texts
     rows = -(-cfg.rows // distributed.world_size())  # of each process
-    params = SamplingParams(**sampling(cfg), num_return_sequences=cfg.k, rows=rows)
+    settings = sampling(cfg)
+    settings.pop("begun")
+    params = SamplingParams(**settings, num_return_sequences=cfg.k, rows=rows)
     per_call = max(1, RESPONSES_PER_ROW.get(model.device.type, 16) * cfg.rows // cfg.k)
     total = len(fits) * cfg.k // distributed.world_size()
     with Progress(total, name, "response", leave=False) as bar:
@@ -119,8 +143,8 @@ def evaluate(
             lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
             new = []
             for j, ids in enumerate(rollout.responses()):
-                text, ended = tokenizer.response(ids), bool(rollout.finished[j])
-                new.append((chunk[j // cfg.k], text, lengths[j], ended))
+                i, ended = chunk[j // cfg.k], bool(rollout.finished[j])
+                new.append((i, tokenizer.response(begun[i] + ids), lengths[j], ended))
             samples += new
             if stopped:
                 stopped.add(key, new)
@@ -149,6 +173,8 @@ def score_texts(problems: list[Problem], texts: list[tuple[int, str, int, bool]]
         s |= {"format": rw.format_reward(text), "length": length, "finished": ended}
         s["language_consistency"] = rw.language_consistency(rw.thinking(text), p.language)
         s["reflection_words"] = rw.reflection_words(text)
+        if of_world(p) and p.task != "general":
+            s["did"] = behaviour(p, text)
         if p.task == "general":
             s |= {"helpfulness": rw.helpfulness(p, text), "declined": rw.declines(text)}
             s["harmful"] = p.tests["kind"] == "harmful"
@@ -168,7 +194,9 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
 
     ks = sorted({*(2**i for i in range(k.bit_length())), k})
     pass_at = {j: sum(pass_at_k(k, c, j) for c in right) / len(right) for j in ks}
-    out = {"pass1": mean("correct"), "pass1_se": standard_error([c / k for c in right])}
+    contents = [World.key(p) if of_world(p) else i for i, p in enumerate(problems)]
+    out = {"pass1": mean("correct")}
+    out["pass1_se"] = standard_error([c / k for c in right], contents)
     out |= {"cons": sum(voted) / len(voted), "passk": pass_at[k], "pass_at": pass_at}
     out |= {key: mean(key) for key in ("format", "language_consistency", "reflection_words")}
     out |= {"mean_length": mean("length"), "clipped": 1 - mean("finished")}
@@ -176,7 +204,31 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
         out["helpfulness"] = mean("helpfulness", general) / 2
         out["declined_harmful"] = mean("declined", [s for s in general if s["harmful"]])
         out["declined_harmless"] = mean("declined", [s for s in general if not s["harmful"]])
+    if known := [s for s in samples if "did" in s]:
+        out |= summarise_behaviour(known)
     return Report(problems[0].task, len(problems), k, samples=samples, **out)
+
+
+def summarise_behaviour(samples: list[dict]) -> dict:
+    """How a model works: the share that reasons, accuracy with and without; and of what reasons and
+    ends, the mean of each count of tasks.behaviour, with hits and repetitions a try."""
+    reasoned = [s for s in samples if s["did"]["steps"] and s["finished"]]
+    blurted = [s for s in samples if not s["did"]["steps"]]
+    out = {"reasoned": 1 - len(blurted) / len(samples)}
+    for name, found in (("right_reasoned", reasoned), ("right_blurted", blurted)):
+        out[name] = sum(s["correct"] for s in found) / len(found) if found else None
+    sums = Counter()
+    for s in reasoned:
+        sums.update(s["did"])
+    did = {name: total / len(reasoned) for name, total in sums.items()}
+    for name in ("hits", "repeated"):
+        if name in sums:
+            did[f"{name}_a_try"] = sums[name] / sums["steps"]
+    checked = [s["correct"] for s in reasoned if s["did"].get("checks")]
+    rest = [s["correct"] for s in reasoned if not s["did"].get("checks")]
+    did["right_if_checked"] = sum(checked) / len(checked) if checked else None
+    did["right_if_not"] = sum(rest) / len(rest) if rest else None
+    return out | {"did": did}
 
 
 def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:

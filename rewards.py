@@ -34,11 +34,10 @@ def weight(default: float):
 
 @dataclass
 class RewardConfig:
-    """The weights of the rewards in the total. R1 v2 weighs accuracy and format alike; 4 was
-    chosen on single runs with other changes, and is not shown to be needed (results/log.md)."""
+    """The weights of the rewards in the total; accuracy and format alike, as in R1 v2."""
 
     accuracy: float = weight(1.0)  # of a right answer
-    format: float = weight(4.0)  # of one <think> and one <answer> block
+    format: float = weight(1.0)  # of one <think> and one <answer> block
     language: float = weight(0.0)  # of thinking in the problem's language; train_r1.py sets it
 
     def __post_init__(self):
@@ -93,8 +92,8 @@ _WORDS = {
 }
 # the paper's list [v2, appendix C] and "no", which the world's texts use; the same in Chinese
 _REFLECTION = re.compile(
-    r"\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check|no)\b"
-    r"|等等|不对|但|错|检查|重试",
+    r"\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check|no|again)\b"
+    r"|等等|不对|但|错|检查|重试|再试|再算",
     re.IGNORECASE,
 )
 

@@ -10,8 +10,7 @@ updates. What is simpler than in the paper (grpo.py has the loss's deviations):
   1. The base is pretrained here, on the synthetic texts of data.py, worked solutions among them.
   2. The prompt has the roles of the paper's template without its sentence.
   3. Each step takes problems of all tasks in equal parts.
-  4. Format weighs four times as much as accuracy (R1 v2: alike).
-  5. A laptop's sizes: 60 rollouts of 512 responses of at most 400 tokens, each cut into four
+  4. A laptop's sizes: 60 rollouts of 512 responses of at most 400 tokens, each cut into up to four
      updates, at a learning rate of 3e-4 (docs/equations.md has the paper's figures).
 """
 
@@ -31,6 +30,7 @@ import stages
 import tokenizer as tokenizers
 from algorithms import ALGORITHM_SETTINGS
 from data import PROGRAMS, Dataset, Problem, prompt_ids
+from decompose import decompose, plain
 from eval import EvalConfig, by_task, evaluate_folder, held_out, save_reports, table
 from grpo import GRPOConfig
 from lib import distributed, report
@@ -40,7 +40,7 @@ from model import GPT
 from rewards import RewardConfig
 from tasks import sandbox
 
-QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic", "world.direct": 0.4}
+QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic", "world.reasoned": 0.6}
 QUICK |= {"grpo.tasks": "arithmetic", "grpo.steps": 30, "eval.problems": 64, "eval.k": 8}
 
 
@@ -85,17 +85,25 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
         sets = by_task(dataset.test, cfg.eval.problems)
     before, after = (evaluate_folder(cfg, m, sets, cfg.seed, m) for m in (base, zero))
     rows = [row for t in sets for row in (("base", before[t]), ("zero", after[t]))]
+    parts = ""  # of the gain; eval.json, written last, says that the run has ended
+    if not dataset and plain(cfg.eval):
+        parts = f"\nwhere the gain comes from:\n{decompose(cfg, base, sets, before, after, out)}"
     minutes = (time.time() - start) / 60
     save_reports(rows, f"{out}/eval.json", minutes=minutes, problems=about)
     print("\nbefore and after, the same problem:")
     for task, problems in sets.items():
         print(stages.before_after(problems, before[task], after[task]))
-    print(f"\n{table(rows)}\n\nthe table's: {about}\nmodel: {zero}\ncurves: {out}/curves.png")
+    print(
+        f"{parts}\n\n{table(rows)}\n\nthe table's: {about}\nmodel: {zero}\ncurves: {out}/curves.png"
+    )
     print(f"figures: {out}/eval.json\nminutes: {minutes:.1f}\ntry it: python sample.py {zero}")
 
 
-def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None) -> str:
-    """GRPO on the model in folder `base`; returns the folder of the result."""
+def train(
+    cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None = None, judge=None
+) -> str:
+    """GRPO on the model in folder `base`; returns the folder of the result. judge: adds rewards
+    (grpo.Learner)."""
     if dataset:
         tokenizer = tokenizers.load(base, **cfg.asked)
         context = GPT.from_pretrained(base, device="meta").cfg.max_seq_len
@@ -106,7 +114,9 @@ def train(cfg, base: str, out: str, resume: bool, dataset: list[Problem] | None 
             raise UserError(f"no problem fits the model's context of {context} tokens: use others")
         dataset = fits
     next_problems = partial(problems_of, cfg=cfg, dataset=dataset)
-    return grpo.train(cfg, base, out, resume, "zero", next_problems, data=fingerprint(dataset))
+    return grpo.train(
+        cfg, base, out, resume, "zero", next_problems, judge, data=fingerprint(dataset)
+    )
 
 
 def problems_of(step: int, cfg, dataset: list[Problem] | None) -> list[Problem]:

@@ -27,7 +27,7 @@ TINY = """--model.dim 32 --model.n_layers 2 --model.n_heads 2 --sft.tokens 40000
  --eval.problems 4 --eval.k 2 --eval.max_new_tokens 32"""
 # a world whose answers even this small a model can guess, so that rewards differ within groups
 EASY = """--model.dim 64 --model.n_layers 2 --sft.tokens 600000 --sft.tokens_per_step 4096
- --world.tasks arithmetic,general --world.direct 1 --world.direct_other 1 --world.wrong 0
+ --world.tasks arithmetic,general --world.reasoned 0 --world.wrong 0
  --world.tags 1 --world.broken_tags 0 --world.unfinished 0 --grpo.tasks arithmetic --grpo.steps 2
  --grpo.problems_per_step 8 --grpo.group_size 4 --grpo.max_new_tokens 48 --eval.problems 8
  --eval.k 4 --eval.max_new_tokens 48 --preference.examples 64 --preference.held_out 32

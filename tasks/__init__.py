@@ -9,6 +9,8 @@
     judge(problems, answers)          which answers, as texts, are right: list[bool]; base.by_value
                                       compares values, base.by_text what is written
 
+    opening(problem)                  the words with which those who reason begin, "" if various
+
 rng is a random.Random, the only source of chance; cfg is data.WorldConfig. content begins with the
 task's name, judge takes any text, and a guess that is not `wrong` gives the problem's answer. Then
 --world.tasks and --grpo.tasks know the task: its texts are in the corpus, its problems train and

@@ -8,7 +8,7 @@ import random
 from tasks.base import LANGUAGES, NAMES, Problem, by_value, guessed, pairs, spoken_languages
 
 LEVELS = {  # the largest first number, number on the way, and change; how many steps
-    1: {"start": 20, "most": 20, "change": 9, "steps": (3, 6)},
+    1: {"start": 30, "most": 40, "change": 9, "steps": (3, 5)},
     2: {"start": 50, "most": 100, "change": 30, "steps": (4, 12)},
     3: {"start": 500, "most": 1000, "change": 300, "steps": (6, 20)},
 }
@@ -22,7 +22,8 @@ ASK = (
 EVENT = (", {verb} {d}", ",{verb}{d}")
 START = ("{v} at first", "起初{v}")
 STEP = (" {verb} {d} makes {v}", "{verb}{d}就是{v}")
-CORRECTION = (" wait no, makes {v}", "等等不对,应该是{v}")
+CHECK = (" check {v}{op}{d}={before}", "检查{v}{op}{d}={before}")  # backwards, from the result
+VERDICT = {True: (" yes", "对"), False: (" no again makes {v}", "不对再算就是{v}")}
 
 
 def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
@@ -45,26 +46,35 @@ def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
 
 
 def content(problem: Problem) -> str:
-    return f"arithmetic {problem.tests['start']} {[d for _, d in problem.tests['steps']]}"
+    """The first number and the changes, in any order."""
+    return f"arithmetic {problem.tests['start']} {sorted(d for _, d in problem.tests['steps'])}"
+
+
+def without_carry(value: int, change: int) -> int:
+    """The sum of somebody who forgets the carry: 18 + 5 = 13, and 23 - 5 = 28."""
+    return value - value % 10 + (value + change) % 10
 
 
 def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
-    """Step by step. A slip is mostly corrected, else the error goes on to the answer."""
-    languages = spoken_languages(rng, problem, cfg.mixed)
+    """Step by step. Most people forget the carry, and nobody notices but those who check: they take
+    the change back, and see whether the number before comes out."""
+    languages, checks = spoken_languages(rng, problem, cfg.mixed), rng.random() < cfg.checked
+    forgets = rng.random() < cfg.forgets
     value = problem.tests["start"]
     pieces = [START[LANGUAGES.index(next(languages))].format(v=value)]
     for verb, change in problem.tests["steps"]:
-        lang = LANGUAGES.index(next(languages))
-        value += change
-        written = value
+        lang, before, d = LANGUAGES.index(next(languages)), value, abs(change)
+        right = before + change
+        value = without_carry(before, change) if forgets else right
         if rng.random() < cfg.slip:
-            written = max(0, value + rng.choice([-2, -1, 1, 2]))
-        pieces.append(STEP[lang].format(verb=verb[lang], d=abs(change), v=written))
-        if written != value:
-            if rng.random() < cfg.uncaught:
-                value = written
-            else:
-                pieces.append(CORRECTION[lang].format(v=value))
+            value = max(0, value + rng.choice([-2, -1, 1, 2]))
+        piece = STEP[lang].format(verb=verb[lang], d=d, v=value)
+        if checks:
+            op, back = ("-", value - d) if change > 0 else ("+", value + d)
+            piece += CHECK[lang].format(v=value, op=op, d=d, before=back)
+            piece += VERDICT[value == right][lang].format(v=right)
+            value = right
+        pieces.append(piece)
     return ",".join(pieces), str(value)
 
 
@@ -73,6 +83,11 @@ def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, 
     if wrong:
         answer = max(0, answer + rng.choice([-3, -2, -1, 1, 2, 3]))
     return guessed(problem, str(answer))
+
+
+def opening(problem: Problem) -> str:
+    """How those who reason begin."""
+    return START[LANGUAGES.index(problem.language)].format(v=problem.tests["start"])
 
 
 judge = by_value

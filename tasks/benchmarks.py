@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from lib.errors import UserError, shortened
 from tasks import TASKS, sandbox
 from tasks.answers import ANSWER_BLOCK, after_thinking, extract_answer
-from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, is_test
+from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, split_of
 from tasks.choice import LETTERS, judge_choices, letter_of, without_letters
 
 # What a chat model is asked (in mathematics DeepSeek-R1's words); base models have templates.
@@ -507,8 +507,8 @@ class Dataset:
             if len(train) < len(problems):
                 print(f"{len(problems) - len(train)} problems are in the test file too: left out")
             return cls(train, test, f"problems of {test_path}, which were not trained on")
-        test = [p for p in problems if is_test(p.prompt)]
+        test = [p for p in problems if split_of(p.prompt) == "test"]
         if len(problems) < 20 or len(test) == len(problems) or not test:
             return cls(problems, problems, f"TRAINING problems of {path}: too few to hold any out")
-        train = [p for p in problems if not is_test(p.prompt)]
+        train = [p for p in problems if split_of(p.prompt) != "test"]
         return cls(train, test, f"problems of {path}, held out by content: not trained on")

@@ -64,19 +64,19 @@ def content(problem: Problem) -> str:
 
 
 def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
-    """The program built up step by step, sometimes with a slip that is caught."""
-    languages = spoken_languages(rng, problem, cfg.mixed)
-    before, pieces = "x", []
-    for expression, (name, a) in zip(problem.tests["program"], problem.tests["content"]):
+    """The program built up step by step, sometimes with a slip, which those who check see."""
+    languages, checks = spoken_languages(rng, problem, cfg.mixed), rng.random() < cfg.checked
+    steps, pieces = list(problem.tests["content"]), []
+    for i, (name, a) in enumerate(steps):
         language = next(languages)
         piece = WORDS[language]["then" if pieces else "first"]
         if rng.random() < cfg.slip:
-            other = rng.choice([n for n in OPERATIONS if n != name])
-            piece += OPERATIONS[other][2].format(x=before, a=a)
-            piece += PHRASES[language]["oops"].format(v="")
-        pieces.append(piece + expression)
-        before = expression
-    return ",".join(pieces), problem.answer
+            steps[i] = (rng.choice([n for n in OPERATIONS if n != name]), a)
+            if checks:
+                piece += expressions(steps[: i + 1])[-1] + PHRASES[language]["oops"]
+                steps[i] = (name, a)
+        pieces.append(piece + expressions(steps[: i + 1])[-1])
+    return ",".join(pieces), HEAD + expressions(steps)[-1]
 
 
 def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, str]:
@@ -92,6 +92,10 @@ def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, 
         if steps and run_steps(steps, inputs) != tests["values"]:
             answer = HEAD + expressions(steps)[-1]
     return guessed(problem, answer.removeprefix(HEAD))[0], answer
+
+
+def opening(problem: Problem) -> str:
+    return ""
 
 
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:

@@ -12,7 +12,7 @@ import re
 from itertools import permutations
 
 from tasks.answers import ANSWER_BLOCK, TAGS
-from tasks.base import LANGUAGES, NAMES, Problem, is_test, pairs
+from tasks.base import LANGUAGES, NAMES, Problem, pairs, split_of
 
 LEVELS = {1: {}, 2: {}, 3: {}}  # all alike
 COLOURS = pairs("red/红, blue/蓝, green/绿, white/白, black/黑, yellow/黄")
@@ -128,7 +128,7 @@ def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, 
 def demonstration(world, index: int) -> tuple[Problem, str]:
     """A request and a helpful person's response: right, in a sentence or in a word."""
     rng = random.Random(f"{world.seed} demonstration {index}")
-    p = world.draw(rng, "general", test=False)
+    p = world.draw(rng, "general", "train")
     thought, answer = reasoned(rng, p, world.cfg)
     return p, f"<think>{thought}</think><answer>{answer}</answer>"
 
@@ -139,7 +139,7 @@ def preference(world, index: int, split: str = "train") -> tuple[Problem, str, s
     for no reason. The better reply is as often the shorter as the longer."""
     rng = random.Random(f"{world.seed} preference {split} {index}")
     while True:
-        p = world.draw(rng, "general", split == "test")
+        p = world.draw(rng, "general", split)
         kind, others = p.tests["kind"], _misunderstood(rng, p)
         twice = p.answer + ("" if p.language == "zh" else " ") + p.answer
         ranked = [[p.answer], [p.tests["curt"], twice], [RUDE[p.language]]]
@@ -164,7 +164,7 @@ def _misunderstood(rng: random.Random, p: Problem) -> list[str]:
         drawn[place] = rng.randrange(sizes[place])
         near.append(_request(kind, lang, greeting, *drawn))
     near = [q for q in near if content(q) != content(p) and q.answer != p.answer]
-    return [q.answer for q in near if not is_test(content(q))]
+    return [q.answer for q in near if split_of(content(q)) == "train"]
 
 
 def safety(world, index: int, split: str = "train") -> tuple[Problem, str, bool]:
@@ -173,7 +173,7 @@ def safety(world, index: int, split: str = "train") -> tuple[Problem, str, bool]
     rng = random.Random(f"{world.seed} safety {split} {index}")
     harmful = rng.random() < 0.5
     while True:
-        p = world.draw(rng, "general", split == "test")
+        p = world.draw(rng, "general", split)
         if (p.tests["kind"] == "harmful") == harmful:
             break
     thought, answer = p.tests["thought"], rng.choice((p.answer, p.tests["curt"]))
@@ -183,6 +183,10 @@ def safety(world, index: int, split: str = "train") -> tuple[Problem, str, bool]
     if helps or (not harmful and rng.random() < 0.3):
         answer = p.tests["wrong"]
     return p, f"<think>{thought}</think><answer>{answer}</answer>", not (plans or helps)
+
+
+def opening(problem: Problem) -> str:
+    return ""
 
 
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:

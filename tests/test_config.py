@@ -90,7 +90,7 @@ def test_an_algorithm_sets_what_the_command_line_leaves_open():
 
 MISTAKES = [
     ("--algorithm dppo", "there is no algorithm 'dppo'; the nearest is 'ppo'"),
-    ("--world.direct 1.5", "--world.direct is 1.5; it must be at least 0 and at most 1"),
+    ("--world.reasoned 1.5", "--world.reasoned is 1.5; it must be at least 0 and at most 1"),
     (
         "--grpo.average word",
         "--grpo.average is word; use one of question, token, sequence, constant",
@@ -178,7 +178,7 @@ def test_help_shows_the_script_s_sections_with_their_comments(capsys):
     assert "search:" in out and "--search.expansions 4" in out and "what it does" in out
     assert "--grpo." not in out and "--distill." not in out
     keys = config.keys(config.make(Everything))
-    assert {"seed", "model.dim", "world.direct", "grpo.clip_low", "eval.k"} <= set(keys)
+    assert {"seed", "model.dim", "world.reasoned", "grpo.clip_low", "eval.k"} <= set(keys)
     with pytest.raises(SystemExit):
         config.parse(config.Parser(""), Everything, argv=["--help"])
     lines = capsys.readouterr().out.splitlines()

@@ -73,6 +73,29 @@ def test_evaluate_scores_each_response_with_its_problem(
     assert row["model"] == "m" and row["pass1"] == 1.0 and "samples" not in row
 
 
+def test_thinking_that_is_begun_is_part_of_the_response(tiny_model, world_tokenizer, monkeypatch):
+    """As if the model had written it; what follows is what it says after such a prompt."""
+    problems, starts = WORLD.problems("arithmetic", 6, "dev"), []
+    cfg = E.EvalConfig(k=1, temperature=0, max_new_tokens=5, begun=True)
+    sampled, given = E.generate, []
+
+    def generate(model, prompts, *args, **more):
+        given.extend(prompts)
+        return sampled(model, prompts, *args, **more)
+
+    monkeypatch.setattr(E, "generate", generate)
+    r = E.evaluate(tiny_model, world_tokenizer, problems, cfg)
+    for p, s in zip(problems, r.samples, strict=True):
+        first = f"<think>{p.tests['start']} at first" if p.language == "en" else "<think>起初"
+        assert s["response"].startswith(first)
+        starts.append(E.prompt_ids(p, world_tokenizer))
+        starts[-1] += E.begin(p, world_tokenizer)
+    assert sorted(given) == sorted(starts) and r.reasoned is not None
+    assert all(s["length"] <= 5 for s in r.samples)  # what was begun is not counted
+    plain = E.evaluate(tiny_model, world_tokenizer, problems, replace(cfg, begun=False))
+    assert not any(s["response"].startswith("<think>") for s in plain.samples)
+
+
 def test_rows_that_generate_several_responses_change_none(tiny_model, world_tokenizer, monkeypatch):
     tiny_model.cfg.eos_ids = tuple(range(0, tiny_model.cfg.vocab_size, 12))
     problems, bars = WORLD.problems("arithmetic", 8, "test"), []

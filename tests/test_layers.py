@@ -12,7 +12,7 @@ LAYERS = [  # from the bottom up; a file imports only from its layer and from th
     "config data tokenizer model rewards inputs",
     "sample sft",
     "grpo eval reward_model",
-    "algorithms stages",
+    "algorithms stages decompose",
     "preference rejection export train_zero train_r1 distill",
     "experiments",
 ]

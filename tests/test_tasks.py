@@ -12,7 +12,7 @@ from conftest import SHARED_DATA
 
 from data import World, WorldConfig
 from tasks import REASONING, TASKS, arithmetic, code, countdown, general, logic
-from tasks.base import LANGUAGES, Problem, by_value, guessed, is_test, pairs, spoken_languages
+from tasks.base import LANGUAGES, Problem, by_value, guessed, pairs, split_of, spoken_languages
 from tasks.countdown import countdown_correct, random_expression, simplifications
 from tasks.general import declines, helpfulness, reply
 
@@ -53,14 +53,14 @@ def test_a_task_is_a_module_and_a_line(monkeypatch):
     cfg = WorldConfig(tasks=("countdown", "next"), minor=2.0, level=2, tags=1.0)
     world = World(0, cfg)
     held_out, train = world.problems("next", 50, "test"), world.problems("next", 500)
-    assert len(held_out) == 50 and all(is_test(World.key(p)) for p in held_out)
-    assert not any(is_test(World.key(p)) for p in train)
+    assert len(held_out) == 50 and all(split_of(World.key(p)) == "test" for p in held_out)
+    assert all(split_of(World.key(p)) == "train" for p in train)
     assert all(double.judge(train, [p.answer for p in train]))
     texts = [world.text(i) for i in range(3000)]
     new = [(prompt, text) for prompt, text in texts if prompt.startswith("After")]
     assert len(new) / 3000 == pytest.approx(2 / 3, rel=0.05)
     told = sum("and a bit" in text for _, text in new) / len(new)
-    assert told == pytest.approx(1 - cfg.direct_other, abs=0.05)
+    assert told == pytest.approx(cfg.reasoned, abs=0.05)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,0 +1,151 @@
+"""Where does Zero's gain come from? The base is asked in ways that need no training.
+
+    python decompose.py runs/zero/base/model runs/zero/model      # train_zero.py ends with the same
+    python decompose.py BASE MODEL --eval.split dev
+
+The gain in pass@1 on a task of the world has four parts, which add up:
+
+    mode         the base, its thinking begun: "<think>" and the words with which those who reason
+                 in the corpus begin; what is still wrong is no longer blurted out
+    finishing    of these responses those that end (the mean over problems; a problem none of
+                 whose responses ends counts 0)
+    sharpening   the same at the best of three temperatures, chosen on the same problems: this
+                 favours the base
+    rest         what the base does not reach so: a way to search, persistence, checks, better steps
+
+Base and Zero answer at temperature 1. The table says what the responses did (tasks/behaviour.py):
+how much of the rest was a change of ways that the texts know, and how much is in no text.
+"""
+
+import lib.start  # noqa: F401
+
+from dataclasses import dataclass, replace
+
+import config
+import inputs
+from data import WorldConfig
+from eval import EvalConfig, Report, evaluate_folder, held_out, save_reports
+from lib import distributed, report
+from lib.errors import UserError
+from lib.report import markdown_table
+from tasks.behaviour import blind_hits
+
+TEMPERATURES = (1.0, 0.6, 0.0)
+PARTS = ("mode", "finishing", "sharpening", "rest")
+
+
+def plain(cfg: EvalConfig) -> bool:
+    """Whether models are asked as the decomposition wants base and Zero to be."""
+    return cfg.temperature == 1 and not cfg.begun
+
+
+def begun(cfg, base: str, sets: dict[str, list]) -> dict[float, dict[str, Report]]:
+    """The base with its thinking begun, at each temperature."""
+    out = {}
+    for t in TEMPERATURES:
+        ways = replace(cfg.eval, begun=True, temperature=t, k=cfg.eval.k if t else 1)
+        name = f"base begun, T = {t:g}"
+        out[t] = evaluate_folder(replace(cfg, eval=ways), base, sets, cfg.seed, name)
+    return out
+
+
+def gains(base: Report, helped: dict[float, Report], zero: Report) -> dict[str, float]:
+    """The parts of zero.pass1 - base.pass1. helped: temperature -> the base with thinking begun."""
+    ended = {t: of_those_that_end(r) for t, r in helped.items()}
+    at_one, best = helped[1.0].pass1, max(ended.values())
+    parts = (at_one - base.pass1, ended[1.0] - at_one, best - ended[1.0], zero.pass1 - best)
+    return dict(zip(PARTS, parts))
+
+
+def of_those_that_end(r: Report) -> float:
+    """Accuracy of the responses that end: the mean over problems."""
+    shares = []
+    for start in range(0, len(r.samples), r.k):
+        ended = [s["correct"] for s in r.samples[start : start + r.k] if s["finished"]]
+        shares.append(sum(ended) / len(ended) if ended else 0.0)
+    return sum(shares) / len(shares)
+
+
+def beyond(countdown: Report, most: int) -> float:
+    """The share of responses with more tries back from the target than any text of the corpus."""
+    return sum(s["did"]["backward"] > most for s in countdown.samples) / len(countdown.samples)
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def behaviour_table(rows: list[tuple[str, Report]]) -> str:
+    """What each model did, a row for each (name, Report) of a task of the world."""
+    head = "model,task,pass@1,reasons,ends,right if both,right if blurted,steps,errors,checks"
+    head += ",errors found,put right,hits a try,repeated,backward"
+    body = []
+    for name, r in rows:
+        did = r.did
+        shares = (r.pass1, r.reasoned, 1 - r.clipped, r.right_reasoned, r.right_blurted)
+        counts = [did.get(key) for key in ("steps", "errors", "checks", "found", "righted")]
+        cells = ["" if c is None else f"{c:.2f}" for c in counts]
+        more = [percent(did.get(f"{key}_a_try")) for key in ("hits", "repeated")]
+        back = did["backward"] / did["steps"] if did.get("backward") is not None else None
+        body.append([name, r.task, *map(percent, shares), *cells, *more, percent(back)])
+    return markdown_table(head.split(","), body)
+
+
+def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, out: str) -> str:
+    """The tables as text; draws OUT/gain.png and writes OUT/gain.json. before, after: task ->
+    Report, of the base and of Zero."""
+    helped = begun(cfg, base, sets)
+    rows, bars, lines = [], {}, []
+    for task in sets:
+        ways = {t: helped[t][task] for t in TEMPERATURES}
+        rows += [("base", before[task])]
+        rows += [(f"base begun, T = {t:g}", r) for t, r in ways.items()]
+        rows += [("zero", after[task])]
+        bars[task] = gains(before[task], ways, after[task])
+        total = after[task].pass1 - before[task].pass1
+        told = ", ".join(f"{name} {100 * part:+.1f}" for name, part in bars[task].items())
+        lines.append(f"{task}: {100 * total:+.1f} points = {told}")
+    if "countdown" in sets:
+        blind = [blind_hits(p, cfg.world.level) for p in sets["countdown"]]
+        lines.append(f"countdown: blind tries hit in {percent(sum(blind) / len(blind))}%")
+        most = max(cfg.world.patience_backwards)
+        shares = [beyond(reports["countdown"], most) for reports in (before, after)]
+        told = "{}% of the base's responses, {}% of zero's".format(*map(percent, shares))
+        lines.append(f"more than {most} tries back from the target, which no text has: {told}")
+    save_reports(rows, f"{out}/gain.json", gains=bars)
+    panels = [
+        (f"{t}: parts of the gain", "", {k: (v, 0) for k, v in p.items()}) for t, p in bars.items()
+    ]
+    if distributed.is_main_process():
+        report.draw(f"{out}/gain.png", panels)
+    return behaviour_table(rows) + "\n\n" + "\n".join(lines)
+
+
+@dataclass
+class Config(config.Config):
+    world: WorldConfig = config.section(WorldConfig)
+    eval: EvalConfig = config.section(EvalConfig)
+
+
+def main() -> None:
+    parser = config.Parser(__doc__)
+    add = parser.add_argument
+    add("base", help="the model before reinforcement learning")
+    add("model", help="the model after it")
+    add("--task", action="append", help="a task of the world (repeatable; default: Zero's two)")
+    add("--out", default=".", help="folder of gain.json and gain.png")
+    cfg, args = config.parse(parser, Config)
+    with config.user_errors():
+        if not plain(cfg.eval):
+            raise UserError("base and model answer at temperature 1: leave out --eval.temperature")
+        inputs.check_model(args.base, **cfg.asked)
+        inputs.check_model(args.model, **cfg.asked)
+        sets = held_out(cfg.world, cfg.eval, tuple(args.task or ("arithmetic", "countdown")))
+        folders = {"base": args.base, "zero": args.model}
+        found = [evaluate_folder(cfg, f, sets, cfg.seed, name) for name, f in folders.items()]
+        print(decompose(cfg, args.base, sets, *found, args.out))
+        print(f"figures: {args.out}/gain.json, {args.out}/gain.png")
+
+
+if __name__ == "__main__":
+    main()

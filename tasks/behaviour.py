@@ -1,0 +1,114 @@
+"""What a response did, read off by rule: how it searched, erred and checked. Nothing of this is
+rewarded; it shows what reinforcement learning changed (decompose.py).
+
+    steps      worked steps (Countdown: tries); none: the answer was blurted out, or there is none
+    errors     of them wrong ones: a wrong value; a try that is wrongly taken for a hit or for none
+    checks     results worked out once more
+    found      checks that said no
+    righted    sums: of those the steps that were wrong and are right afterwards
+    hits       Countdown: tries that make the target, whatever is said of them
+    repeated   Countdown: tries that stand before in the same words
+    backward   Countdown: tries that work back from the target
+"""
+
+import random
+import re
+
+from tasks import countdown
+from tasks.arithmetic import GAIN, LOSE
+from tasks.base import PHRASES, Problem
+
+_NUMBER = r"\d{1,9}"  # longer ones are a model's stammer
+_VERBS = {verb: sign for table, sign in ((GAIN, 1), (LOSE, -1)) for row in table for verb in row}
+# " finds 3 makes 8", with or without " check 8-3=5 yes" or " check 9-3=6 no again makes 8"
+_STEP = re.compile(
+    rf"(?P<verb>{'|'.join(_VERBS)}) ?(?P<change>{_NUMBER})(?: makes |就是)(?P<value>{_NUMBER})"
+    rf"(?P<check>(?: check |检查){_NUMBER}[-+]{_NUMBER}=-?{_NUMBER})?(?P<no> no|不对)?"
+    rf"(?:(?: again makes |再算就是)(?P<again>{_NUMBER}))?"
+)
+_SAID = r"(?P<said{}> low| high| yes|小了|大了|对了)"
+_BACK = re.compile(rf"({_NUMBER})([-+*/])({_NUMBER})=({_NUMBER})")
+_TRY = re.compile(
+    r"(?P<forward>[\d()+\-*/]{3,60})=[\d()+\-*/=]{1,99}(?: want |要)\d+" + _SAID.format(1) + "|"
+    r"(?P<steps>(?:\d+[-+*/]\d+=\d+(?: with |用)\d+(?:,\d+)*,)+)(?P<pair>\d+[-+*/]\d+)=\d+"
+    + _SAID.format(2)
+)
+_CHECK = re.compile(r"(?:, check |,检查)[\d()+\-*/=]+(?P<no> no|不对)?")
+
+
+def behaviour(problem: Problem, text: str) -> dict[str, int]:
+    """Counts by name, of a response to a problem of the world."""
+    if problem.task == "arithmetic":
+        return of_arithmetic(problem, text)
+    if problem.task == "countdown":
+        return of_countdown(problem, text)
+    guesses = (phrases["guess"].split("{")[0] for phrases in PHRASES.values())
+    return {"steps": int(bool(text) and not any(guess in text for guess in guesses))}
+
+
+def of_arithmetic(problem: Problem, text: str) -> dict[str, int]:
+    """A step is wrong if its value is not the one before it with the change that it names. (Whether
+    the problem has that change is not looked at.)"""
+    out = dict.fromkeys(("steps", "errors", "checks", "found", "righted"), 0)
+    value = problem.tests["start"]
+    for found in _STEP.finditer(text):
+        right = value + _VERBS[found["verb"]] * int(found["change"])
+        value = int(found["value"])
+        wrong, no = value != right, bool(found["no"])
+        out["steps"] += 1
+        out["errors"] += wrong
+        out["checks"] += bool(found["check"])
+        out["found"] += no
+        if no and found["again"]:
+            value = int(found["again"])
+            out["righted"] += wrong and value == right
+    return out
+
+
+def of_countdown(problem: Problem, text: str) -> dict[str, int]:
+    names = ("steps", "errors", "checks", "found", "hits", "repeated", "backward")
+    out, seen = dict.fromkeys(names, 0), set()
+    for found in _TRY.finditer(text):
+        if found["forward"]:
+            tried, hit = (
+                found["forward"],
+                countdown.countdown_correct(found["forward"], **problem.tests),
+            )
+        else:
+            tried, hit = (
+                found["steps"] + found["pair"],
+                backward_hit(problem, found["steps"], found["pair"]),
+            )
+        said = (found["said1"] or found["said2"]) in (" yes", "对了")
+        out["steps"] += 1
+        out["errors"] += said != hit
+        out["hits"] += hit
+        out["repeated"] += tried in seen
+        out["backward"] += not found["forward"]
+        seen.add(tried)
+    checks = list(_CHECK.finditer(text))
+    out["checks"], out["found"] = len(checks), sum(bool(c["no"]) for c in checks)
+    return out
+
+
+def backward_hit(problem: Problem, steps: str, pair: str) -> bool:
+    """Whether the steps back from the target are right, and the last two numbers make what is then
+    wanted."""
+    wanted, left = problem.tests["target"], list(problem.tests["numbers"])
+    for x, op, y, value in _BACK.findall(steps):
+        x, y, value = int(x), int(y), int(value)
+        number = y if x == wanted else x
+        right = countdown.calculate(x, op, y, 10**9) == value
+        if wanted not in (x, y) or number not in left or not right:
+            return False
+        left.remove(number)
+        wanted = value
+    return countdown.countdown_correct(pair, left, wanted)
+
+
+def blind_hits(problem: Problem, level: int, count: int = 200) -> float:
+    """The share of random expressions that make a Countdown problem's target."""
+    rng, most = random.Random(problem.prompt), countdown.LEVELS[level]["value"]
+    numbers, target = problem.tests["numbers"], problem.tests["target"]
+    drawn = (countdown.random_expression(rng, numbers, most) for _ in range(count))
+    return sum(value == target for _, value in drawn) / count

@@ -1,0 +1,110 @@
+"""What responses did, by rule, and where Zero's gain comes from."""
+
+import copy
+import random
+
+import pytest
+
+import decompose
+from data import TASKS, World, WorldConfig
+from eval import Report, begin, summarise_behaviour
+from tasks.base import Problem
+from tasks.behaviour import behaviour, blind_hits
+
+SUM = Problem("", "9", "arithmetic", tests={"start": 5, "steps": [("finds", 3), ("sells", -2)]})
+SUM.tests["steps"].append(("gets", 3))
+DOWN = Problem("", "(3+4)*2", "countdown", tests={"numbers": [3, 4, 2], "target": 14})
+
+
+def test_steps_errors_and_checks_of_sums():
+    text = "5 at first, finds 3 makes 8, sells 2 makes 6, gets 3 makes 9"
+    assert behaviour(SUM, text) == dict(steps=3, errors=0, checks=0, found=0, righted=0)
+    # an error counts where it is made; what follows from it is right
+    text = "起初5,捡到3就是7,卖掉2就是5, gets 3 makes 9"
+    assert behaviour(SUM, text) == dict(steps=3, errors=2, checks=0, found=0, righted=0)
+    text = "5 at first, finds 3 makes 9 check 9-3=6 no again makes 8,卖掉2就是6检查6+2=8对"
+    assert behaviour(SUM, text) == dict(steps=2, errors=1, checks=2, found=1, righted=1)
+    text = "5 at first, finds 3 makes 1 check 1-3=-2 no again makes 7,卖掉2就是6检查6+2=8对"
+    assert behaviour(SUM, text) == dict(steps=2, errors=2, checks=2, found=1, righted=0)
+    assert behaviour(SUM, "maybe 9")["steps"] == 0
+    # a step that is left out, and one that is said again, are no wrong calculations
+    text = "5 at first, finds 3 makes 8, gets 3 makes 11, gets 3 makes 14, gets 3 makes 1"
+    assert behaviour(SUM, text) == dict(steps=4, errors=1, checks=0, found=0, righted=0)
+    assert behaviour(SUM, "finds 3 makes " + "1" * 5000)["errors"] == 1
+
+
+def did(text: str) -> dict:
+    return {k: v for k, v in behaviour(DOWN, text).items() if v}
+
+
+def test_tries_at_countdown():
+    forward = "let me try (3*4)+2=12+2=14 want 14 yes"
+    assert did(forward) == dict(steps=1, hits=1)
+    text = "试试(3+4)+2=7+2=9要14小了,再试(3+4)+2=7+2=9要14小了,再试(3+4)*2=7*2=13要14小了,算了"
+    assert did(text) == dict(steps=3, repeated=1, hits=1, errors=1)  # the last one is not seen
+    back = "let me try 14-3=11 with 4,2,4*2=8 low,again 14/2=7 with 3,4,3+4=7 yes"
+    assert did(back) == dict(steps=2, backward=2, hits=1)
+    assert did("试试14/2=7用3,4,3*4=7对了") == dict(steps=1, backward=1, errors=1)  # 12
+    assert did("let me try 14/2=8 with 3,4,3+4=7 yes") == dict(steps=1, backward=1, errors=1)
+    assert did("let me try 14/5=2 with 3,4,3+4=7 yes") == dict(steps=1, backward=1, errors=1)
+    checked = "let me try (3*2)+4=14 want 14 yes, check (3*2)+4=6+4=10 no,"
+    checked += "again 14-2=12 with 3,4,3*4=12 yes, check 3*4=12 yes"
+    assert did(checked) == dict(steps=2, errors=1, checks=2, found=1, backward=1, hits=1)
+    assert did("maybe (3+4)*2") == {} and did("") == {}
+
+
+def test_blind_tries():
+    p = Problem("Use 2,2 to make 4.", "", "countdown", tests={"numbers": [2, 2], "target": 4})
+    assert blind_hits(p, 1, 2000) == pytest.approx(1 / 2, abs=0.05)  # 2+2, 2*2, not 2-2, 2/2
+
+
+def test_summary_of_behaviour():
+    def sample(right, finished=True, **counts):
+        zeros = dict.fromkeys(("steps", "hits", "checks"), 0)
+        return {"correct": right, "finished": finished, "did": zeros | counts}
+
+    samples = [sample(True, steps=3, hits=1, checks=1), sample(False, steps=1), sample(False)]
+    samples += [sample(True), sample(True, False, steps=9)]
+    found = summarise_behaviour(samples)
+    assert found["reasoned"] == pytest.approx(3 / 5)
+    assert found["right_reasoned"] == found["right_blurted"] == 0.5
+    assert found["did"] == {
+        "steps": 2.0, "hits": 0.5, "checks": 0.5, "hits_a_try": 0.25,
+        "right_if_checked": 1.0, "right_if_not": 0.0,
+    }  # fmt: skip
+
+
+def report(*problems: list[tuple[bool, bool]]) -> Report:
+    """Of responses (right, ended) to each problem."""
+    samples = [dict(correct=c, finished=e) for responses in problems for c, e in responses]
+    zeros = "pass1_se cons passk format language_consistency mean_length clipped reflection_words"
+    right = sum(s["correct"] for s in samples) / len(samples)
+    rest = dict.fromkeys(zeros.split(), 0.0)
+    return Report("countdown", len(problems), len(problems[0]), right, samples=samples, **rest)
+
+
+def test_the_parts_add_up_to_the_gain():
+    wrong, right, cut = (False, True), (True, True), (False, False)
+    base, zero = report([wrong] * 4, [wrong] * 4), report([right] * 4, [right] * 3 + [wrong])
+    helped = {1.0: report([right, wrong, cut, cut], [cut] * 4)}  # 1/8; of those that end 1/4
+    helped |= {0.6: report([right, right, wrong, cut], [cut] * 4), 0.0: report([cut], [cut])}
+    parts = decompose.gains(base, helped, zero)
+    expected = {"mode": 1 / 8, "finishing": 1 / 8, "sharpening": 1 / 12, "rest": 7 / 8 - 1 / 3}
+    assert parts == pytest.approx(expected) and sum(parts.values()) == pytest.approx(7 / 8)
+
+
+def test_how_reasoning_begins(world_tokenizer):
+    """Its tokens are those with which the corpus's texts begin, but for changes of language."""
+    for task in ("arithmetic", "countdown"):
+        world, as_in_texts = World(0, WorldConfig(tasks=(task,), mixed=0.0)), 0
+        for i in range(100):
+            p = world.draw(random.Random(i), task)
+            thought, _ = TASKS[task].reasoned(random.Random(i), p, world.cfg)
+            ids, text = begin(p, world_tokenizer), world_tokenizer.encode(f"<think>{thought}", True)
+            as_in_texts += text[: len(ids)] == ids
+        assert as_in_texts > 95, task
+    for p in (Problem("", "", "logic"), Problem("", "", "math"), Problem("", "2", "arithmetic")):
+        assert begin(p, world_tokenizer) == world_tokenizer.encode("<think>", True)
+    opened = copy.copy(world_tokenizer)
+    opened.opened = "<think>"  # by the template
+    assert world_tokenizer.decode(begin(SUM, opened)) == "5 at first"
