@@ -17,15 +17,16 @@ import re
 import sys
 
 import config
-from experiments.behaviour import countdown, hacking, journey, passk, search
+from experiments.behaviour import hacking, passk, search
 from experiments.common import COLUMNS, RULE, Plan
+from experiments.controls import controls
 from experiments.recipes import claims_of, distill, language, r1, zero
 from experiments.settings import ablations, algorithms, architecture, ppo, share, size
 from lib import cli, files, report
 from lib.errors import UserError, shortened
 
 ALL = [zero, r1, language, distill, ppo, algorithms, ablations, share]
-ALL += [passk, search, journey, countdown, hacking, size, architecture]
+ALL += [passk, search, hacking, size, architecture, controls]
 EXPERIMENTS = {function.__name__: function for function in ALL}
 
 

@@ -9,17 +9,14 @@ from dataclasses import replace
 
 import inputs
 import preference
-import rejection
-import rewards as rw
 import stages
 import train_r1
-from data import REASONING, TASKS, Problem, World
+from data import REASONING, TASKS, Problem
 from eval import Report, held_out
 from experiments import common
 from experiments.common import CLAIMS, Plan, claims, conclude, mean_curve, metrics
 from experiments.search import QUICK
 from lib import distributed, files
-from sft import pretrain
 
 
 def many_samples(plan: Plan, seed: int) -> dict[str, dict[str, Report]]:
@@ -105,101 +102,6 @@ def search(plan: Plan):
         row["claim"] = row["claim"].replace("(tokens)", f"({a} tokens against {b})")
     panels = [("accuracy on four tasks", "log2 of the tokens spent on a problem", lines)]
     return conclude(plan, runs, rows, panels)
-
-
-def journeys(cfg, count: int) -> dict[str, list[dict]]:
-    """`count` texts about the same problems, right and in form, for each of two ways to tell:
-    "journey", with caught mistakes and vain attempts, and "shortcut", without."""
-    never = "direct direct_countdown broken_tags unfinished mixed uncaught careless"
-    settings = dict.fromkeys(never.split(), 0.0) | {"tasks": cfg.grpo.tasks, "tags": 1.0}
-    worlds = [World(cfg.seed, replace(cfg.world, slip=s, **settings)) for s in (0.3, 0.0)]
-    rows = {"journey": [], "shortcut": []}
-    index = 1_000_000  # far from the base's corpus
-    while len(rows["journey"]) < count:
-        (prompt, long), (_, brief) = (world.text(index) for world in worlds)
-        index += 1
-        given_up = any(rw.thinking(text).endswith(("give up", "算了")) for text in (long, brief))
-        if given_up or not rw.reflection_words(long):
-            continue
-        if prompt.startswith(("Use ", "用")):  # Countdown: the attempt that fits alone
-            thought, _, rest = brief.rpartition("</think>")
-            brief = f"<think>{thought.rpartition(',')[2].removeprefix('<think>')}</think>{rest}"
-        for name, text in zip(rows, (long, brief)):
-            rows[name].append({"prompt": prompt, "response": text})
-    return rows
-
-
-def journey(plan: Plan):
-    """Fine-tuning on traces with caught mistakes against clean ones; a tenth of Zero's clean
-    answers against all (full 15 minutes, quick 2)"""
-    runs: list[dict] = []
-    for seed in plan.seeds:
-        cfg, zero, out = plan.config(seed), plan.zero(seed), plan.folder("findings/journey", seed)
-        base, tasks, world = f"{zero}/base/model", cfg.grpo.tasks, World(cfg.seed, cfg.world)
-        os.makedirs(out, exist_ok=True)
-        sets, count = journeys(cfg, 100 if plan.quick else 2000), 100 if plan.quick else 1000
-        problems = [world.problem(tasks[i % len(tasks)], 800_000 + i) for i in range(count)]
-        path = f"{out}/clean.jsonl"
-        sets["all"] = rejection.harvest(f"{zero}/model", problems, 4, 2, cfg, path, seed)
-        sets["tenth"] = sets["all"][::10]
-        runs.append({"base": common.examine(cfg, base, plan.folder("findings/base", seed))})
-        for name, texts in sets.items():
-            epochs = cfg.r1.epochs * (10 if name == "tenth" else 1)  # as many steps as with all
-            tuned, folder = replace(cfg, r1=replace(cfg.r1, epochs=epochs)), f"{out}/{name}"
-            model = train_r1.fine_tune(tuned, base, texts, folder, True)
-            runs[-1][name] = common.examine(cfg, model, folder) | {"examples": len(texts)}
-    rows = [row for task in tasks for row in claims(runs, CLAIMS["journey"].format(task))]
-    keys = ("accuracy", "format", "length", "reflection")
-    return conclude(plan, runs, rows + claims(runs, CLAIMS["journey tenth"]), keys=keys)
-
-
-def tries(text: str) -> int:
-    """Attempts at Countdown that a response compares with the target."""
-    return len(re.findall(r"want|要", rw.thinking(text)))
-
-
-def search_figures(r: Report) -> tuple[dict[str, float], list[float]]:
-    """How a model searches: tries a response; right answers among those with a second try; answers
-    that are right within 3 and 10 tries. And for n = 1 .. 10: of the responses that make an n-th
-    try, the share for which it is the last and right; nan where there are none."""
-    found = [(tries(s["response"]), s["correct"]) for s in r.samples]
-    retried = [right for n, right in found if n > 1]
-    row = {"accuracy": r.pass1, "length": r.mean_length}
-    row |= {"tries": statistics.fmean(n for n, _ in found), "retries": len(retried) / len(found)}
-    row["right_if_retried"] = statistics.fmean(retried) if retried else 0.0
-    for most in (3, 10):
-        row[f"right_within_{most}"] = statistics.fmean(right and n <= most for n, right in found)
-    reached = [[right and n == k for n, right in found if n >= k] for k in range(1, 11)]
-    return row, [statistics.fmean(hits) if hits else math.nan for hits in reached]
-
-
-def countdown(plan: Plan):
-    """Countdown alone, as TinyZero: does it learn to try, check and retry, and does thinking longer
-    help? 60 steps (full 15 minutes, quick 2)"""
-    runs, rates = [{} for _ in plan.seeds], [{} for _ in plan.seeds]
-    for i, seed in enumerate(plan.seeds):
-        cfg = plan.config(seed, {"grpo.tasks": "countdown"})
-        out = plan.folder("findings/countdown", seed)
-        if plan.quick:  # the quick base has never seen Countdown
-            settings = {"world.tasks": "countdown", "world.direct_countdown": 0.3}
-            larger = plan.config(seed, settings)
-            larger.sft.tokens *= 5
-            base = pretrain(larger, f"{out}/base", True)
-        else:
-            cfg.grpo.steps, base = 60, f"{plan.zero(seed)}/base/model"
-        common.reinforce(cfg, base, out)
-        os.makedirs(f"{out}/base", exist_ok=True)
-        for name, model, folder in (("base", base, f"{out}/base"), ("RL", f"{out}/model", out)):
-            where = name, model, f"{folder}/eval.json", ("countdown",)
-            found = stages.evaluate_stage(cfg, *where)["countdown"]
-            runs[i][name], rates[i][name] = search_figures(found)
-    lines = {m: mean_curve([rate[m] for rate in rates]) for m in runs[0]}
-    for rate in rates:  # JSON has no nan
-        rate |= {m: [None if math.isnan(v) else v for v in y] for m, y in rate.items()}
-    panels, keys = [("share of n-th tries that hit", "n", lines)], "accuracy tries right_if_retried"
-    return conclude(
-        plan, runs, claims(runs, CLAIMS["countdown"]), panels, keys.split(), hit_rates=rates
-    )
 
 
 def hacking(plan: Plan):

@@ -39,7 +39,7 @@ R1_QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1.demonstrations
 R1_QUICK |= {"r1.dev2_steps": 8, "r1.final_steps": 8, "r1.preference_steps": 5}
 QUICK = R1_QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.group_size": 8}
 QUICK |= {"eval.problems": 16, "eval.k": 4, "sft.tokens": 300_000}
-ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.direct": 0.4}
+ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.reasoned": 0.6}
 
 with open(os.path.join(os.path.dirname(__file__), "claims.txt"), encoding="utf-8") as f:
     parts = re.split(r"^\[(.*)\]\n", f.read(), flags=re.M)[1:]
@@ -212,13 +212,14 @@ def examine(cfg, model: str, out: str) -> dict[str, float]:
     return row | {task: r.pass1 for task, r in reports.items()}
 
 
-def reinforce(cfg, base: str, out: str) -> dict[str, float]:
-    """Figures of GRPO from the model in folder `base`; a run that has ended is not made again."""
+def reinforce(cfg, base: str, out: str, judge=None) -> dict[str, float]:
+    """Figures of GRPO from the model in folder `base`; a run that has ended is not made again.
+    judge: adds rewards (grpo.Learner)."""
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     lock_settings(out, settings | {"base": GPT.from_pretrained(base).fingerprint()})
     if not inputs.is_model(f"{out}/model"):
         print(f"--- {out}", flush=True)
-        train_zero.train(cfg, base, out, True)
+        train_zero.train(cfg, base, out, True, judge=judge)
     rows, row = metrics(out), examine(cfg, f"{out}/model", out)
     row["step_seconds"] = statistics.median(r["step_time"] for r in rows)
     row["tokens"] = rows[-1]["num_tokens"]

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import decompose
 import inputs
 import preference
 import stages
@@ -55,8 +56,32 @@ def zero(plan: Plan):
         lines.append([task, model, *cells, f"{length['mean']:.0f} ± {length['sd']:.0f}"])
     content = {"seeds": plan.seeds, "k": k, "figures": figures, "pass1_se": errors}
     content["training_minutes"] = {stage: spread(values) for stage, values in minutes.items()}
+    content["gains"], content["behaviour"] = decomposition(plan)
     head = f"task,model,pass@1,cons@{k},pass@{k},format,language,tokens".split(",")
-    return content, report.markdown_table(head, lines)
+    parts = [[t, *(in_points(s) for s in parts.values())] for t, parts in content["gains"].items()]
+    tables = (head, lines), (["gain, points", *decompose.PARTS], parts)
+    return content, "\n\n".join(report.markdown_table(*table) for table in tables)
+
+
+def in_points(s: dict) -> str:
+    return f"{100 * s['mean']:+.1f} ± {100 * s['sd']:.1f}"
+
+
+def decomposition(plan: Plan) -> tuple[dict, dict]:
+    """Over seeds: task -> part of the gain (decompose.py), and "task, model" -> what it did."""
+    found = [load_json(f"{plan.folder('zero', seed)}/gain.json") for seed in plan.seeds]
+    gains = {
+        task: {part: spread([f["gains"][task][part] for f in found]) for part in parts}
+        for task, parts in found[0]["gains"].items()
+    }
+    did = {}
+    for rows in zip(*(f["reports"] for f in found)):  # a model on a task, of all seeds
+        keys = ("pass1", "reasoned", "right_reasoned", "right_blurted")
+        flat = [{key: r[key] for key in keys} | r["did"] for r in rows]
+        known = [key for key in flat[0] if all(row.get(key) is not None for row in flat)]
+        name = f"{rows[0]['task']}, {rows[0]['model']}"
+        did[name] = {key: spread([row[key] for row in flat]) for key in known}
+    return gains, did
 
 
 def r1(plan: Plan):

@@ -59,7 +59,7 @@ def share(plan: Plan):
     """Share of reasoned texts in the base's corpus, 0 to 50%: does RL find what the base never
     shows? (full 30 minutes, quick 3)"""
     shares, keys = (0, 5, 10, 25, 50), ("accuracy", "length", "format")
-    variants = {f"share-{s}": {"world.direct": 1 - s / 100} for s in shares}
+    variants = {f"share-{s}": {"world.reasoned": s / 100} for s in shares}
     runs = common.from_nothing(plan, variants)
     panels = before_and_after(runs, variants, "reasoned texts in the corpus, %", shares, keys)
     return conclude(plan, runs, claims(runs, CLAIMS["share"]), panels)

@@ -19,7 +19,6 @@ import pytest
 from conftest import FORKS, run
 
 import config
-import eval as evaluation
 import grpo
 import preference
 import rejection
@@ -29,7 +28,7 @@ import train_r1
 import train_zero
 from data import Problem
 from experiments import __main__ as experiments
-from experiments import behaviour, common, recipes, search, settings
+from experiments import behaviour, common, controls, recipes, search, settings
 from experiments.common import Plan, claims, compare, verdict
 from lib import report
 from lib.files import load_json
@@ -77,6 +76,10 @@ def fake_run(folder, pass1):
     row |= dict(language_consistency=1.0, mean_length=20.0, reflection_words=0.1)
     reports = [row | {"model": "base", "pass1": 0.1}, row | {"model": "zero", "pass1": pass1}]
     write(f"{folder}/eval.json", {"reports": reports, "minutes": 1.0})
+    did = {"reasoned": 0.5, "right_reasoned": None, "right_blurted": 0.1, "did": {"steps": pass1}}
+    parts = dict(mode=0.1, finishing=0.0, sharpening=0.2, rest=pass1 - 0.4)
+    gain = {"gains": {"arithmetic": parts}, "reports": [r | did for r in reports]}
+    write(f"{folder}/gain.json", gain)
     os.makedirs(f"{folder}/base")
     for place, times in (("base", [60, 60]), ("", [30])):
         rows = [{"stage": "any", "step": i, "step_time": t} for i, t in enumerate(times)]
@@ -96,6 +99,10 @@ def test_mean_and_spread_over_finished_runs(nothing_runs, monkeypatch, capsys):
         result = json.load(f)
     assert result["figures"]["arithmetic"]["zero"]["pass1"]["values"] == [0.7, 0.9]
     assert result["seeds"] == [0, 1]
+    assert result["gains"]["arithmetic"]["rest"]["values"] == pytest.approx([0.3, 0.5])
+    assert "| +10.0 ± 0.0 | +0.0 ± 0.0 | +20.0 ± 0.0 | +40.0 ± 14.1 |" in out
+    assert result["behaviour"]["arithmetic, zero"]["steps"]["mean"] == pytest.approx(0.8)
+    assert "right_reasoned" not in result["behaviour"]["arithmetic, base"]
     minutes = result["training_minutes"]
     assert minutes["base"]["mean"] == 2.0 and minutes["zero"]["mean"] == 0.5
     assert {"date", "hardware", "command"} <= result.keys()
@@ -356,7 +363,7 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     assert "experiments ppo" not in missing and "search" not in missing
 
 
-STORED = "ppo algorithms ablations share size architecture countdown hacking".split()
+STORED = "ppo algorithms ablations share size architecture hacking".split()
 RESULTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results")
 
 
@@ -382,53 +389,45 @@ def test_pass_at_large_k_is_the_share_of_all_choices(n, c, k):
     assert pass_at_k(n, c, k) == pytest.approx(sum(choices) / len(choices))
 
 
-def test_journeys_and_shortcuts_tell_of_the_same_problems():
+def responses_to(answers: list[str]) -> tuple[list[Problem], list[str]]:
+    """(a problem again and again, whose answer is 7; texts with the answers)."""
+    p = Problem("3+4?", "7", "arithmetic")
+    return [p] * len(answers), [f"<think>hm</think><answer>{a}</answer>" for a in answers]
+
+
+def test_rewards_that_know_nothing():
+    problems, texts = responses_to(["7", "8", "8", "07.0"])
+    other, more = responses_to(["7", "7.0", "8", "9"])
+    found = controls.majority(problems + other, texts + more)
+    assert [r["majority"] for r in found] == [1, 0, 0, 1, 1, 1, 0, 0]  # a tie goes to the first
+    assert [r["wrong"] for r in controls.wrong(problems, texts)] == [0, 1, 1, 0]
+    assert controls.wrong(problems[:1], ["no answer"]) == [{"wrong": 0.0}]
+    drawn = [r["coin"] for r in controls.coin(*responses_to([str(i) for i in range(400)]))]
+    assert set(drawn) == {0.0, 1.0} and 150 < sum(drawn) < 250
+    assert drawn == [r["coin"] for r in controls.coin(*responses_to([str(i) for i in range(400)]))]
+    tests = {"numbers": [1, 2], "target": 3}
+    p = Problem("Use 1,2 to make 3.", "1+2", "countdown", tests=tests)
+    texts = [f"<answer>{a}</answer>" for a in ("2-1", "1+2", "2-1")]
+    assert [r["majority"] for r in controls.majority([p] * 3, texts)] == [1, 0, 1]
+
+
+def test_clean_texts_are_right_and_in_form():
     cfg = config.make(train_r1.Config)
-    rows = behaviour.journeys(cfg, 40)
-    assert len(rows["journey"]) == len(rows["shortcut"]) == 40
-    verbs = "loses|sells|gives|breaks|丢了|卖掉|送出|打破"
-    seen = set()
-    for long, brief in zip(rows["journey"], rows["shortcut"]):
-        prompt, texts = long["prompt"], (long["response"], brief["response"])
-        assert prompt == brief["prompt"]
-        assert rw.reflection_words(texts[0]) and not rw.reflection_words(texts[1])
-        answers = [rw.extract_answer(text) for text in texts]
-        assert all(rw.format_reward(text) for text in texts)
-        seen.add(is_countdown := prompt.startswith(("Use", "用")))
-        if is_countdown:
-            *numbers, target = map(int, re.findall(r"\d+", prompt))
-            assert all(rw.countdown_correct(a, numbers, target) for a in answers)
-            assert behaviour.tries(texts[1]) == 1
-        else:
-            start, *changes = re.findall(rf"(?:({verbs}) ?)?(\d+)", prompt)
-            value = int(start[1]) + sum(-int(n) if verb else int(n) for verb, n in changes)
-            assert answers == [str(value)] * 2
-    assert seen == {True, False}
-
-
-def test_how_a_model_searches():
-    def sample(problem, n, right):
-        text = "<think>" + ",".join(["1+1=2 want 3 low"] * n) + "</think>"
-        return {"problem": problem, "response": text, "correct": right}
-
-    samples = [sample(0, 1, True), sample(0, 3, False), sample(1, 2, True), sample(1, 2, False)]
-    samples += [sample(1, 4, True), sample(2, 0, False)]
-    zeros = "pass1_se cons passk format language_consistency clipped reflection_words".split()
-    row = dict(task="countdown", problems=3, k=2, pass1=0.5, mean_length=7.0, samples=samples)
-    figures, hits = behaviour.search_figures(evaluation.Report(**row, **dict.fromkeys(zeros, 0)))
-    expected = {"accuracy": 0.5, "length": 7.0, "tries": 2.0, "retries": 4 / 6}
-    expected |= {"right_if_retried": 0.5, "right_within_3": 2 / 6, "right_within_10": 0.5}
-    assert figures == expected
-    assert len(hits) == 10 and hits[:4] == [1 / 5, 1 / 4, 0.0, 1.0] and math.isnan(hits[4])
-    text = "<think>1+1=2要3小了,1+2=3要3对了</think><answer>1+2</answer>"
-    assert behaviour.tries(text) == 2
+    rows = controls.clean_texts(cfg, 40)
+    assert len(rows) == 40 and len({row["prompt"][:3] for row in rows}) > 2
+    for row in rows:
+        assert rw.format_reward(row["response"]) and "maybe" not in row["response"]
+        if row["prompt"].startswith(("Use ", "用")):
+            *numbers, target = map(int, re.findall(r"\d+", row["prompt"]))
+            answer = rw.extract_answer(row["response"])
+            assert rw.countdown_correct(answer, numbers, target)
 
 
 def test_blind_guessing():
     def chance(task, prompt, **tests):
         return behaviour.blind(Problem(prompt, "", task, tests=tests), 1)
 
-    assert chance("arithmetic", "") == 1 / 21 and chance("code", "") == 0
+    assert chance("arithmetic", "") == 1 / 41 and chance("code", "") == 0
     in_english = "B is taller than A. A is taller than C. Who is tallest?"
     assert chance("logic", "F比B高。C比B矮。谁最矮?") == chance("logic", in_english) == 1 / 3
     of_four = chance("countdown", "", numbers=[2, 2], target=4)  # +, -, *, /: two make it
@@ -466,6 +465,7 @@ def workplace(tmp_path, monkeypatch, world_tokenizer):
 
     zero, r1 = "runs/zero-0-quick", "runs/r1-0-quick"
     model(f"{zero}/base/model")
+    write(f"{zero}/base/metrics.jsonl", {"stage": "sft", "step": 1, "num_tokens": 1000})
     for folder in (f"{zero}/model", f"{r1}/r1/model"):
         shutil.copytree(f"{zero}/base/model", folder)
     for kind in preference.KINDS:
@@ -491,7 +491,7 @@ RECIPES = ("zero", "r1", "language", "distill")
 @pytest.mark.parametrize("name", [n for n in experiments.EXPERIMENTS if n not in RECIPES])
 def test_every_experiment_tiny(workplace, monkeypatch, capsys, name):
     def harvest(folder, problems, samples, most, cfg, path, seed):
-        return behaviour.journeys(cfg, 20)["shortcut"]
+        return controls.clean_texts(cfg, 20)
 
     monkeypatch.setattr(rejection, "harvest", harvest)
     out = main(monkeypatch, capsys, name, "--quick")

@@ -1,0 +1,123 @@
+"""Controls of Zero: the same base with other rewards, or taught without reinforcement learning."""
+
+import os
+import random
+from dataclasses import replace
+from itertools import groupby
+
+import rejection
+import rewards as rw
+import sft
+import train_r1
+from data import Problem, World
+from experiments import common
+from experiments.common import CLAIMS, Plan, claims, conclude, metrics
+
+# The rules' weights of each reward; a name of JUDGES adds that one
+REWARDS = {
+    "accuracy and format": {},
+    "accuracy alone": {"rewards.format": 0},
+    "format alone": {"rewards.accuracy": 0},
+    "coin": {"rewards.accuracy": 0},
+    "wrong answers": {"rewards.accuracy": 0},
+    "majority": {"rewards.accuracy": 0},
+}
+
+
+def coin(problems: list[Problem], texts: list[str]) -> list[dict[str, float]]:
+    """1 for one response in two, whatever it says: drawn anew for every rollout."""
+    rng = random.Random("".join(texts))
+    return [{"coin": float(rng.random() < 0.5)} for _ in texts]
+
+
+def wrong(problems: list[Problem], texts: list[str]) -> list[dict[str, float]]:
+    """1 for an answer that is wrong."""
+    answers = [rw.answer_of(p, t) for p, t in zip(problems, texts)]
+    right = rw.verdicts(problems, answers)
+    return [{"wrong": float(a is not None and not r)} for a, r in zip(answers, right)]
+
+
+def majority(problems: list[Problem], texts: list[str]) -> list[dict[str, float]]:
+    """1 for the answer that most of the group give, right or not [TTRL, 2504.16084]."""
+    out, place = [], 0
+    for _, same in groupby(problems, key=id):
+        group = list(same)
+        answers = [rw.answer_of(p, t) for p, t in zip(group, texts[place : place + len(group)])]
+        most, place = rw.majority(group[0], answers), place + len(group)
+        asked = [replace(p, answer=most or "") for p in group]
+        if group[0].task == "countdown":  # whose rule does not look at the answer
+            agree = [a is not None and a == most for a in answers]
+        else:
+            agree = rw.verdicts(asked, answers) if most else [False] * len(group)
+        out += [{"majority": float(ok)} for ok in agree]
+    return out
+
+
+JUDGES = {"coin": coin, "wrong answers": wrong, "majority": majority}
+
+
+def clean_texts(cfg, count: int) -> list[dict[str, str]]:
+    """Texts of the corpus's kind about other problems: reasoned, in form, without a slip, right."""
+    ways = dict(
+        reasoned=1.0, forgets=0.0, slip=0.0, tags=1.0, broken_tags=0.0, mixed=0.0, unfinished=0.0
+    )
+    world = World(cfg.seed, replace(cfg.world, tasks=cfg.grpo.tasks, **ways))
+    rows, index = [], 1_000_000  # far from the base's corpus
+    while len(rows) < count:
+        prompt, text = world.text(index)
+        index += 1
+        if not text.split("</think>")[0].endswith(("give up", "算了")):
+            rows.append({"prompt": prompt, "response": text})
+    return rows
+
+
+def rejection_rounds(cfg, base: str, out: str, rounds: int, problems: int) -> dict[str, float]:
+    """Figures of rejection-sampling fine-tuning [RFT 2308.01825, STaR 2203.14465]: each round
+    samples the last model on new problems and teaches the base what was right."""
+    model, world, tokens, rows = base, World(cfg.seed, cfg.world), 0, []
+    tasks = cfg.grpo.tasks
+    for n in range(rounds):
+        first = 800_000 + n * problems
+        asked = [world.problem(tasks[i % len(tasks)], first + i) for i in range(problems)]
+        path = f"{out}/round{n + 1}.jsonl"
+        rows += rejection.harvest(model, asked, 8, 2, cfg, path, cfg.seed)
+        length = common.examine(cfg, model, f"{out}/before{n + 1}")["length"]  # of what is sampled
+        model = train_r1.fine_tune(cfg, base, rows, f"{out}/round{n + 1}", True)
+        tokens += length * 8 * problems
+        tokens += sum(r["num_tokens"] for r in metrics(f"{out}/round{n + 1}"))
+    return common.examine(cfg, model, f"{out}/round{rounds}") | {"tokens": tokens}
+
+
+def controls(plan: Plan):
+    """What teaches? Accuracy, format, a coin, wrong answers, the majority; rejection sampling,
+    clean texts, more pretraining (full 30 minutes a seed, quick 3)"""
+    runs: list[dict] = []
+    for seed in plan.seeds:
+        cfg, base = plan.config(seed), f"{plan.zero(seed)}/base/model"
+        runs.append({"base": common.examine(cfg, base, plan.folder("findings/base", seed))})
+        for name, settings in REWARDS.items():
+            out = plan.folder(f"findings/controls/{name.replace(' ', '-')}", seed)
+            varied = plan.config(seed, settings)
+            runs[-1][name] = common.reinforce(varied, base, out, JUDGES.get(name))
+        tokens = runs[-1]["accuracy and format"]["tokens"]
+        out = plan.folder("findings/controls/rejection", seed)
+        os.makedirs(out, exist_ok=True)
+        count = (2, 100) if plan.quick else (3, 1000)
+        runs[-1]["rejection sampling"] = rejection_rounds(cfg, base, out, *count)
+        out = plan.folder("findings/controls/clean", seed)
+        rows = clean_texts(cfg, 100 if plan.quick else 2000)
+        model = train_r1.fine_tune(cfg, base, rows, out, True)
+        row = common.examine(cfg, model, out)
+        row["tokens"] = sum(r["num_tokens"] for r in metrics(out))
+        runs[-1]["clean texts"] = row
+        longer = plan.config(seed)
+        longer.sft.tokens = tokens + sum(r["num_tokens"] for r in metrics(os.path.dirname(base)))
+        out = plan.folder("findings/controls/pretraining", seed)
+        model = sft.pretrain(longer, out, True)
+        runs[-1]["more pretraining"] = common.examine(cfg, model, out) | {"tokens": tokens}
+        runs[-1]["base"]["tokens"] = 0
+    means, _ = common.over_seeds(runs)
+    points = {name: ([row["tokens"] / 1e6], [row["accuracy"]]) for name, row in means.items()}
+    panels = [("accuracy against tokens sampled and learnt, millions", "tokens", points)]
+    text = claims(runs, CLAIMS["controls"])
+    return conclude(plan, runs, text, panels, ("accuracy", "format", "length"))
