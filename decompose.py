@@ -25,7 +25,7 @@ import config
 import inputs
 from data import WorldConfig
 from eval import EvalConfig, Report, evaluate_folder, held_out, save_reports
-from lib import distributed, report
+from lib import distributed, files, report
 from lib.errors import UserError
 from lib.report import markdown_table
 from tasks.behaviour import blind_hits
@@ -140,6 +140,7 @@ def main() -> None:
             raise UserError("base and model answer at temperature 1: leave out --eval.temperature")
         inputs.check_model(args.base, **cfg.asked)
         inputs.check_model(args.model, **cfg.asked)
+        files.make_folder(args.out)
         sets = held_out(cfg.world, cfg.eval, tuple(args.task or ("arithmetic", "countdown")))
         folders = {"base": args.base, "zero": args.model}
         found = [evaluate_folder(cfg, f, sets, cfg.seed, name) for name, f in folders.items()]

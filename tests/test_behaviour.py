@@ -1,9 +1,11 @@
 """What responses did, by rule, and where Zero's gain comes from."""
 
 import copy
+import json
 import random
 
 import pytest
+from conftest import run
 
 import decompose
 from data import TASKS, World, WorldConfig
@@ -108,3 +110,24 @@ def test_how_reasoning_begins(world_tokenizer):
     opened = copy.copy(world_tokenizer)
     opened.opened = "<think>"  # by the template
     assert world_tokenizer.decode(begin(SUM, opened)) == "5 at first"
+
+
+def test_a_base_and_its_zero_are_decomposed(
+    tiny_model, world_tokenizer, tmp_path, monkeypatch, capsys
+):
+    for name in ("base", "zero"):
+        tiny_model.save_pretrained(str(tmp_path / name))
+        world_tokenizer.save(str(tmp_path / name))
+    folders = [str(tmp_path / "base"), str(tmp_path / "zero")]
+    small = "--eval.problems 2 --eval.k 2 --eval.max_new_tokens 4 --out".split()
+    status, out, _ = run(monkeypatch, capsys, "decompose", *folders, *small, str(tmp_path / "out"))
+    assert status == 0 and "| base begun, T = 0.6 | countdown  |" in out
+    assert "arithmetic: +0.0 points = mode" in out and "blind tries hit in" in out
+    content = json.loads((tmp_path / "out" / "gain.json").read_text())
+    assert set(content["gains"]["countdown"]) == set(decompose.PARTS)
+    assert (tmp_path / "out" / "gain.png").read_bytes()[:4] == b"\x89PNG"
+    wrong = [(["--eval.temperature", "0.5"], "answer at temperature 1")]
+    wrong += [(["--task", "chess"], "chess"), (["--eval.begun", "true"], "temperature 1")]
+    for flags, told in wrong:
+        status, _, err = run(monkeypatch, capsys, "decompose", *folders, *flags)
+        assert status == 2 and told in err and err.count("\n") == 1
