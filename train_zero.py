@@ -1,7 +1,7 @@
 """DeepSeek-R1-Zero: reinforcement learning on a base model alone [2501.12948v1, section 2.2].
 
     python train_zero.py                                   # laptop: pretrains a base, then RL
-    python train_zero.py --quick                           # minutes: arithmetic to 32 to 54%
+    python train_zero.py --quick                           # minutes: a small base, arithmetic alone
     python train_zero.py --algorithm dapo                  # a relative of GRPO
     python train_zero.py --init FOLDER --data FILE.jsonl   # another base, a file's problems
 
