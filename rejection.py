@@ -88,8 +88,9 @@ def flaw(problem: Problem, text: str, right: bool) -> str:
     if problem.task == "logic" and row_of(thinking) != list(problem.tests["order"]):
         return "unfounded"
     pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", thinking)]
+    pieces = [piece for piece in pieces if not piece.isdigit()]  # of a list of numbers
     twice = any(a == b for a, b in zip(pieces, pieces[1:]))
-    return "repetition" if twice or max(Counter(pieces).values()) > 2 else ""
+    return "repetition" if twice or max(Counter(pieces).values(), default=0) > 2 else ""
 
 
 def row_of(text: str) -> list[str]:

@@ -19,6 +19,7 @@ FILTERED = [
     (ZH, "起初3,finds 4 makes 7", "7", True, "language"),
     (EN, "3 at first, finds 4 makes 7, finds 4 makes 7", "7", True, "repetition"),
     (EN, "3 low,4 high,3 low,4 high,3 low", "7", True, "repetition"),
+    (EN, "7-3=4 with 4,2,4 low,7-4=3 with 3,2,3 low,7+3 with 4,2,2 low", "7", True, ""),
     (PUZZLE, "A over C so A>C,B over A so A>B wait no B>A>C", "B", True, ""),
     (PUZZLE, "A over C so A>C,B over A so B>C>A", "B", True, "unfounded"),
     (PUZZLE, "A over C so A>C", "B", True, "unfounded"),
