@@ -12,6 +12,7 @@ from distill import STUDENTS
 from experiments import common
 from experiments.common import CLAIMS, Plan, bars, claims, metrics, over_seeds, spread
 from lib import report
+from lib.errors import UserError
 from lib.files import load_json
 
 STUDENT = next(iter(STUDENTS))
@@ -69,7 +70,11 @@ def in_points(s: dict) -> str:
 
 def decomposition(plan: Plan) -> tuple[dict, dict]:
     """Over seeds: task -> part of the gain (decompose.py), and "task, model" -> what it did."""
-    found = [load_json(f"{plan.folder('zero', seed)}/gain.json") for seed in plan.seeds]
+    paths = [f"{plan.folder('zero', seed)}/gain.json" for seed in plan.seeds]
+    if missing := [path for path in paths if not os.path.exists(path)]:
+        told = "an earlier version made that run: rename its folder, and run this again"
+        raise UserError(f"there is no '{missing[0]}': {told}")
+    found = [load_json(path) for path in paths]
     gains = {
         task: {part: spread([f["gains"][task][part] for f in found]) for part in parts}
         for task, parts in found[0]["gains"].items()

@@ -109,6 +109,14 @@ def test_mean_and_spread_over_finished_runs(nothing_runs, monkeypatch, capsys):
     assert os.path.exists("runs/results/zero.png") and not os.path.exists("results")
 
 
+def test_a_run_of_an_earlier_version_is_named(nothing_runs, monkeypatch, capsys):
+    fake_run("runs/zero", 0.7)
+    os.remove("runs/zero/gain.json")
+    argv = ["experiments.__main__", "zero", "--seeds", "0"]
+    status, _, err = run(monkeypatch, capsys, *argv)
+    assert status == 2 and "there is no 'runs/zero/gain.json': an earlier version" in err
+
+
 def test_a_result_of_more_seeds_is_not_replaced(nothing_runs, monkeypatch, capsys):
     stored = {"seeds": [0, 1, 2], "claims": []}
     for folder in ("results", "runs/results"):
