@@ -71,7 +71,7 @@ class World:
         return self.draw(rng, task, split)
 
     def problems(self, task: str, count: int, split="train", start: int = 0) -> list[Problem]:
-        """Those with the indices from `start` to start + count - 1; of the test split, so many with
+        """Those with the indices from `start` to start + count - 1; of dev and test, so many with
         different prompts. Two prompts may be one problem in other words, languages or orders."""
         if split == "train":
             return [self.problem(task, i) for i in range(start, start + count)]

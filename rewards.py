@@ -90,7 +90,7 @@ _WORDS = {
     "en": re.compile(r"(?<![A-Za-z])[A-Za-z]{2,}(?![A-Za-z(])"),
     "zh": re.compile(r"[\u4e00-\u9fff]"),
 }
-# the paper's list [v2, appendix C] and "no", which the world's texts use; the same in Chinese
+# the paper's list [v2, appendix C], and "no" and "again" of the world's texts; the same in Chinese
 _REFLECTION = re.compile(
     r"\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check|no|again)\b"
     r"|等等|不对|但|错|检查|重试|再试|再算",

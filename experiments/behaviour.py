@@ -1,8 +1,7 @@
-"""What Zero became; searching at inference, teaching by traces, cheating the reward model."""
+"""What Zero became: pass@k, spending more at inference, cheating the reward model."""
 
 import math
 import os
-import random
 import re
 import statistics
 from dataclasses import replace
@@ -17,6 +16,7 @@ from experiments import common
 from experiments.common import CLAIMS, Plan, claims, conclude, mean_curve, metrics
 from experiments.search import QUICK
 from lib import distributed, files
+from tasks.behaviour import blind_hits
 
 
 def many_samples(plan: Plan, seed: int) -> dict[str, dict[str, Report]]:
@@ -37,9 +37,7 @@ def blind(p: Problem, level: int) -> float:
     level's, a name of the puzzle, an expression of the numbers."""
     task = TASKS[p.task]
     if p.task == "countdown":
-        rng, most = random.Random(p.prompt), task.LEVELS[level]["value"]
-        drawn = (task.random_expression(rng, p.tests["numbers"], most) for _ in range(1000))
-        return statistics.fmean(value == p.tests["target"] for _, value in drawn)
+        return blind_hits(p, level, 1000)
     if p.task == "logic":
         return 1 / len(set(re.findall("[A-Z](?![a-z])", p.prompt)) or "?")
     return 1 / (task.LEVELS[level]["most"] + 1) if p.task == "arithmetic" else 0.0

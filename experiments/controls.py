@@ -12,6 +12,7 @@ import train_r1
 from data import Problem, World
 from experiments import common
 from experiments.common import CLAIMS, Plan, claims, conclude, metrics
+from tasks import countdown
 
 # The rules' weights of each reward; a name of JUDGES adds that one
 REWARDS = {
@@ -62,11 +63,12 @@ def clean_texts(cfg, count: int) -> list[dict[str, str]]:
         reasoned=1.0, forgets=0.0, slip=0.0, tags=1.0, broken_tags=0.0, mixed=0.0, unfinished=0.0
     )
     world = World(cfg.seed, replace(cfg.world, tasks=cfg.grpo.tasks, **ways))
+    given_up = tuple(words["end"] for words in countdown.WORDS.values())
     rows, index = [], 1_000_000  # far from the base's corpus
     while len(rows) < count:
         prompt, text = world.text(index)
         index += 1
-        if not text.split("</think>")[0].endswith(("give up", "算了")):
+        if not rw.thinking(text).endswith(given_up):
             rows.append({"prompt": prompt, "response": text})
     return rows
 

@@ -211,7 +211,7 @@ def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
     return groups
 
 
-def minibatches(questions: list[int], size: int, rng: random.Random) -> list[list[int]]:
+def minibatches(questions: list[int], size: float, rng: random.Random) -> list[list[int]]:
     """The questions, shuffled in place, in parts of about `size`, as equal as possible: 9 in parts
     of about 4 are 5, 4; 3 are one part. AdamW's step is as large whatever the gradient: on a
     single question it would be noise."""
