@@ -33,6 +33,7 @@ import config
 from config import section, setting
 from lib import hf, memory, rope
 from lib.errors import UserError
+from lib.products import Linear, grouped_mm
 
 
 @dataclass
@@ -207,17 +208,17 @@ class MLA(nn.Module):
             self.scale *= rope.yarn_magnitude(cfg.rope_factor, cfg.rope_mscale_all) ** 2
         q_dim = cfg.n_heads * (self.nope + self.rope)
         if cfg.q_lora_rank is None:
-            self.q_proj = nn.Linear(cfg.dim, q_dim, bias=False)
+            self.q_proj = Linear(cfg.dim, q_dim, bias=False)
         else:
-            self.q_a_proj = nn.Linear(cfg.dim, cfg.q_lora_rank, bias=False)
+            self.q_a_proj = Linear(cfg.dim, cfg.q_lora_rank, bias=False)
             self.q_a_layernorm = RMSNorm(cfg.q_lora_rank, cfg.norm_eps)
-            self.q_b_proj = nn.Linear(cfg.q_lora_rank, q_dim, bias=False)
+            self.q_b_proj = Linear(cfg.q_lora_rank, q_dim, bias=False)
         # DeepSeek's names, as in its checkpoints; a: down, b: up, nope: without position
-        self.kv_a_proj_with_mqa = nn.Linear(cfg.dim, self.rank + self.rope, bias=False)
+        self.kv_a_proj_with_mqa = Linear(cfg.dim, self.rank + self.rope, bias=False)
         self.kv_a_layernorm = RMSNorm(self.rank, cfg.norm_eps)
         kv_dim = cfg.n_heads * (self.nope + self.v_dim)
-        self.kv_b_proj = nn.Linear(self.rank, kv_dim, bias=False)
-        self.o_proj = nn.Linear(cfg.n_heads * self.v_dim, cfg.dim, bias=False)
+        self.kv_b_proj = Linear(self.rank, kv_dim, bias=False)
+        self.o_proj = Linear(cfg.n_heads * self.v_dim, cfg.dim, bias=False)
 
     def forward(self, x: Tensor, freqs_cis: Tensor, mask: Tensor | None, cache=None) -> Tensor:
         B, T, _ = x.shape
@@ -269,10 +270,10 @@ class GQA(nn.Module):
         super().__init__()
         self.layer, self.n_heads, self.n_kv_heads = layer, cfg.n_heads, cfg.n_kv_heads
         self.head_dim = cfg.head_dim
-        self.q_proj = nn.Linear(cfg.dim, cfg.n_heads * cfg.head_dim, bias=cfg.qkv_bias)
-        self.k_proj = nn.Linear(cfg.dim, cfg.n_kv_heads * cfg.head_dim, bias=cfg.qkv_bias)
-        self.v_proj = nn.Linear(cfg.dim, cfg.n_kv_heads * cfg.head_dim, bias=cfg.qkv_bias)
-        self.o_proj = nn.Linear(cfg.n_heads * cfg.head_dim, cfg.dim, bias=False)
+        self.q_proj = Linear(cfg.dim, cfg.n_heads * cfg.head_dim, bias=cfg.qkv_bias)
+        self.k_proj = Linear(cfg.dim, cfg.n_kv_heads * cfg.head_dim, bias=cfg.qkv_bias)
+        self.v_proj = Linear(cfg.dim, cfg.n_kv_heads * cfg.head_dim, bias=cfg.qkv_bias)
+        self.o_proj = Linear(cfg.n_heads * cfg.head_dim, cfg.dim, bias=False)
         if cfg.qk_norm:
             self.q_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
             self.k_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
@@ -305,9 +306,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.gate_proj = nn.Linear(dim, hidden, bias=False)
-        self.up_proj = nn.Linear(dim, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, dim, bias=False)
+        self.gate_proj = Linear(dim, hidden, bias=False)
+        self.up_proj = Linear(dim, hidden, bias=False)
+        self.down_proj = Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -394,9 +395,9 @@ class MoE(nn.Module):
         ends = torch.searchsorted(experts, every, right=True, out_int32=True)
         pairs = (order // K)[:, None].expand(-1, D)  # gather's backward is faster than indexing's
         h = float32_on_cpu(x).gather(0, pairs)
-        h = F.grouped_mm(h, float32_on_cpu(self.gate_up), offs=ends)  # [N*K, 2 expert_dim]
+        h = grouped_mm(h, float32_on_cpu(self.gate_up), ends)  # [N*K, 2 expert_dim]
         gate, up = h.chunk(2, -1)
-        h = F.grouped_mm(F.silu(gate) * up, float32_on_cpu(self.down), offs=ends).to(x.dtype)
+        h = grouped_mm(F.silu(gate) * up, float32_on_cpu(self.down), ends).to(x.dtype)
         h = h.gather(0, order.argsort()[:, None].expand(-1, D)).view(N, K, D)
         return (h * weights[..., None].to(h.dtype)).sum(1)
 
@@ -439,7 +440,7 @@ class GPT(nn.Module):
         self.embed_tokens = nn.Embedding(cfg.vocab_size, cfg.dim)
         self.layers = nn.ModuleList(Block(cfg, i) for i in range(cfg.n_layers))
         self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
-        self.lm_head = nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
+        self.lm_head = Linear(cfg.dim, cfg.vocab_size, bias=False)
         if cfg.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         for name, p in self.named_parameters():

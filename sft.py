@@ -34,6 +34,7 @@ from lib.ahead import ahead, workers_for
 from lib.engine import padded, positions_of
 from lib.errors import UserError
 from lib.optim import Muon, adamw
+from lib.products import LENGTHS
 from lib.progress import Progress
 from lib.trainer import Trainer, chunked_logprobs, micro_batches
 from model import GPT, ModelConfig
@@ -99,7 +100,7 @@ def steps_of(examples: list[Example], cfg: SFTConfig, rng: random.Random) -> lis
 def collate(rows: list[Example], pad_id: int, device) -> tuple[Tensor, Tensor, Tensor]:
     """tokens [B, T], positions [B, T] (-1 at padding), and target_mask [B, T-1]: which of
     tokens[:, 1:] are learned."""
-    tokens, lengths = padded([ids for ids, _ in rows], pad_id, device)
+    tokens, lengths = padded([ids for ids, _ in rows], pad_id, device, LENGTHS)
     positions = positions_of(lengths, tokens.shape[1])
     prompts = torch.tensor([[n] for _, n in rows], device=device)
     return tokens, positions, (positions >= prompts)[:, 1:]

@@ -8,6 +8,7 @@ few steps against the clock alone.
 """
 
 import contextlib
+import math
 import sys
 import time
 import zlib
@@ -36,10 +37,11 @@ PHASES = "prefill decode reward scoring forward backward optimiser".split() + ["
 _NOTHING = contextlib.nullcontext()
 
 # what torch's table lacks: the experts' products, in which each row of N meets one matrix
-# ([N, K] x [E, K, M], or of their gradient [K, N] x [N, M]), and attention on CPUs
+# ([N, K] x [E, K, M], or of their gradient [K, N] x [N, M]), oneDNN's, and attention on CPUs
 aten, attention = torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"
 FLOPS = {
     aten._grouped_mm: lambda a, b, *_, **__: 2 * a[0] * a[1] * b[-1],
+    torch.ops.mkldnn._linear_pointwise: lambda x, w, *_, **__: 2 * math.prod(x) * w[0],
     getattr(aten, attention): lambda *x, **_: sdpa_flop_count(*x[:3]),
     getattr(aten, attention + "_backward"): lambda *x, **_: sdpa_backward_flop_count(*x[:4]),
 }

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from lib import profiling
+from lib import products, profiling
 from lib.cache import BlockCache
 from lib.profiling import phase
 
@@ -32,9 +32,10 @@ TEAMS_FROM = 256  # rows from which two teams of threads are faster
 JOIN_BELOW = 64  # rows that a team hands over to the joint end
 
 
-def padded(rows: list[list[int]], pad_id: int, device) -> tuple[Tensor, Tensor]:
-    """Rows of token ids as one tensor [n, T], padded on the right, and their lengths [n]."""
-    T = max(map(len, rows), default=0)
+def padded(rows: list[list[int]], pad_id: int, device, multiple=1) -> tuple[Tensor, Tensor]:
+    """Rows of token ids as one tensor [n, T], padded on the right to a multiple of `multiple`, and
+    their lengths [n]."""
+    T = products.rounded(max(map(len, rows), default=0), multiple)
     tokens = [row + [pad_id] * (T - len(row)) for row in rows]
     lengths = torch.tensor(list(map(len, rows)), dtype=torch.long, device=device)
     return torch.tensor(tokens, dtype=torch.long, device=device).view(len(rows), T), lengths
@@ -225,7 +226,10 @@ class Engine:
             if alive == 0:
                 return None
             if alive < max(0.8 * len(batch.rows), fewest):  # copies the cache: wait until it pays
-                batch, graph = batch.select(batch.running.nonzero()[:, 0]), None
+                # some that have ended stay, so that there are few shapes
+                count = products.rounded(alive, 32 if alive >= products.LEAST else 1)
+                first = batch.running.argsort(descending=True, stable=True)[:count]
+                batch, graph = batch.select(first), None
             if alive < fewest:
                 return batch
             length = batch.cache.length + 1

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
 
-from lib import distributed
+from lib import distributed, products
 from lib.cache import GrowingCache
 from lib.engine import positions_of
 from lib.profiling import phase
@@ -100,24 +99,54 @@ def balance_experts(model: nn.Module) -> dict[str, float]:
     return {"moe/max_load": most, "moe/min_load": least}
 
 
-def _logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = F.linear(hidden, weight).float()  # [n, V]
-    if temperature != 1.0:
-        logits = logits / temperature
-    return -F.cross_entropy(logits, targets, reduction="none")
-
-
 def chunked_logprobs(hidden, weight, targets, temperature=1.0, chunk: int | None = None) -> Tensor:
     """log p(target) [N] at a temperature, in nats, float32; hidden [N, D], weight [V, D], targets
     [N]. So that memory does not grow with N, never more than `chunk` x V logits exist (by default
-    2048 rows, fewer for vocabularies above 65,536): the backward pass recomputes them."""
-    chunk = chunk or min(2048, 2**27 // len(weight))
-    if len(hidden) <= chunk:
-        return _logprobs(hidden, weight, targets, temperature)
-    out = []
-    for h, t in zip(hidden.split(chunk), targets.split(chunk)):
-        out.append(recompute(_logprobs, h, weight, t, temperature, use_reentrant=False))
-    return torch.cat(out)
+    2048 rows, fewer for vocabularies above 65,536): the backward pass computes them again."""
+    chunk, count = chunk or min(2048, 2**27 // len(weight)), len(hidden)
+    more = products.rounded(count, products.ROUND) - count  # rows of zeros: few shapes
+    hidden, targets = F.pad(hidden, (0, 0, 0, more)), F.pad(targets, (0, more))
+    return _LogProbs.apply(hidden, weight, targets, temperature, chunk)[:count]
+
+
+class _LogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, temperature, chunk):
+        out, sums = [], []
+        for h, t in zip(hidden.split(chunk), targets.split(chunk)):
+            logits = _logits(h, weight, temperature)
+            picked = logits.gather(1, t[:, None])[:, 0]
+            most = logits.amax(1, keepdim=True)
+            sums.append(logits.sub_(most).exp_().sum(1).log_() + most[:, 0])
+            out.append(picked - sums[-1])
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(sums))
+        ctx.temperature, ctx.chunk = temperature, chunk
+        return torch.cat(out)
+
+    @staticmethod
+    def backward(ctx, grad):  # [N]
+        """d log p(t) / d logits = onehot(t) - p."""
+        hidden, weight, targets, sums = ctx.saved_tensors
+        to_hidden, to_weight = torch.empty_like(hidden), None
+        if ctx.needs_input_grad[1]:  # a sum over chunks: not in bfloat16
+            to_weight = torch.zeros_like(weight, dtype=grad.dtype)
+        for start in range(0, len(hidden), ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
+            h, g = hidden[rows], grad[rows, None] / ctx.temperature  # [n, D], [n, 1]
+            p = _logits(h, weight, ctx.temperature).sub_(sums[rows, None]).exp_()  # [n, V]
+            to_logits = p.mul_(-g).scatter_add_(1, targets[rows, None], g)
+            to_logits = to_logits.to(h.dtype)
+            to_hidden[rows] = products.linear(to_logits, weight.t())
+            if to_weight is not None:
+                to_weight += products.transposed(to_logits, h)
+        to_weight = None if to_weight is None else to_weight.to(weight.dtype)
+        return to_hidden, to_weight, None, None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = products.linear(hidden, weight)  # [n, V]
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    return logits if temperature == 1 else logits.div_(temperature)
 
 
 @dataclass
@@ -135,7 +164,8 @@ class Responses:
     def of(cls, batch) -> "Responses":
         """Those of a sample.Rollout."""
         lengths = batch.lengths - batch.prompt_lengths  # [B]
-        columns = torch.arange(int(lengths.max()), device=lengths.device)
+        width = products.rounded(int(lengths.max()), products.LENGTHS)
+        columns = torch.arange(width, device=lengths.device)
         index = (batch.prompt_lengths - 1)[:, None] + columns  # [B, R]
         inside = index < (batch.lengths - 1)[:, None]
         last = batch.tokens.shape[1] - 1
@@ -152,7 +182,8 @@ def read_prompts(model: nn.Module, batch, chunk: "Chunk") -> GrowingCache:
     """What the model remembers of a chunk's prompts, all but their last tokens; gradients flow
     through it."""
     cache, ends = GrowingCache(), batch.prompt_lengths[chunk.prompts] - 1  # [n]
-    T = max(1, int(ends.max()))
+    T = products.rounded(max(1, int(ends.max())), products.LENGTHS)
+    T = min(T, batch.tokens.shape[1])
     tokens, positions = batch.tokens[chunk.prompts, :T], positions_of(ends, T)
     counted = torch.tensor(chunk.counted, device=ends.device)
     routes = None if batch.routes is None else batch.routes[chunk.prompts, :T]
@@ -177,7 +208,7 @@ def micro_batches_of(model: nn.Module, batch, work: "LocalWork"):
 def response_logprobs(model, prompts: GrowingCache, micro, responses, temperature: float):
     """(log p [b, R] of the response tokens of a chunk's micro-batch, their mask [b, R])."""
     rows, which = micro
-    R = max(responses.lengths[i] for i in rows.tolist())
+    R = products.rounded(max(responses.lengths[i] for i in rows.tolist()), products.LENGTHS)
     positions = responses.positions[rows, :R]
     mask = positions >= 0
     routes = None if responses.routes is None else responses.routes[rows, :R]
@@ -205,7 +236,8 @@ def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
     """Indices of rows, grouped by like length so that rows x longest <= budget (or one row)."""
     groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if not groups or (len(groups[-1]) + 1) * lengths[i] > budget:
+        longest = products.rounded(lengths[i], products.LENGTHS)
+        if not groups or (len(groups[-1]) + 1) * longest > budget:
             groups.append([])
         groups[-1].append(i)
     return groups
