@@ -28,6 +28,7 @@ from algorithms import ALGORITHM_SETTINGS
 from data import World
 from lib import cli, distributed, files, report
 from lib.errors import UserError
+from lib.lora import LoRAConfig
 from lib.run import fingerprint, lock_settings, resumable
 from model import GPT, ModelConfig
 from rejection import harvest
@@ -178,7 +179,8 @@ def main() -> None:
         if not (args.data or args.teacher or inputs.is_model(teacher)):
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
             inputs.begin(out, args.resume)
-            train_r1.recipe(cfg, config.run_folder("zero", cfg, args), r1, os.path.exists(r1))
+            whole = replace(cfg, lora=LoRAConfig())  # the student alone has adapters
+            train_r1.recipe(whole, config.run_folder("zero", cfg, args), r1, os.path.exists(r1))
         recipe(own, teacher, args.data, names, out, args.resume, args.init)
 
 

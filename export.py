@@ -12,6 +12,8 @@ import config
 import tokenizer as tokenizers
 from lib.errors import UserError
 from lib.files import make_folder
+from lib.lora import LoRAConfig
+from lib.lora import add as add_adapters
 from lib.run import load_checkpoint, read_progress, tensors
 from model import GPT, ModelConfig
 
@@ -21,17 +23,25 @@ def main() -> None:
     add = parser.add_argument
     add("checkpoint", help="a policy's, such as runs/zero/checkpoint/zero-00000060")
     add("out", help="folder to write")
-    add("--tokenizer", required=True, help="model folder, such as the run's base")
+    add("--tokenizer", required=True, help="model folder; of a run with LoRA its base")
     args = parser.parse_args()
     with config.user_errors():
         if not os.path.isdir(args.checkpoint):
             raise UserError(f"there is no checkpoint '{args.checkpoint}': see runs/NAME/checkpoint")
         if os.path.isdir(args.out) and os.listdir(args.out):
             raise UserError(f"'{args.out}' is not empty: name a new folder")
-        shape = read_progress(args.checkpoint)["shape"]
+        content = read_progress(args.checkpoint)
+        shape, settings = content["shape"], content["settings"]
         known = {f.name for f in fields(ModelConfig)}
-        model = GPT(ModelConfig(**{k: v for k, v in shape.items() if k in known}))
         tokenizer = tokenizers.load(args.tokenizer)
+        if settings.get("lora", {}).get("rank"):  # adapters: the weights are the base's
+            model = GPT.from_pretrained(args.tokenizer)
+            if model.fingerprint() not in (settings.get("init"), settings.get("base")):
+                needs = "its checkpoints hold adapters, which need the run's base"
+                raise UserError(f"'{args.tokenizer}' is another model: {needs} as --tokenizer")
+            add_adapters(model, LoRAConfig(**settings["lora"]), settings["seed"])
+        else:
+            model = GPT(ModelConfig(**{k: v for k, v in shape.items() if k in known}))
         load_checkpoint(args.checkpoint, tensors({"model": model}, []))
         make_folder(args.out)
         tokenizer.save(args.out)

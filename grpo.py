@@ -46,10 +46,11 @@ import rewards as rw
 import tokenizer as tokenizers
 from config import section, setting
 from data import TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import distributed, extensions, metrics
+from lib import distributed, extensions, lora, metrics
 from lib import run as runs
 from lib import trainer as training
 from lib.errors import UserError
+from lib.lora import LoRAConfig
 from lib.optim import adamw
 from lib.profiling import phase
 from model import GPT
@@ -241,11 +242,13 @@ class Learner:
     def __init__(self, model: GPT, tokenizer, cfg, base: str | None = None, judge=None):
         self.model, self.tokenizer, self.cfg, self.judge = model, tokenizer, cfg, judge
         self.algorithm = ALGORITHMS[cfg.grpo.algorithm]
-        optimizers = [adamw(model.parameters(), cfg.grpo.lr)]
+        optimizers = [adamw(lora.parameters(model) or model.parameters(), cfg.grpo.lr)]
         self.trainer = training.Trainer(model, optimizers, cfg.grpo.max_grad_norm)
         self.ref = self.critic = None
         self.limit = cfg.grpo.max_new_tokens  # of a response in this step
-        if cfg.grpo.kl_beta and base:  # the frozen model that the KL penalty is measured from
+        if cfg.grpo.kl_beta and cfg.lora.rank:
+            self.ref = model  # without its adapters it is the base
+        elif cfg.grpo.kl_beta and base:  # the frozen model that the KL penalty is measured from
             ref = GPT.from_pretrained(base).requires_grad_(False)
             self.ref = distributed.shard(ref, ref.blocks(), cfg)
         if self.algorithm.critic:
@@ -327,7 +330,8 @@ class Learner:
         def logprobs_of(network: GPT, works: list) -> Tensor:  # [B, R]
             return training.score_responses(network, batch, responses, works, cfg.temperature)
 
-        ref = logprobs_of(self.ref, works) if self.ref else None  # [B, R]
+        with lora.plain(self.model, merged=False):
+            ref = logprobs_of(self.ref, works) if self.ref else None  # [B, R]
         # pi_old is the trainer's. In float32 the sampler's is the same but for rounding (1e-6), and
         # saves a forward pass; in bfloat16 it is not, nor where the gap is to be corrected for.
         at_start = responses.logprobs  # [B, R], of use from the second part on
@@ -402,9 +406,9 @@ def train(cfg, base: str, out: str, resume: bool, stage, next_problems, judge=No
         print(f"'{out}' is finished: its model is {done}")
         return done
     with runs.Run(out, settings, resume, stage) as run:
-        model = distributed.shard(model, model.blocks(), cfg)
+        model = lora.prepared(model, cfg)
         learner = Learner(model, tokenizer, cfg, base, judge)
-        ref, critic = learner.ref, learner.critic
+        ref, critic = learner.ref if learner.ref is not model else None, learner.critic
         models = {"model": model, "ref": ref, "critic": critic}
         optimizers = learner.trainer.optimizers + (critic.trainer.optimizers if critic else [])
         shown = {"reward": "reward", "length": "completions/mean_length"}
@@ -427,6 +431,7 @@ class Config(config.Config):
     world: WorldConfig = section(WorldConfig)
     grpo: GRPOConfig = section(GRPOConfig)
     rewards: RewardConfig = section(RewardConfig)
+    lora: LoRAConfig = section(LoRAConfig)
 
 
 def main() -> None:
@@ -438,9 +443,10 @@ def main() -> None:
     cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):
         cfg = inputs.suited(cfg, args.model, args)
+        inputs.check_lora(cfg, args.model)
         tokenizer = tokenizers.load(args.model, **cfg.asked)
         model = GPT.from_pretrained(args.model)
-        model = distributed.shard(model, model.blocks(), cfg)
+        model = lora.prepared(model, cfg)
         learner = Learner(model, tokenizer, cfg, args.model)
         dataset = load_jsonl(args.data) if args.data else None
         for step in range(args.steps):

@@ -12,6 +12,7 @@ from model import GPT
 
 # learning rates for weights that others have trained; the presets' are for their own small models
 PRETRAINED = {"grpo.lr": 1e-5, "grpo.minibatches": 1, "sft.adam_lr": 2e-5, "sft.muon_lr": 5e-4}
+ADAPTERS = {"grpo.lr": 1e-4, "sft.adam_lr": 2e-4}  # the same with LoRA: ten times as much
 
 
 def is_model(folder: str) -> bool:
@@ -44,7 +45,8 @@ def suited(cfg, folder: str | None, args):
     if set(tokenizers.SPECIALS) <= found["special"].keys():  # a model of ours
         return cfg
     cfg, known = copy.deepcopy(cfg), config.keys(cfg)
-    chosen = {key: value for key, value in PRETRAINED.items() if key in known}
+    adapted = ADAPTERS if "lora.rank" in known and cfg.lora.rank else {}
+    chosen = {key: value for key, value in (PRETRAINED | adapted).items() if key in known}
     trained = (hf_tokenizer.template_source(found["files"]) or "").startswith(hf_tokenizer.OURS)
     if "rewards.format" in known and cfg.rewards.format and not trained:
         chosen["template"] = "r1"  # else it keeps the one that it was trained with here
@@ -60,6 +62,7 @@ def suited(cfg, folder: str | None, args):
 def check_base(cfg, args) -> None:
     """The same of --init, if it is there. UserError also for a setting that was typed, but would be
     passed over."""
+    check_lora(cfg, args.init)
     if not args.init:
         if typed := [key for key in args.typed if key.startswith("template")]:
             raise UserError(f"--{typed[0]} is for a model that --init names: drop it")
@@ -71,6 +74,21 @@ def check_base(cfg, args) -> None:
         if other or key == "tokenizer":
             has = f"is {getattr(shape, name)} in" if other else "comes with"
             raise UserError(f"--{key} {has} the model that --init names: drop one of the two flags")
+
+
+def check_lora(cfg, model: str | None) -> None:
+    """UserError if adapters are asked for where they cannot be trained. model: the folder of the
+    one that they would be for."""
+    if not cfg.lora.rank:
+        return
+    rl = getattr(cfg, "grpo", None)
+    if not model:
+        raise UserError("--lora.rank is for a model that --init names: name one, or drop it")
+    if distributed.world_size() > 1:
+        raise UserError("--lora.rank works in one process: start without torchrun, or drop it")
+    if rl and rl.kl_beta and rl.ref_every:
+        told = "with --lora.rank the reference model stays the one that --init names"
+        raise UserError(f"{told}: add --grpo.ref_every 0")
 
 
 def check_zero(folder: str) -> None:

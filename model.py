@@ -31,7 +31,7 @@ from torch.nn import RMSNorm  # x / rms(x) * weight over the last dimension [arX
 
 import config
 from config import section, setting
-from lib import hf, memory, rope
+from lib import hf, lora, memory, rope
 from lib.errors import UserError
 from lib.products import Linear, grouped_mm
 
@@ -252,7 +252,7 @@ class MLA(nn.Module):
         All heads are query rows against the one latent cache. q_* [B, 1, H, .], latent
         [B, 1, S, rank + rope]; returns [B, 1, H, v].
         """
-        weight = self.kv_b_proj.weight.view(self.n_heads, -1, self.rank)
+        weight = lora.weight_of(self.kv_b_proj).view(self.n_heads, -1, self.rank)
         # W_UK and W_UV are the two halves of kv_b_proj: [H, nope, rank] and [H, v, rank]
         w_uk, w_uv = weight.split([self.nope, self.v_dim], 1)
         q = (q_nope[:, 0].transpose(0, 1) @ w_uk.to(q_nope.dtype)).transpose(0, 1)  # [B, H, rank]
@@ -364,6 +364,7 @@ class MoE(nn.Module):
         self.chosen: Tensor | None = None  # [B, T, K] in the last forward pass
         # set by lib/distributed.py while activations are recomputed: their tokens have been counted
         self.again = False
+        self.lora: nn.ModuleDict | None = None  # the stacks' adapters, set by lib/lora.py
 
     def forward(self, x: Tensor, valid: Tensor, chosen: Tensor | None = None) -> Tensor:
         """x [B, T, D]; valid [B, T] is False at padding, which is neither counted nor balanced;
@@ -395,11 +396,16 @@ class MoE(nn.Module):
         ends = torch.searchsorted(experts, every, right=True, out_int32=True)
         pairs = (order // K)[:, None].expand(-1, D)  # gather's backward is faster than indexing's
         h = float32_on_cpu(x).gather(0, pairs)
-        h = grouped_mm(h, float32_on_cpu(self.gate_up), ends)  # [N*K, 2 expert_dim]
+        h = self.product(h, "gate_up", ends)  # [N*K, 2 expert_dim]
         gate, up = h.chunk(2, -1)
-        h = grouped_mm(F.silu(gate) * up, float32_on_cpu(self.down), ends).to(x.dtype)
+        h = self.product(F.silu(gate) * up, "down", ends).to(x.dtype)
         h = h.gather(0, order.argsort()[:, None].expand(-1, D)).view(N, K, D)
         return (h * weights[..., None].to(h.dtype)).sum(1)
+
+    def product(self, x: Tensor, name: str, ends: Tensor) -> Tensor:
+        """Rows of x [N*K, in], sorted by expert, times their expert's matrix of a stack."""
+        out = grouped_mm(x, float32_on_cpu(getattr(self, name)), ends)
+        return out if self.lora is None else out + self.lora[name](x, ends)
 
     def balance(self, used: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
         """Sequence-wise balance loss, mean over rows: alpha sum_i f_i P_i [V3 eq 17-20]; f_i: how
@@ -522,8 +528,9 @@ class GPT(nn.Module):
         return out
 
     def save_pretrained(self, folder: str) -> None:
-        """Write config.json and safetensors, as transformers opens them."""
-        hf.save(self, folder)
+        """Write config.json and safetensors, as transformers opens them; adapters are merged."""
+        with lora.plain(self):
+            hf.save(self, folder)
 
     @classmethod
     def empty(cls, cfg: ModelConfig) -> "GPT":

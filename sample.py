@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import config
 import tokenizer as tokenizers
-from lib import distributed, engine
+from lib import distributed, engine, lora
 from lib.cache import GrowingCache
 from lib.errors import UserError
 from lib.printer import Printer
@@ -179,7 +179,7 @@ def generate(model: GPT, prompts, params: SamplingParams, seed=None, on_token=No
     out = empty_rollout(model, prompts, params, steps)
     was_training = model.training
     model.eval()
-    with distributed.gathered(model), phase("decode"):
+    with distributed.gathered(model), lora.plain(model), phase("decode"):
         if on_token:
             decode(model, prompts, out, params, uniform, on_token)
         elif prompts:

@@ -28,11 +28,12 @@ import inputs
 import tokenizer as tokenizers
 from config import section, setting
 from data import World, WorldConfig
-from lib import distributed, files
+from lib import distributed, files, lora
 from lib import run as runs
 from lib.ahead import ahead, workers_for
 from lib.engine import padded, positions_of
 from lib.errors import UserError
+from lib.lora import LoRAConfig
 from lib.optim import Muon, adamw
 from lib.products import LENGTHS
 from lib.progress import Progress
@@ -60,7 +61,9 @@ POOL = 4096  # texts that are sorted by length together, at least
 
 
 def make_trainer(model: GPT, cfg: SFTConfig) -> Trainer:
-    """Muon for the layers' matrices, AdamW for embedding, head, router, norms and biases."""
+    """Muon for the layers' matrices, AdamW for embedding, head, router, norms, biases; adapters."""
+    if adapters := lora.parameters(model):
+        return Trainer(model, [adamw(adapters, cfg.adam_lr)], cfg.clip)
     matrices, pairs, rest = [], [], []
     for name, p in model.named_parameters():
         outer = name.startswith(("embed_tokens", "lm_head")) or name.endswith("gate.weight")
@@ -215,13 +218,13 @@ def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: b
     from `where`; returns the folder of the result."""
     model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, **cfg.asked)
     examples = to_examples(rows, tokenizer, model.cfg.max_seq_len, where)
-    settings = {"sft": asdict(cfg.sft), "seed": cfg.seed} | cfg.asked
+    settings = {"sft": asdict(cfg.sft), "lora": asdict(cfg.lora), "seed": cfg.seed} | cfg.asked
     settings |= {"rows": runs.fingerprint(rows), "base": model.fingerprint()}
     if resume and (done := runs.finished(out, settings, "sft")):
         print(f"'{out}' is finished: its model is {done}")
         return done
     with runs.Run(out, settings, resume, "sft") as run:
-        model = distributed.shard(model, model.blocks(), cfg)
+        model = lora.prepared(model, cfg)
         fine_tune(model, examples, cfg.sft, cfg.seed, run)
         return run.export(model, tokenizer)
 
@@ -252,6 +255,7 @@ class Config(config.Config):
     model: ModelConfig = section(ModelConfig)
     world: WorldConfig = section(WorldConfig)
     sft: SFTConfig = section(SFTConfig)
+    lora: LoRAConfig = section(LoRAConfig)
 
     def __post_init__(self):
         if self.tokenizer == "corpus" and self.model.vocab_size < tokenizers.LEAST:

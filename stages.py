@@ -12,6 +12,7 @@ import inputs
 from data import DEFAULT_TASKS, REASONING
 from eval import Report
 from lib import distributed, files, memory
+from lib.errors import UserError
 from lib.run import Stopped
 from model import GPT
 from tasks.benchmarks import check_sandbox
@@ -39,6 +40,9 @@ def check_room(
     check_sandbox({p.task for p in problems} or tasks, cfg.sandbox)
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
+    if cfg.lora.rank and networks > 1:
+        told = f"--algorithm {cfg.grpo.algorithm} has a critic, which is trained whole"
+        raise UserError(f"{told}: drop --lora.rank, or take an algorithm without one")
     prompt = max([256, *(len(p.prompt.encode()) // 3 for p in problems)])
     memory.check_room(cfg, model, learnt, steps, sampled, networks, prompt)
     if not init:

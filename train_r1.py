@@ -215,6 +215,9 @@ def main() -> None:
     zero = args.zero or config.run_folder("zero", cfg, args)
     flags = "--resume in place of --from" if args.start else "--resume"
     with config.user_errors(), distributed.started(cfg), resumable(out, flags):
+        if cfg.lora.rank:
+            fix = "adapt with sft.py, train_zero.py or distill.py"
+            raise UserError(f"--lora.rank: reward models are trained whole here: {fix}")
         if args.init and not args.zero:
             hint = "name the folder of its Zero too (--zero FOLDER; made if it is not there)"
             raise UserError(f"--init is another base: {hint}")

@@ -15,7 +15,7 @@ from common import parser, save
 
 import config
 import sft
-from lib import distributed
+from lib import distributed, lora
 from lib.memory import training_memory
 from lib.trainer import Trainer, chunked_logprobs
 from model import GPT, ModelConfig
@@ -31,6 +31,7 @@ SHAPES = {
     "mixture of experts": MOE,
     "dense, a vocabulary of 151,936": GQA | WIDE_HEAD,
 }
+TRAININGS = [(name, 0) for name in SHAPES] + [("dense", 8), ("mixture of experts", 8)]  # LoRA ranks
 TOKENS = 1024  # in a micro-batch
 UNIT = {"unit": "MiB, peak above what was there before"}
 
@@ -89,16 +90,17 @@ def head(kind: str, backward: bool, device: str, queue) -> None:
     queue.put(peak_of(work, device))
 
 
-def training(name: str, device: str, queue) -> None:
-    """(measured, estimated) bytes of two steps with AdamW, the second with all moments there."""
+def training(name: str, rank: int, device: str, queue) -> None:
+    """(measured, estimated) bytes of two steps with AdamW, the second with all moments there; of
+    LoRA's adapters, if there is a rank."""
     cfg = config.make(sft.Config)
-    cfg.model, cfg.device = ModelConfig(**SHAPES[name]), device
+    cfg.model, cfg.device, cfg.lora.rank = ModelConfig(**SHAPES[name]), device, rank
     cfg.precision = precision(device)
 
     def work():
         torch.manual_seed(0)
         model = GPT(cfg.model)
-        model = distributed.shard(model, model.blocks(), cfg)
+        model = lora.prepared(model, cfg)
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
         trainer = Trainer(model, [optimizer], cfg.sft.clip)
         rows = [([3 + (i * 7 + j) % 4000 for j in range(256)], 0) for i in range(TOKENS // 256)]
@@ -106,7 +108,7 @@ def training(name: str, device: str, queue) -> None:
             sft.train_step(trainer, [rows], 1.0, cfg.sft)
 
     with distributed.started(cfg):
-        estimate = training_memory(GPT.empty(cfg.model), TOKENS, cfg.precision)
+        estimate = training_memory(GPT.empty(cfg.model), TOKENS, cfg.precision, rank=rank)
         queue.put((peak_of(work, device), sum(estimate.values())))
 
 
@@ -138,9 +140,10 @@ def main() -> None:
         content[what] = {"plain": plain, "chunked": chunked}
         tokens = f"{what} of 4,096 tokens, vocabulary 151,936"
         print(f"{tokens}: plain {plain:,.0f} MiB, chunked {chunked:,.0f} MiB", flush=True)
-    for name in SHAPES:
-        peak, estimate = (x / 2**20 for x in in_a_process(training, name, device))
+    for name, rank in TRAININGS:
+        peak, estimate = (x / 2**20 for x in in_a_process(training, name, rank, device))
         what, off = f"training step, {name}", 100 * (estimate / peak - 1)
+        what += f", LoRA of rank {rank}" if rank else ""
         content[what] = {"measured": peak, "estimated": estimate}
         figures = f"measured {peak:,.0f} MiB, estimated {estimate:,.0f} MiB ({off:+.0f}%)"
         print(f"{what}: {figures}", flush=True)

@@ -153,14 +153,14 @@ def balanced_indices(weights: list[int]) -> list[int]:
     return sorted(by_weight[rank() :: world_size()])
 
 
-def shard(model: nn.Module, blocks: Iterable[nn.Module], cfg) -> nn.Module:
+def shard(model: nn.Module, blocks: Iterable[nn.Module], cfg, alone=False) -> nn.Module:
     """Move the model to its device and, among processes, shard it: block by block, then the rest.
     Forward and backward are in cfg.precision; stored weights and sums over processes are float32.
-    """
+    alone: only move it; for LoRA, which one process does."""
     here, blocks = device(cfg.device), list(blocks)
     for block in blocks if cfg.recompute else ():
         recompute_activations(block)
-    if not dist.is_initialized():
+    if alone or not dist.is_initialized():
         return model.to(here)
     policy = MixedPrecisionPolicy(dtype(cfg), torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(here.type, (world_size(),))

@@ -10,6 +10,7 @@ import torch
 
 from lib.distributed import device, dtype, world_size
 from lib.errors import UserError
+from lib.lora import targets
 
 _GQA = dict(attention="gqa", rope_interleaved=False, n_experts=0)
 _QWEN = _GQA | dict(vocab_size=151936, max_seq_len=32768, rope_theta=1e6, n_kv_heads=2)
@@ -71,13 +72,14 @@ def print_report(name: str, model) -> None:
 
 
 def training_memory(
-    model, tokens, precision="float32", processes=1, recompute=False, read=0, group_size=0
+    model, tokens, precision="float32", processes=1, recompute=False, read=0, group_size=0, rank=0
 ) -> dict[str, float]:
     """Most bytes that a process needs in a training step with AdamW, by what they are for.
 
     tokens: in a micro-batch, padding included; read: in the chunk of prompts that its responses go
     on from, up to group_size from each. Alone and in float32: weights, gradients and two moments.
-    Else these are divided among processes, each with full weights and float32 gradients.
+    Else these are divided among processes, each with full weights and float32 gradients. With LoRA
+    of a rank, which one process does: the weights, and all four of the adapters in float32.
     """
     cfg, size = model.cfg, 4 if precision == "float32" else 2
     parameters = sum(p.numel() for p in model.parameters())
@@ -99,22 +101,34 @@ def training_memory(
     cached = cost_report(model)["cache bytes a token"] / 2
     chunk = min(tokens, 2048, 2**27 // cfg.vocab_size)  # rows of logits at a time
     alone = processes == 1 and precision == "float32"
+    held = parameters * (16 if alone else 16 / processes + size + 4)
+    if rank:  # in bfloat16 a copy of the adapters too
+        held = parameters * size + adapters_of(model, rank)[0] * (16 if alone else 16 + size)
     return {
-        "weights and optimizer": parameters * (16 if alone else 16 / processes + size + 4),
+        "weights and optimizer": held,
         # with the gradients of one block, and for each response a copy of its prompt's cache
         "activations": ((tokens + read) * (kept + 2 * largest) + read * group_size * cached) * size,
         "logits": chunk * cfg.vocab_size * (12 if size == 4 else 14),
     }
 
 
-def rollout_memory(model, rows, length, precision="float32", copies=1.8) -> float:
+def adapters_of(model, rank: int) -> tuple[int, int]:
+    """How many numbers LoRA's adapters of a rank have, and how many the weights beside them."""
+    weights = [getattr(m, name) for m, names in targets(model) for name in names]
+    adapters = sum(w.shape[:-2].numel() * sum(w.shape[-2:]) * rank for w in weights)
+    return adapters, sum(w.numel() for w in weights)
+
+
+def rollout_memory(model, rows, length, precision="float32", copies=1.8, rank=0) -> float:
     """Bytes of cache and logits of `rows` responses that grow to `length` tokens, prompt included.
 
     copies of the cache, at most: 1.8 while rows leave the batch, 2.2 where others replace them.
+    With LoRA of a rank the merged weights are there beside the others.
     """
     size = 4 if precision == "float32" else 2
     cache = cost_report(model)["cache bytes a token"] / 2 * size
-    return rows * length * cache * copies + rows * model.cfg.vocab_size * (size + 16)
+    merged = adapters_of(model, rank)[1] * size if rank else 0
+    return rows * length * cache * copies + rows * model.cfg.vocab_size * (size + 16) + merged
 
 
 def available_memory(cfg) -> float:
@@ -164,19 +178,19 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     drawn; networks: that learn together, 2 with a critic; prompt: tokens of the longest. The time
     is the arithmetic's at 40% of a large matrix product's speed, if no response ends early.
     """
-    grpo, n, limit = cfg.grpo, world_size(), model.cfg.max_seq_len
+    grpo, n, limit, rank = cfg.grpo, world_size(), model.cfg.max_seq_len, cfg.lora.rank
     rows, prompt = -(-grpo.problems_per_step // n) * grpo.group_size, min(prompt, limit)
     rows, copies = (grpo.rows, 2.2) if 0 < grpo.rows < rows else (rows, 1.8)
     drawn = grpo.max_new_tokens * (2 if grpo.doubled_from else 1)
     length, longest = (min(new + prompt, limit) for new in (drawn, cfg.eval.max_new_tokens))
     evaluation = rollout_memory(model, -(-cfg.eval.rows // n), longest, cfg.precision, 2.2)
-    cache = max(evaluation, rollout_memory(model, rows, length, cfg.precision, copies))
+    cache = max(evaluation, rollout_memory(model, rows, length, cfg.precision, copies, rank))
     tokens, report = max(cfg.sft.micro_tokens, grpo.micro_tokens), cost_report(model, length)
     read = -(-grpo.problems_per_step // grpo.minibatches) * prompt
     read, own = min(read, max(grpo.micro_tokens, prompt)), -(-grpo.group_size // n)
-    parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute, read, own)
+    parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute, read, own, rank)
     fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
-    if grpo.kl_beta:  # the reference model: its shard, and its full weights while it is in use
+    if grpo.kl_beta and not rank:  # the reference: its shard, and its full weights while in use
         fixed += report["total parameters"] * (4 if cfg.precision == "float32" else 4 / n + 2)
     # CPUs need more than the tensors: their allocators give little back (bench/check_memory.py)
     spare = 1.0 if device(cfg.device).type == "cuda" else 1.2 if cfg.precision == "float32" else 1.4
@@ -184,7 +198,8 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     large = report["total parameters"] > 1e7  # smaller ones stop early, and the bound is far off
     if large or need > have / 4:
         trained = steps * grpo.problems_per_step * grpo.group_size * drawn * networks
-        flops = (learnt + trained) * report["training FLOPs a token"]
+        share = 2 / 3 if rank else 1  # LoRA computes no gradients of weights
+        flops = (learnt + trained) * report["training FLOPs a token"] * share
         flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
         hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")
         memory = (
@@ -199,7 +214,7 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
             raise UserError(f"this takes up to {hours:,.10g} hours on this machine: {fix}")
     if need <= have:
         return
-    gpus = "use more GPUs (torchrun --nproc-per-node N)"
+    gpus = "use a larger GPU" if rank else "use more GPUs (torchrun --nproc-per-node N)"
     if fixed > have:
         fix = f"{gpus}, GPUs with more memory, or a smaller model (--model.*)"
     elif cache <= training:

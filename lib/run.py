@@ -29,7 +29,7 @@ PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a ru
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
 ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "eval.rows"}
 ADJUSTABLE |= {"recompute", "sandbox", "yes"}
-UNSAID = {"template": "auto", "template_args": {}}  # what runs of earlier versions had
+UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}}  # of earlier versions
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
 
@@ -316,10 +316,13 @@ def trained(models: dict[str, nn.Module | None]) -> dict[str, nn.Parameter]:
 
 
 def tensors(models: dict[str, nn.Module | None], optimizers: list) -> dict[str, Tensor]:
-    """What a checkpoint holds: weights (tied ones once), buffers, moments, RNG states."""
+    """What a checkpoint holds: weights (tied ones once), buffers, moments, RNG states. Of a model
+    with adapters none of the weights that stay as they are in the base's folder."""
     out = {f"rng.{rank()}": torch.get_rng_state()}
     for kind, model in ((kind, m) for kind, m in models.items() if m is not None):
-        names = {k for k, _ in (*model.named_parameters(), *model.named_buffers())}
+        weights = dict(model.named_parameters())
+        moving = [k for k, p in weights.items() if p.requires_grad]
+        names = {*(moving or weights), *(k for k, _ in model.named_buffers())}
         out |= {f"{kind}.{k}": x for k, x in model.state_dict().items() if k in names}
     names = {p: name for name, p in trained(models).items()}
     for p, moments in (item for optimizer in optimizers for item in optimizer.state.items()):
