@@ -5,9 +5,9 @@
     python data.py FILE.jsonl           # what a benchmark file is understood as
 
 The world imitates what a base model is made of: web text in which half of the people blurt out an
-answer (most of them wrong) and the others reason, with errors that nobody announces: most forget
-the carry in sums, and give up a search too soon. Few check. Some change language in the middle of a
-thought; half use <think> and <answer> tags. Reinforcement learning then finds what pays.
+answer (nearly always a wrong one) and the others reason. In sums they forget most carries, and only
+the few who check find it; in a search they give up too soon. Some change language in the middle of
+a thought; half use <think> and <answer> tags. Reinforcement learning then finds what pays.
 
 Everything is a function of (seed, index): any text or problem can be made without the ones before
 it. The hash of a problem's content says to which split it belongs, whatever its seed, language or
@@ -30,7 +30,7 @@ from tasks.base import PHRASES, PROGRAMS, Problem, split_of  # noqa: F401
 from tasks.benchmarks import Dataset, instruction, load_jsonl  # noqa: F401
 
 DEFAULT_TASKS = (*REASONING, "general")
-PATIENCE = (1, 2, 3, 4, 6, 8, 12, 16)
+PATIENCE = (1, 1, 2, 2, 4, 8)
 
 
 @dataclass
@@ -38,17 +38,15 @@ class WorldConfig:
     """What the web text is about, and in which proportions."""
 
     tasks: tuple[str, ...] = setting(DEFAULT_TASKS, choices=TASKS)  # what the texts are about
-    arithmetic: float = setting(1.0, low=0.01)  # texts about arithmetic for each about Countdown
-    minor: float = setting(0.35, low=0.01)  # texts about any other task for each about Countdown
+    arithmetic: float = setting(1.3, low=0.01)  # texts about arithmetic for each about Countdown
+    minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
-    wrong: float = setting(0.9, low=0, high=1)  # share of blurted answers that are wrong
-    forgets: float = setting(0.6, low=0, high=1)  # arithmetic: of those who reason, the carry
+    wrong: float = setting(0.95, low=0, high=1)  # share of blurted answers that are wrong
+    forgets: float = setting(0.9, low=0, high=1)  # arithmetic: chance that a carry is forgotten
     slip: float = setting(0.03, low=0, high=1)  # chance that a step is written down wrongly
-    checked: float = setting(0.2, low=0, high=1)  # share of those who reason that check
-    backwards: float = setting(0.7, low=0, high=1)  # countdown: who work back from the target
+    checked: float = setting(0.3, low=0, high=1)  # share of those who reason that check
     patience: tuple[int, ...] = setting(PATIENCE, low=1)  # countdown: tries before giving up
-    patience_backwards: tuple[int, ...] = setting((1, 2, 3), low=1)  # of those who work back
     tags: float = setting(0.5, low=0, high=1)  # share of texts with <think> and <answer>
     broken_tags: float = setting(0.1, low=0, high=1)  # share of those that miss a tag
     mixed: float = setting(0.15, low=0, high=1)  # share of thoughts that change language

@@ -67,8 +67,8 @@ def of_those_that_end(r: Report) -> float:
 
 
 def beyond(countdown: Report, most: int) -> float:
-    """The share of responses with more tries back from the target than any text of the corpus."""
-    return sum(s["did"]["backward"] > most for s in countdown.samples) / len(countdown.samples)
+    """The share of responses with more tries than any text of the corpus."""
+    return sum(s["did"]["steps"] > most for s in countdown.samples) / len(countdown.samples)
 
 
 def percent(share: float | None) -> str:
@@ -78,7 +78,7 @@ def percent(share: float | None) -> str:
 def behaviour_table(rows: list[tuple[str, Report]]) -> str:
     """What each model did, a row for each (name, Report) of a task of the world."""
     head = "model,task,pass@1,reasons,ends,right if both,right if blurted,steps,errors,checks"
-    head += ",errors found,put right,hits a try,repeated,backward"
+    head += ",errors found,put right,hits a try,repeated"
     body = []
     for name, r in rows:
         did = r.did
@@ -86,8 +86,7 @@ def behaviour_table(rows: list[tuple[str, Report]]) -> str:
         counts = [did.get(key) for key in ("steps", "errors", "checks", "found", "righted")]
         cells = ["" if c is None else f"{c:.2f}" for c in counts]
         more = [percent(did.get(f"{key}_a_try")) for key in ("hits", "repeated")]
-        back = did["backward"] / did["steps"] if did.get("backward") is not None else None
-        body.append([name, r.task, *map(percent, shares), *cells, *more, percent(back)])
+        body.append([name, r.task, *map(percent, shares), *cells, *more])
     return markdown_table(head.split(","), body)
 
 
@@ -108,10 +107,10 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
     if "countdown" in sets:
         blind = [blind_hits(p, cfg.world.level) for p in sets["countdown"]]
         lines.append(f"countdown: blind tries hit in {percent(sum(blind) / len(blind))}%")
-        most = max(cfg.world.patience_backwards)
+        most = max(cfg.world.patience)
         shares = [beyond(reports["countdown"], most) for reports in (before, after)]
         told = "{}% of the base's responses, {}% of zero's".format(*map(percent, shares))
-        lines.append(f"more than {most} tries back from the target, which no text has: {told}")
+        lines.append(f"more than {most} tries, which no text has: {told}")
     save_reports(rows, f"{out}/gain.json", gains=bars)
     panels = [
         (f"{t}: parts of the gain", "", {k: (v, 0) for k, v in p.items()}) for t, p in bars.items()

@@ -17,6 +17,7 @@ import lib.start  # noqa: F401
 import itertools
 import os
 import random
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -43,7 +44,7 @@ from model import GPT, ModelConfig
 
 @dataclass
 class SFTConfig:
-    tokens: int = setting(6_000_000, low=1)  # of pretraining, prompts and responses together
+    tokens: int = setting(8_000_000, low=1)  # of pretraining, prompts and responses together
     epochs: int = setting(2, low=1)  # of fine-tuning: passes over the examples
     tokens_per_step: int = setting(4096, low=1)
     micro_tokens: int = setting(2048, low=1)  # of a forward pass, padding included
@@ -149,8 +150,9 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         seen, step, *place = (run.state.get(k, 0) for k in ("seen", "step", "pool", "skip"))
         told = f"{total:,} tokens; {tokenizer.vocab_size} in the vocabulary; into {folder}"
         print(f"pretraining on {told}", flush=True)
-        with Progress(total, "base", "tok", seen) as bar:
-            batches, every = corpus_batches(cfg, tokenizer, *place), cfg.sft.save_every
+        batches, every = corpus_batches(cfg, tokenizer, *place), cfg.sft.save_every
+        # closed at once when it stops: processes may be at work on the next texts
+        with Progress(total, "base", "tok", seen) as bar, closing(batches):
             while seen < total:
                 pool, skip, batch = next(batches)
                 metrics = train_step(trainer, batch, learning_rate(seen / total, cfg.sft), cfg.sft)

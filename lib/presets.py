@@ -1,4 +1,4 @@
-"""What the laptop model has larger on GPUs: the values of --config small and --config big."""
+"""What differs from the laptop's defaults: --config long, and small and big for GPUs."""
 
 # Each preset is what differs from `tiny`, the defaults in the dataclasses: lines of "key value".
 _SMALL = """
@@ -25,7 +25,12 @@ r1.dev2_steps 300  r1.final_steps 200  r1.preference_steps 80  r1.tokens_per_ste
 preference.examples 20_000  distill.prompts 20_000  distill.tokens 1_000_000_000
 distill.rl_steps 200
 """
+# the laptop's model on longer problems, for long: lengths grow for hundreds of steps
+_LONG = """
+world.level 2  sft.tokens 12_000_000  grpo.steps 300  grpo.problems_per_step 16
+grpo.max_new_tokens 256  grpo.doubled_from 100  eval.max_new_tokens 512
+"""
 PRESETS: dict[str, dict[str, str]] = {"tiny": {}}
-for _name, _text in (("small", _SMALL), ("big", _BIG)):
+for _name, _text in (("long", _LONG), ("small", _SMALL), ("big", _BIG)):
     _words = _text.split()
     PRESETS[_name] = dict(zip(_words[::2], _words[1::2]))

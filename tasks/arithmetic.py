@@ -9,7 +9,7 @@ from tasks.base import LANGUAGES, NAMES, Problem, by_value, guessed, pairs, spok
 
 LEVELS = {  # the largest first number, number on the way, and change; how many steps
     1: {"start": 30, "most": 40, "change": 9, "steps": (3, 5)},
-    2: {"start": 50, "most": 100, "change": 30, "steps": (4, 12)},
+    2: {"start": 30, "most": 40, "change": 9, "steps": (6, 12)},
     3: {"start": 500, "most": 1000, "change": 300, "steps": (6, 20)},
 }
 THINGS = pairs("apples/苹果, books/书, coins/硬币, eggs/鸡蛋, cards/卡片, stones/石头")
@@ -56,16 +56,15 @@ def without_carry(value: int, change: int) -> int:
 
 
 def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
-    """Step by step. Most people forget the carry, and nobody notices but those who check: they take
+    """Step by step. Most carries are forgotten, and nobody notices but those who check: they take
     the change back, and see whether the number before comes out."""
     languages, checks = spoken_languages(rng, problem, cfg.mixed), rng.random() < cfg.checked
-    forgets = rng.random() < cfg.forgets
     value = problem.tests["start"]
     pieces = [START[LANGUAGES.index(next(languages))].format(v=value)]
     for verb, change in problem.tests["steps"]:
         lang, before, d = LANGUAGES.index(next(languages)), value, abs(change)
         right = before + change
-        value = without_carry(before, change) if forgets else right
+        value = without_carry(before, change) if rng.random() < cfg.forgets else right
         if rng.random() < cfg.slip:
             value = max(0, value + rng.choice([-2, -1, 1, 2]))
         piece = STEP[lang].format(verb=verb[lang], d=d, v=value)

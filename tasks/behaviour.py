@@ -3,12 +3,11 @@ rewarded; it shows what reinforcement learning changed (decompose.py).
 
     steps      worked steps (Countdown: tries); none: the answer was blurted out, or there is none
     errors     of them wrong ones: a wrong value; a try that is wrongly taken for a hit or for none
-    checks     results worked out once more
+    checks     sums: results worked out once more
     found      checks that said no
-    righted    sums: of those the steps that were wrong and are right afterwards
+    righted    of those the steps that were wrong and are right afterwards
     hits       Countdown: tries that make the target, whatever is said of them
     repeated   Countdown: tries that stand before in the same words
-    backward   Countdown: tries that work back from the target
 """
 
 import random
@@ -26,14 +25,10 @@ _STEP = re.compile(
     rf"(?P<check>(?: check |检查){_NUMBER}[-+]{_NUMBER}=-?{_NUMBER})?(?P<no> no|不对)?"
     rf"(?:(?: again makes |再算就是)(?P<again>{_NUMBER}))?"
 )
-_SAID = r"(?P<said{}> low| high| yes|小了|大了|对了)"
-_BACK = re.compile(rf"({_NUMBER})([-+*/])({_NUMBER})=({_NUMBER})")
 _TRY = re.compile(
-    r"(?P<forward>[\d()+\-*/]{3,60})=[\d()+\-*/=]{1,99}(?: want |要)\d+" + _SAID.format(1) + "|"
-    r"(?P<steps>(?:\d+[-+*/]\d+=\d+(?: with |用)\d+(?:,\d+)*,)+)(?P<pair>\d+[-+*/]\d+)=\d+"
-    + _SAID.format(2)
+    r"(?P<tried>[\d()+\-*/]{3,60})=[\d()+\-*/=]{1,99}(?: want |要)\d+"
+    r"(?P<said> low| high| yes|小了|大了|对了)"
 )
-_CHECK = re.compile(r"(?:, check |,检查)[\d()+\-*/=]+(?P<no> no|不对)?")
 
 
 def behaviour(problem: Problem, text: str) -> dict[str, int]:
@@ -66,44 +61,16 @@ def of_arithmetic(problem: Problem, text: str) -> dict[str, int]:
 
 
 def of_countdown(problem: Problem, text: str) -> dict[str, int]:
-    names = ("steps", "errors", "checks", "found", "hits", "repeated", "backward")
-    out, seen = dict.fromkeys(names, 0), set()
+    out, seen = dict.fromkeys(("steps", "errors", "hits", "repeated"), 0), set()
     for found in _TRY.finditer(text):
-        if found["forward"]:
-            tried, hit = (
-                found["forward"],
-                countdown.countdown_correct(found["forward"], **problem.tests),
-            )
-        else:
-            tried, hit = (
-                found["steps"] + found["pair"],
-                backward_hit(problem, found["steps"], found["pair"]),
-            )
-        said = (found["said1"] or found["said2"]) in (" yes", "对了")
+        tried, said = found["tried"], found["said"] in (" yes", "对了")
+        hit = countdown.countdown_correct(tried, **problem.tests)
         out["steps"] += 1
         out["errors"] += said != hit
         out["hits"] += hit
         out["repeated"] += tried in seen
-        out["backward"] += not found["forward"]
         seen.add(tried)
-    checks = list(_CHECK.finditer(text))
-    out["checks"], out["found"] = len(checks), sum(bool(c["no"]) for c in checks)
     return out
-
-
-def backward_hit(problem: Problem, steps: str, pair: str) -> bool:
-    """Whether the steps back from the target are right, and the last two numbers make what is then
-    wanted."""
-    wanted, left = problem.tests["target"], list(problem.tests["numbers"])
-    for x, op, y, value in _BACK.findall(steps):
-        x, y, value = int(x), int(y), int(value)
-        number = y if x == wanted else x
-        right = countdown.calculate(x, op, y, 10**9) == value
-        if wanted not in (x, y) or number not in left or not right:
-            return False
-        left.remove(number)
-        wanted = value
-    return countdown.countdown_correct(pair, left, wanted)
 
 
 def blind_hits(problem: Problem, level: int, count: int = 200) -> float:

@@ -9,7 +9,7 @@ same functions; tasks/__init__.py says what they are for.
 import operator
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
 from tasks.base import LANGUAGES, Problem, guessed, spoken_languages
@@ -17,17 +17,16 @@ from tasks.math_equal import value_at
 
 LEVELS = {  # how many numbers; the largest number, target, and value on the way
     1: {"count": 3, "number": 9, "target": 60, "value": 60},
-    2: {"count": 4, "number": 13, "target": 99, "value": 999},
+    2: {"count": 4, "number": 9, "target": 60, "value": 60},
     3: {"count": 5, "number": 50, "target": 999, "value": 9999},
 }
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 ASK = {"en": "Use {numbers} to make {target}.", "zh": "用{numbers}算出{target}。"}
 WORDS = {
-    "en": {"want": " want {t}", "yes": " yes", "low": " low", "high": " high", "end": "give up"}
-    | {"open": "let me try ", "again": "again ", "rest": " with "}
-    | {"check": ", check ", "no": " no"},
-    "zh": {"want": "要{t}", "yes": "对了", "low": "小了", "high": "大了", "end": "算了"}
-    | {"open": "试试", "again": "再试", "rest": "用", "check": ",检查", "no": "不对"},
+    "en": {"open": "let me try ", "again": "again ", "want": " want {t}", "end": "give up"}
+    | {"low": " low", "high": " high", "yes": " yes"},
+    "zh": {"open": "试试", "again": "再试", "want": "要{t}", "end": "算了"}
+    | {"low": "小了", "high": "大了", "yes": "对了"},
 }
 
 
@@ -82,13 +81,8 @@ def simplifications(expression: str) -> list[str]:
     return forms
 
 
-# ------------------------------------------------------------------------- two ways to search
-# A try is (text, its last calculation, expression, the value of that, the value that is wanted).
-
-
-def forward_tries(rng: random.Random, numbers: list[int], target: int, most: int) -> Iterator:
-    """Tries without end: random expressions, worked out. Nothing twice as long as something else is
-    found."""
+def tries(rng: random.Random, numbers: list[int], most: int) -> Iterator[tuple[str, int]]:
+    """(random expression, its value) without end; nothing twice as long as something else is found."""
     tried = []
     while True:
         for _ in range(20):
@@ -96,95 +90,25 @@ def forward_tries(rng: random.Random, numbers: list[int], target: int, most: int
             if (attempt := (value, sorted(expression))) not in tried:  # 3+4 and 4+3 are one
                 break
         tried.append(attempt)
-        text = "=".join(simplifications(expression))
-        yield text, text, expression, value, target
-
-
-def undone(target: int, number: int, most: int) -> list[tuple[str, int, str]]:
-    """Ways in which `number` can be the last of a calculation that makes the target: (what the rest
-    must make, as a text; its value; the expression around the rest).
-
-    >>> undone(14, 2, 99)
-    [('14-2', 12, '({})+2'), ('14+2', 16, '({})-2'), ('14/2', 7, '({})*2'), ('14*2', 28, '({})/2')]
-    """
-    ways = [(target, "-", number, "({})+%d"), (target, "+", number, "({})-%d")]
-    ways += [(number, "-", target, "%d-({})"), (target, "/", number, "({})*%d")]
-    ways += [(target, "*", number, "({})/%d"), (number, "/", target, "%d/({})")]
-    values = [calculate(x, op, y, most) for x, op, y, _ in ways]
-    return [
-        (f"{x}{op}{y}", value, around % number)
-        for (x, op, y, around), value in zip(ways, values)
-        if value is not None
-    ]
-
-
-def from_anywhere(rng: random.Random, items: Sequence) -> list:
-    """The items in their order, from a random one on and round to it."""
-    start = rng.randrange(len(items)) if items else 0
-    return [*items[start:], *items[:start]]
-
-
-def backward_ways(
-    rng: random.Random, numbers: list[int], target: int, most: int, rest: str
-) -> Iterator[tuple[str, int, str, list[int]]]:
-    """All ways to take numbers away from the target, one after the other, until two are left: (text
-    of the steps, what the two must make, the expression around them, the two). rest: the word
-    before the numbers that are left."""
-    if len(numbers) == 2:
-        yield "", target, "{}", numbers
-        return
-    for i in from_anywhere(rng, range(len(numbers))):
-        left = numbers[:i] + numbers[i + 1 :]
-        for step, value, around in from_anywhere(rng, undone(target, numbers[i], most)):
-            told = f"{step}={value}{rest}{','.join(map(str, left))},"
-            for text, wanted, inner, two in backward_ways(rng, left, value, most, rest):
-                yield told + text, wanted, around.format(inner), two
-
-
-def backward_tries(
-    rng: random.Random, numbers: list[int], target: int, most: int, rest: str
-) -> Iterator:
-    """A try for each way back, with the calculation of the last two numbers that comes nearest."""
-    for text, wanted, around, (a, b) in backward_ways(rng, numbers, target, most, rest):
-        pairs = [(x, op, y) for x, y in ((a, b), (b, a)) for op in OPERATIONS]
-        values = [(calculate(*pair, most), "{}{}{}".format(*pair)) for pair in pairs]
-        known = [(value, pair) for value, pair in values if value is not None]
-        value, pair = min(known, key=lambda v: abs(v[0] - wanted))
-        yield text + pair, pair, around.format(pair), value, wanted
+        yield expression, value
 
 
 def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
-    """Try after try until one fits or patience ends; then the last one is the answer. Those who
-    check work out what seems to fit once more."""
+    """Try after try until one fits or patience ends; then the last one is the answer."""
     numbers, target = problem.tests["numbers"], problem.tests["target"]
-    most, checks = LEVELS[cfg.level]["value"], rng.random() < cfg.checked
     languages, pieces = spoken_languages(rng, problem, cfg.mixed), []
-    words = WORDS[next(languages)]
-    backwards = rng.random() < cfg.backwards
-    if backwards:
-        tries = backward_tries(rng, numbers, target, most, words["rest"])
-    else:
-        tries = forward_tries(rng, numbers, target, most)
-    patience = rng.choice(cfg.patience_backwards if backwards else cfg.patience)
-    for text, last, expression, value, wanted in islice(tries, patience):
-        written = value
-        if rng.random() < cfg.slip:
-            written = max(0, value + rng.choice([-2, -1, 1, 2]))
-        piece = f"{words['again' if pieces else 'open']}{text}={written}"
-        if not backwards:
-            piece += words["want"].format(t=target)
-        if written != wanted:
-            pieces.append(piece + words["low" if written < wanted else "high"])
-        else:
-            piece += words["yes"]
-            if checks:
-                verdict = words["yes" if value == wanted else "no"]
-                piece += f"{words['check']}{last}={value}{verdict}"
-            pieces.append(piece)
-            if not checks or value == wanted:
-                return ",".join(pieces), expression
+    searched = tries(rng, numbers, LEVELS[cfg.level]["value"])
+    for expression, value in islice(searched, rng.choice(cfg.patience)):
         words = WORDS[next(languages)]
-    return ",".join([*pieces, words["end"]]), expression
+        if rng.random() < cfg.slip:
+            value = max(0, value + rng.choice([-2, -1, 1, 2]))
+        verdict = "low" if value < target else "high" if value > target else "yes"
+        worked = "=".join([*simplifications(expression), str(value)])
+        piece = words["again" if pieces else "open"] + worked
+        pieces.append(piece + words["want"].format(t=target) + words[verdict])
+        if value == target:
+            return ",".join(pieces), expression
+    return ",".join([*pieces, WORDS[next(languages)]["end"]]), expression
 
 
 def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, str]:

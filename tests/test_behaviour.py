@@ -44,14 +44,7 @@ def test_tries_at_countdown():
     assert did(forward) == dict(steps=1, hits=1)
     text = "试试(3+4)+2=7+2=9要14小了,再试(3+4)+2=7+2=9要14小了,再试(3+4)*2=7*2=13要14小了,算了"
     assert did(text) == dict(steps=3, repeated=1, hits=1, errors=1)  # the last one is not seen
-    back = "let me try 14-3=11 with 4,2,4*2=8 low,again 14/2=7 with 3,4,3+4=7 yes"
-    assert did(back) == dict(steps=2, backward=2, hits=1)
-    assert did("试试14/2=7用3,4,3*4=7对了") == dict(steps=1, backward=1, errors=1)  # 12
-    assert did("let me try 14/2=8 with 3,4,3+4=7 yes") == dict(steps=1, backward=1, errors=1)
-    assert did("let me try 14/5=2 with 3,4,3+4=7 yes") == dict(steps=1, backward=1, errors=1)
-    checked = "let me try (3*2)+4=14 want 14 yes, check (3*2)+4=6+4=10 no,"
-    checked += "again 14-2=12 with 3,4,3*4=12 yes, check 3*4=12 yes"
-    assert did(checked) == dict(steps=2, errors=1, checks=2, found=1, backward=1, hits=1)
+    assert did("let me try (3*2)+4=6+4=14 want 14 yes") == dict(steps=1, errors=1)  # 10
     assert did("maybe (3+4)*2") == {} and did("") == {}
 
 
