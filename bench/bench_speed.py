@@ -7,6 +7,7 @@
 meanwhile. A rollout is 160 new tokens for each of 512 prompts of 26; a step is 64 new tokens for
 each of 16 responses to 32 prompts, and one optimiser step on them, in float32 and in bfloat16
 (weights kept in float32). Medians of five, into results/bench-cpu.json (bench-gpu.json on a GPU).
+Then one rollout each of six other shapes, for which nothing was tuned.
 """
 
 import json
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from common import parser, save
@@ -32,6 +34,9 @@ SHAPES = {
     "deepseek_v3": ModelConfig(vocab_size=161, qk_nope_head_dim=32),
 }
 ROUNDS, BATCH, GROUP, PROMPT, NEW, STEP_NEW = 5, 512, 16, 26, 160, 64
+# dim, layers, heads, rows, tokens of a prompt, new tokens
+OTHERS = ((64, 3, 4, 768, 26, 100), (96, 4, 4, 512, 40, 60), (128, 6, 4, 640, 20, 40))
+OTHERS += ((160, 5, 5, 384, 40, 120), (256, 4, 8, 256, 30, 160), (384, 4, 8, 128, 26, 400))
 
 
 def build(shape: ModelConfig) -> GPT:
@@ -50,16 +55,16 @@ def learner_of(model: GPT, precision: str = "float32", **settings) -> grpo.Learn
     return grpo.Learner(distributed.shard(model, model.blocks(), cfg), None, cfg)
 
 
-def random_prompts(count: int) -> list[list[int]]:
-    return torch.randint(3, 160, (count, PROMPT)).tolist()
+def random_prompts(count: int, length: int = PROMPT) -> list[list[int]]:
+    return torch.randint(3, 160, (count, length)).tolist()
 
 
-def rollout(model: GPT) -> float:
+def rollout(model: GPT, rows: int = BATCH, prompt: int = PROMPT, new: int = NEW) -> float:
     """Tokens a second of one rollout."""
-    prompts, start = random_prompts(BATCH), time.perf_counter()
-    lengths = generate(model, prompts, SamplingParams(max_new_tokens=NEW)).lengths
-    assert lengths.sum().item() == BATCH * (PROMPT + NEW)  # waits for the device
-    return BATCH * NEW / (time.perf_counter() - start)
+    prompts, start = random_prompts(rows, prompt), time.perf_counter()
+    lengths = generate(model, prompts, SamplingParams(max_new_tokens=new)).lengths
+    assert lengths.sum().item() == rows * (prompt + new)  # waits for the device
+    return rows * new / (time.perf_counter() - start)
 
 
 def parts(learner: grpo.Learner, prompts: list, seed: int | None = None) -> tuple:
@@ -125,6 +130,31 @@ def measure(name: str, shape: ModelConfig, peers: str | None) -> dict:
     return figures
 
 
+def other_shape(name: str, dim, layers, heads, rows, prompt, new) -> ModelConfig:
+    """The family's shape at another width, as peers.py makes it."""
+    sizes = dict(dim=dim, n_layers=layers, n_heads=heads, hidden_dim=3 * dim)
+    sizes |= dict(n_kv_heads=heads, head_dim=dim // heads, expert_dim=3 * dim // 4)
+    sizes |= dict(kv_lora_rank=dim // 4, qk_nope_head_dim=dim // heads, v_head_dim=dim // heads)
+    return replace(SHAPES[name], **sizes)
+
+
+def others(name: str, peers: str | None) -> list[dict]:
+    """Tokens a second of a rollout of each of OTHERS, ours and the peer's."""
+    out = []
+    for sizes in OTHERS:
+        dim, layers, heads, rows, prompt, new = sizes
+        model = build(other_shape(name, *sizes))
+        rollout(model, rows, prompt, 8)  # the first is slow
+        row = {"sizes": sizes, "ours": rollout(model, rows, prompt, new)}
+        if peers:
+            flags = dict(arch=name, what="generate", dim=dim, layers=layers, heads=heads)
+            flags |= dict(ffn=3 * dim, expert=3 * dim // 4, batch=rows, prompt=prompt, new=new)
+            words = [str(word) for key, value in flags.items() for word in (f"--{key}", value)]
+            row["peer"] = peer(peers, *words)["tok_per_s"]
+        out.append(row)
+    return out
+
+
 def summary(figures: dict) -> str:
     """Adds medians and ratios to the figures; returns them as a line of text."""
     sides = {who: figures[who] for who in ("ours", "peers") if who in figures}
@@ -150,6 +180,14 @@ def main() -> None:
     for name, shape in SHAPES.items():
         shapes[name] = measure(name, shape, peers)
         print(f"{name}: {summary(shapes[name])}", flush=True)
+        shapes[name]["others"] = rows = others(name, peers)
+        for row in rows:
+            told = f"; transformers {row['peer']:,.0f}" if peers else ""
+            print(f"  {row['sizes']}: {row['ours']:,.0f} tokens/s{told}", flush=True)
+        if peers:
+            ratio = statistics.geometric_mean(row["ours"] / row["peer"] for row in rows)
+            shapes[name]["ratios"]["rollout, other shapes"] = ratio
+            print(f"  {ratio:.1f}x on average", flush=True)
     content = {"batch": BATCH, "prompt": PROMPT, "new": NEW, "step_new": STEP_NEW}
     command = "python bench/bench_speed.py" + (" --peers PEERS" if peers else "")
     device = "gpu" if torch.cuda.is_available() else "cpu"

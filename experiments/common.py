@@ -7,7 +7,6 @@ NAME.png and returns the content of NAME.json, and its tables.
 """
 
 import contextlib
-import math
 import os
 import re
 import signal
@@ -23,7 +22,7 @@ import stages
 import train_r1
 import train_zero
 from data import DEFAULT_TASKS
-from lib import report
+from lib import report, stats
 from lib.errors import UserError
 from lib.memory import cost_report
 from lib.report import read_metrics as metrics
@@ -47,11 +46,11 @@ CLAIMS = {name: text.strip() + "\n" for name, text in zip(parts[::2], parts[1::2
 
 CLOSE = 0.05  # "about as good as": less than this behind
 RULE = (
-    "Verdict: seen if the claimed difference, seed by seed, is on average larger than twice its "
-    "standard error over the seeds; the opposite if it is as far on the other side; otherwise, and "
-    "always with a single seed, not seen. (Of three seeds pure chance passes in one case of eleven."
-    " All seeds are asked the same problems, whose choice adds an error of its own.) "
-    f'"About as good" is less than {100 * CLOSE:g} points behind.'
+    "Verdict: seen if the 95% interval of the claimed difference, seed by seed, lies above 0 "
+    "(Student's t), the opposite if it lies below; otherwise, and always with a single seed, "
+    'inconclusive. "About as good": the interval lies above '
+    f"-{100 * CLOSE:g} points. ± is half of a 95% interval over the seeds, all of which are asked "
+    "the same problems, whose choice adds an error of its own."
 )
 # figures that are not percentages
 NUMBERS = "step_seconds critic_mib length wrong_length mean_length loss cache_bytes max_load tries"
@@ -59,20 +58,19 @@ COLUMNS = ["claim", "paper", "ours", "verdict"]
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Mean and sample standard deviation over seeds."""
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "sd": sd, "values": values}
+    """Mean over seeds and half of its 95% interval; 0 of a single seed, which has none."""
+    half = stats.half_width(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "half": half, "values": values}
 
 
 def verdict(differences: list[float]) -> str:
     """RULE for the differences in the claimed direction, one a seed.
 
-    >>> verdict([0.1, 0.2, 0.3]), verdict([-0.1, 0.2, 0.3]), verdict([-0.1, -0.2, -0.3])
-    ('seen', 'not seen', 'the opposite')
+    >>> verdict([0.1, 0.2, 0.15]), verdict([-0.1, 0.2, 0.3]), verdict([-0.1, -0.2, -0.15])
+    ('seen', 'inconclusive', 'the opposite')
     """
-    mean, n = statistics.fmean(differences), len(differences)
-    error = statistics.stdev(differences) / math.sqrt(n) if n > 1 else math.inf
-    return "seen" if mean > 2 * error else "the opposite" if -mean > 2 * error else "not seen"
+    mean, half = statistics.fmean(differences), stats.half_width(differences)
+    return "seen" if mean > half else "the opposite" if -mean > half else "inconclusive"
 
 
 def compare(claim: str, paper: str, more: list, less=None, margin=0.0, unit=100) -> dict[str, str]:
@@ -80,10 +78,10 @@ def compare(claim: str, paper: str, more: list, less=None, margin=0.0, unit=100)
     it: 0), or fall short by less than `margin`? Figures are shown times unit; 100: percentages."""
 
     def shown(values: list[float]) -> str:
-        mean, sd, _ = spread([unit * v for v in values]).values()
+        mean, half, _ = spread([unit * v for v in values]).values()
         if len(values) == 1:
             return f"{mean:.3g} (one seed)"
-        return f"{mean:.1f} ± {sd:.1f}" if unit == 100 else f"{mean:.3g} ± {sd:.2g}"
+        return f"{mean:.1f} ± {half:.1f}" if unit == 100 else f"{mean:.3g} ± {half:.2g}"
 
     differences, ours = more, shown(more)
     if less:
@@ -259,16 +257,16 @@ def from_nothing(plan: Plan, variants: dict[str, dict[str, object]]) -> list[dic
 
 
 def over_seeds(runs: list[dict]) -> list[dict[str, dict]]:
-    """[means, standard deviations] of figures of the same shape: model -> figure -> value."""
+    """[means, halves of their intervals] of figures of the same shape: model -> figure -> value."""
     found = {m: {k: spread(of(runs, m, k)) for k in row} for m, row in runs[0].items()}
-    parts = ("mean", "sd")
+    parts = ("mean", "half")
     return [{m: {k: s[p] for k, s in row.items()} for m, row in found.items()} for p in parts]
 
 
-def bars(means: dict, sds: dict, keys: Iterable[str]) -> list:
+def bars(means: dict, halves: dict, keys: Iterable[str]) -> list:
     """A panel for each of the figures, a bar for each model that has it."""
     models = {key: [m for m, row in means.items() if key in row] for key in keys}
-    return [(k, "", {m: (means[m][k], sds[m][k]) for m in ms}) for k, ms in models.items()]
+    return [(k, "", {m: (means[m][k], halves[m][k]) for m in ms}) for k, ms in models.items()]
 
 
 def mean_curve(curves: list[list[float]]) -> tuple[range, list[float]]:
@@ -289,12 +287,12 @@ def learning(plan: Plan, names: Iterable[str]):
 def conclude(plan: Plan, runs: list[dict], rows: list[dict], panels=(), keys=(), **more):
     """The experiment's content and its tables, with the rows of its claims. Draws the panels, and
     bars of the keys."""
-    means, sds = over_seeds(runs)
-    report.draw(plan.result("png"), [*panels, *bars(means, sds, keys)])
+    means, halves = over_seeds(runs)
+    report.draw(plan.result("png"), [*panels, *bars(means, halves, keys)])
     columns, lines = list(dict.fromkeys(key for row in means.values() for key in row)), []
     for m, row in means.items():
-        cells = (f"{row[c]:.3g} ± {sds[m][c]:.2g}" if c in row else "" for c in columns)
+        cells = (f"{row[c]:.3g} ± {halves[m][c]:.2g}" if c in row else "" for c in columns)
         lines.append([m, *cells])
     tables = (["model", *columns], lines), (COLUMNS, [list(row.values()) for row in rows])
-    content = {"seeds": plan.seeds, "mean": means, "sd": sds, "runs": runs, "claims": rows}
+    content = {"seeds": plan.seeds, "mean": means, "half": halves, "runs": runs, "claims": rows}
     return content | more, "\n\n".join(report.markdown_table(*table) for table in tables)

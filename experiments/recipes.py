@@ -52,9 +52,9 @@ def zero(plan: Plan):
         found = {key: spread([r[key] for r in rows]) for key in keys}
         figures.setdefault(task, {})[model] = found
         errors[f"{task}/{model}"] = [r["pass1_se"] for r in rows]
-        cells = [f"{100 * found[k]['mean']:.1f} ± {100 * found[k]['sd']:.1f}" for k in SHARES]
+        cells = [f"{100 * found[k]['mean']:.1f} ± {100 * found[k]['half']:.1f}" for k in SHARES]
         length = found["mean_length"]
-        lines.append([task, model, *cells, f"{length['mean']:.0f} ± {length['sd']:.0f}"])
+        lines.append([task, model, *cells, f"{length['mean']:.0f} ± {length['half']:.0f}"])
     content = {"seeds": plan.seeds, "k": k, "figures": figures, "pass1_se": errors}
     content["training_minutes"] = {stage: spread(values) for stage, values in minutes.items()}
     content["gains"], content["behaviour"] = decomposition(plan)
@@ -65,7 +65,7 @@ def zero(plan: Plan):
 
 
 def in_points(s: dict) -> str:
-    return f"{100 * s['mean']:+.1f} ± {100 * s['sd']:.1f}"
+    return f"{100 * s['mean']:+.1f} ± {100 * s['half']:.1f}"
 
 
 def decomposition(plan: Plan) -> tuple[dict, dict]:
@@ -94,23 +94,23 @@ def r1(plan: Plan):
     requests (full 45 minutes after `zero`, quick 6)"""
     folders = [plan.r1(seed) for seed in plan.seeds]
     runs = [load_json(f"{out}/stages.json")["figures"] for out in folders]
-    means, sds = over_seeds(runs)
-    named = [{train_r1.NAMES[n]: row for n, row in rows.items()} for rows in (means, sds)]
+    means, halves = over_seeds(runs)
+    named = [{train_r1.NAMES[n]: row for n, row in rows.items()} for rows in (means, halves)]
     report.plot_stages(named[0], plan.result("png"))
     content = {"seeds": plan.seeds, "reward_model_accuracy": {}}
     for kind in preference.KINDS:
         found = [load_json(f"{out}/{kind}/accuracy.json")["accuracy"] for out in folders]
         content["reward_model_accuracy"][kind] = spread(found)
-    return content | {"mean": means, "sd": sds, "runs": runs}, report.stage_table(*named)
+    return content | {"mean": means, "half": halves, "runs": runs}, report.stage_table(*named)
 
 
 def by_reasoning(plan: Plan, runs: list[dict], **more):
     """Content and table of models that are compared by their reasoning; draws the figure."""
-    means, sds = over_seeds(runs)
+    means, halves = over_seeds(runs)
     keys = ("reasoning", "language_consistency", "mean_length")
-    report.draw(plan.result("png"), bars(means, sds, keys))
-    content = {"seeds": plan.seeds, "mean": means, "sd": sds, "runs": runs}
-    return content | more, report.stage_table(means, sds, report.REASONING_COLUMNS)
+    report.draw(plan.result("png"), bars(means, halves, keys))
+    content = {"seeds": plan.seeds, "mean": means, "half": halves, "runs": runs}
+    return content | more, report.stage_table(means, halves, report.REASONING_COLUMNS)
 
 
 def language(plan: Plan):

@@ -82,7 +82,7 @@ def simplifications(expression: str) -> list[str]:
 
 
 def tries(rng: random.Random, numbers: list[int], most: int) -> Iterator[tuple[str, int]]:
-    """(random expression, its value) without end; nothing twice as long as something else is found."""
+    """(random expression, its value) without end; nothing twice while something else is found."""
     tried = []
     while True:
         for _ in range(20):
