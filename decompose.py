@@ -14,7 +14,8 @@ The gain in pass@1 on a task of the world has four parts, which add up:
     rest         what the base does not reach so: a way to search, persistence, checks, better steps
 
 Base and Zero answer at temperature 1. The table says what the responses did (tasks/behaviour.py):
-how much of the rest was a change of ways that the texts know, and how much is in no text.
+how much of the rest was a change of ways that the texts know, and how much is in no text. Of
+Countdown's tries "if blind" says how many would hit if each were a random expression.
 """
 
 import lib.start  # noqa: F401
@@ -71,6 +72,14 @@ def beyond(countdown: Report, most: int) -> float:
     return sum(s["did"]["steps"] > most for s in countdown.samples) / len(countdown.samples)
 
 
+def if_blind(countdown: Report, blind: list[float]) -> float | None:
+    """The share of tries that would hit if each were blind: problems that take long to solve have
+    more of the tries, and are harder. blind: that share for each problem."""
+    tries = [(s["did"]["steps"], blind[s["problem"]]) for s in countdown.samples if s["finished"]]
+    total = sum(n for n, _ in tries)
+    return sum(n * share for n, share in tries) / total if total else None
+
+
 def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
@@ -78,14 +87,14 @@ def percent(share: float | None) -> str:
 def behaviour_table(rows: list[tuple[str, Report]]) -> str:
     """What each model did, a row for each (name, Report) of a task of the world."""
     head = "model,task,pass@1,reasons,ends,right if both,right if blurted,steps,errors,checks"
-    head += ",errors found,put right,hits a try,repeated"
+    head += ",errors found,put right,hits a try,if blind,repeated"
     body = []
     for name, r in rows:
         did = r.did
         shares = (r.pass1, r.reasoned, 1 - r.clipped, r.right_reasoned, r.right_blurted)
         counts = [did.get(key) for key in ("steps", "errors", "checks", "found", "righted")]
         cells = ["" if c is None else f"{c:.2f}" for c in counts]
-        more = [percent(did.get(f"{key}_a_try")) for key in ("hits", "repeated")]
+        more = [percent(did.get(f"{key}_a_try")) for key in ("hits", "blind", "repeated")]
         body.append([name, r.task, *map(percent, shares), *cells, *more])
     return markdown_table(head.split(","), body)
 
@@ -107,6 +116,9 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
     if "countdown" in sets:
         blind = [blind_hits(p, cfg.world.level) for p in sets["countdown"]]
         lines.append(f"countdown: blind tries hit in {percent(sum(blind) / len(blind))}%")
+        for _, r in rows:
+            if r.task == "countdown":
+                r.did["blind_a_try"] = if_blind(r, blind)
         most = max(cfg.world.patience)
         shares = [beyond(reports["countdown"], most) for reports in (before, after)]
         told = "{}% of the base's responses, {}% of zero's".format(*map(percent, shares))

@@ -88,6 +88,14 @@ def test_the_parts_add_up_to_the_gain():
     assert parts == pytest.approx(expected) and sum(parts.values()) == pytest.approx(7 / 8)
 
 
+def test_hits_are_compared_with_blind_tries_at_the_same_problems():
+    samples = [{"problem": i, "finished": True, "did": {"steps": n}} for i, n in ((0, 1), (1, 9))]
+    samples.append({"problem": 0, "finished": False, "did": {"steps": 99}})
+    r = report([(True, True)])
+    r.samples = samples
+    assert decompose.if_blind(r, [0.5, 0.1]) == pytest.approx((0.5 + 9 * 0.1) / 10)
+
+
 def test_how_reasoning_begins(world_tokenizer):
     """Its tokens are those with which the corpus's texts begin, but for changes of language."""
     for task in ("arithmetic", "countdown"):
