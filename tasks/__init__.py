@@ -8,7 +8,6 @@
     guess(rng, problem, cfg, wrong)   (thought, answer) of somebody who guesses
     judge(problems, answers)          which answers, as texts, are right: list[bool]; base.by_value
                                       compares values, base.by_text what is written
-
     opening(problem)                  the words with which those who reason begin, "" if various
 
 rng is a random.Random, the only source of chance; cfg is data.WorldConfig. content begins with the
