@@ -30,7 +30,7 @@ from tasks.base import PHRASES, PROGRAMS, Problem, split_of  # noqa: F401
 from tasks.benchmarks import Dataset, instruction, load_jsonl  # noqa: F401
 
 DEFAULT_TASKS = (*REASONING, "general")
-PATIENCE = (1, 1, 2, 2, 4, 8)
+PATIENCE = (1, 1, 2, 2, 4, 8, 16)
 
 
 @dataclass
@@ -38,16 +38,16 @@ class WorldConfig:
     """What the web text is about, and in which proportions."""
 
     tasks: tuple[str, ...] = setting(DEFAULT_TASKS, choices=TASKS)  # what the texts are about
-    arithmetic: float = setting(1.3, low=0.01)  # texts about arithmetic for each about Countdown
+    arithmetic: float = setting(1.0, low=0.01)  # texts about arithmetic for each about Countdown
     minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
-    wrong: float = setting(0.95, low=0, high=1)  # share of blurted answers that are wrong
+    wrong: float = setting(0.95, low=0, high=1)  # share of those who blurt that guess blindly
     forgets: float = setting(0.9, low=0, high=1)  # arithmetic: chance that a carry is forgotten
     slip: float = setting(0.03, low=0, high=1)  # chance that a step is written down wrongly
     checked: float = setting(0.3, low=0, high=1)  # share of those who reason that check
     patience: tuple[int, ...] = setting(PATIENCE, low=1)  # countdown: tries before giving up
-    tags: float = setting(0.5, low=0, high=1)  # share of texts with <think> and <answer>
+    tags: float = setting(0.6, low=0, high=1)  # share of texts with <think> and <answer>
     broken_tags: float = setting(0.1, low=0, high=1)  # share of those that miss a tag
     mixed: float = setting(0.15, low=0, high=1)  # share of thoughts that change language
     unfinished: float = setting(0.05, low=0, high=1)  # share of texts that end before an answer

@@ -41,10 +41,12 @@ _NOTHING = contextlib.nullcontext()
 aten, attention = torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"
 FLOPS = {
     aten._grouped_mm: lambda a, b, *_, **__: 2 * a[0] * a[1] * b[-1],
-    torch.ops.mkldnn._linear_pointwise: lambda x, w, *_, **__: 2 * math.prod(x) * w[0],
     getattr(aten, attention): lambda *x, **_: sdpa_flop_count(*x[:3]),
     getattr(aten, attention + "_backward"): lambda *x, **_: sdpa_backward_flop_count(*x[:4]),
 }
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    onednn = torch.ops.mkldnn._linear_pointwise
+    FLOPS[onednn] = lambda x, w, *_, **__: 2 * math.prod(x) * w[0]
 
 
 class Traffic(TorchDispatchMode):

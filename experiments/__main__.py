@@ -24,6 +24,7 @@ from experiments.recipes import claims_of, distill, language, r1, zero
 from experiments.settings import ablations, algorithms, architecture, ppo, share, size
 from lib import cli, files, report
 from lib.errors import UserError, shortened
+from lib.stats import discoveries
 
 ALL = [zero, r1, language, distill, ppo, algorithms, ablations, share]
 ALL += [passk, search, hacking, size, architecture, controls]
@@ -47,10 +48,14 @@ def table(folder: str) -> str:
     for name in EXPERIMENTS:
         command = f"`python -m experiments {name}`"
         if result := read_result(os.path.join(folder, f"{name}.json")):
-            rows += [[*row.values(), command] for row in claims_of(name, result)]
+            rows += [row | {"command": command} for row in claims_of(name, result)]
         else:
             missing.append(command)
-    lines = report.markdown_table([*COLUMNS, "command"], rows)
+    stand = discoveries([row.get("p", 1.0) for row in rows])
+    for row, stands in zip(rows, stand):
+        row["verdict"] += "" if stands or row["verdict"] == "inconclusive" else " *"
+    columns = [*COLUMNS, "command"]
+    lines = report.markdown_table(columns, [[row[c] for c in columns] for row in rows])
     return f"{RULE}\n\n{lines}" + (f"\n\nmissing: {', '.join(missing)}" if missing else "")
 
 

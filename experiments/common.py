@@ -50,17 +50,24 @@ RULE = (
     "(Student's t), the opposite if it lies below; otherwise, and always with a single seed, "
     'inconclusive. "About as good": the interval lies above '
     f"-{100 * CLOSE:g} points. ± is half of a 95% interval over the seeds, all of which are asked "
-    "the same problems, whose choice adds an error of its own."
+    "the same problems, whose choice adds an error of its own. A star: not among the verdicts that "
+    "stand at a false discovery rate of 5% over the whole table (Benjamini and Hochberg)."
 )
 # figures that are not percentages
 NUMBERS = "step_seconds critic_mib length wrong_length mean_length loss cache_bytes max_load tries"
 COLUMNS = ["claim", "paper", "ours", "verdict"]
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Mean over seeds and half of its 95% interval; 0 of a single seed, which has none."""
-    half = stats.half_width(values) if len(values) > 1 else 0.0
+def spread(values: list[float]) -> dict:
+    """Mean over seeds and half of its 95% interval, None of a single seed."""
+    half = stats.half_width(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "half": half, "values": values}
+
+
+def plus_minus(s: dict, unit: float = 100, digits: str = ".1f") -> str:
+    """Of spread(): "41.2 ± 3.1"; of a single seed "41.2"."""
+    mean = f"{unit * s['mean']:{digits}}"
+    return mean if s["half"] is None else f"{mean} ± {unit * s['half']:{digits.lstrip('+')}}"
 
 
 def verdict(differences: list[float]) -> str:
@@ -78,17 +85,16 @@ def compare(claim: str, paper: str, more: list, less=None, margin=0.0, unit=100)
     it: 0), or fall short by less than `margin`? Figures are shown times unit; 100: percentages."""
 
     def shown(values: list[float]) -> str:
-        mean, half, _ = spread([unit * v for v in values]).values()
-        if len(values) == 1:
-            return f"{mean:.3g} (one seed)"
-        return f"{mean:.1f} ± {half:.1f}" if unit == 100 else f"{mean:.3g} ± {half:.2g}"
+        told = plus_minus(spread(values), unit, ".1f" if unit == 100 else ".3g")
+        return told if len(values) > 1 else f"{told} (one seed)"
 
     differences, ours = more, shown(more)
     if less:
         differences = [a - b for a, b in zip(more, less, strict=True)]
         ours += f" against {shown(less)}; difference {shown(differences)}"
-    seen = verdict([d + margin for d in differences])
-    return dict(zip(COLUMNS, (claim, paper, ours, seen)))
+    beyond = [d + margin for d in differences]
+    row = dict(zip(COLUMNS, (claim, paper, ours, verdict(beyond))))
+    return row | {"p": stats.p_value(beyond)}
 
 
 def of(runs: list[dict], model: str, figure: str = "accuracy") -> list[float]:
@@ -266,7 +272,7 @@ def over_seeds(runs: list[dict]) -> list[dict[str, dict]]:
 def bars(means: dict, halves: dict, keys: Iterable[str]) -> list:
     """A panel for each of the figures, a bar for each model that has it."""
     models = {key: [m for m, row in means.items() if key in row] for key in keys}
-    return [(k, "", {m: (means[m][k], halves[m][k]) for m in ms}) for k, ms in models.items()]
+    return [(k, "", {m: (means[m][k], halves[m][k] or 0) for m in ms}) for k, ms in models.items()]
 
 
 def mean_curve(curves: list[list[float]]) -> tuple[range, list[float]]:
@@ -291,8 +297,8 @@ def conclude(plan: Plan, runs: list[dict], rows: list[dict], panels=(), keys=(),
     report.draw(plan.result("png"), [*panels, *bars(means, halves, keys)])
     columns, lines = list(dict.fromkeys(key for row in means.values() for key in row)), []
     for m, row in means.items():
-        cells = (f"{row[c]:.3g} ± {halves[m][c]:.2g}" if c in row else "" for c in columns)
-        lines.append([m, *cells])
-    tables = (["model", *columns], lines), (COLUMNS, [list(row.values()) for row in rows])
+        found = {c: {"mean": row[c], "half": halves[m][c]} for c in row}
+        lines.append([m, *(plus_minus(found[c], 1, ".3g") if c in row else "" for c in columns)])
+    tables = (["model", *columns], lines), (COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
     content = {"seeds": plan.seeds, "mean": means, "half": halves, "runs": runs, "claims": rows}
     return content | more, "\n\n".join(report.markdown_table(*table) for table in tables)

@@ -10,7 +10,7 @@ import stages
 import train_r1
 from distill import STUDENTS
 from experiments import common
-from experiments.common import CLAIMS, Plan, bars, claims, metrics, over_seeds, spread
+from experiments.common import CLAIMS, Plan, bars, claims, metrics, over_seeds, plus_minus, spread
 from lib import report
 from lib.errors import UserError
 from lib.files import load_json
@@ -52,20 +52,16 @@ def zero(plan: Plan):
         found = {key: spread([r[key] for r in rows]) for key in keys}
         figures.setdefault(task, {})[model] = found
         errors[f"{task}/{model}"] = [r["pass1_se"] for r in rows]
-        cells = [f"{100 * found[k]['mean']:.1f} ± {100 * found[k]['half']:.1f}" for k in SHARES]
-        length = found["mean_length"]
-        lines.append([task, model, *cells, f"{length['mean']:.0f} ± {length['half']:.0f}"])
+        cells = [plus_minus(found[k]) for k in SHARES]
+        lines.append([task, model, *cells, plus_minus(found["mean_length"], 1, ".0f")])
     content = {"seeds": plan.seeds, "k": k, "figures": figures, "pass1_se": errors}
     content["training_minutes"] = {stage: spread(values) for stage, values in minutes.items()}
     content["gains"], content["behaviour"] = decomposition(plan)
     head = f"task,model,pass@1,cons@{k},pass@{k},format,language,tokens".split(",")
-    parts = [[t, *(in_points(s) for s in parts.values())] for t, parts in content["gains"].items()]
+    gains = content["gains"].items()
+    parts = [[t, *(plus_minus(s, digits="+.1f") for s in parts.values())] for t, parts in gains]
     tables = (head, lines), (["gain, points", *decompose.PARTS], parts)
     return content, "\n\n".join(report.markdown_table(*table) for table in tables)
-
-
-def in_points(s: dict) -> str:
-    return f"{100 * s['mean']:+.1f} ± {100 * s['half']:.1f}"
 
 
 def decomposition(plan: Plan) -> tuple[dict, dict]:

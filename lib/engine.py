@@ -225,13 +225,13 @@ class Engine:
                     self.on_end(before - alive)
             if alive == 0:
                 return None
-            if alive < max(0.8 * len(batch.rows), fewest):  # copies the cache: wait until it pays
+            if alive < fewest:
+                return batch.select(batch.running.nonzero()[:, 0])
+            if alive < 0.8 * len(batch.rows):  # copies the cache: wait until it pays
                 # some that have ended stay, so that there are few shapes
                 count = products.rounded(alive, 32 if alive >= products.LEAST else 1)
-                first = batch.running.argsort(descending=True, stable=True)[:count]
+                first = batch.running.byte().argsort(descending=True, stable=True)[:count]
                 batch, graph = batch.select(first), None
-            if alive < fewest:
-                return batch
             length = batch.cache.length + 1
             if graph and batch.cache.room() > 0:
                 graph.replay()

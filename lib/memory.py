@@ -108,7 +108,9 @@ def training_memory(
         "weights and optimizer": held,
         # with the gradients of one block, and for each response a copy of its prompt's cache
         "activations": ((tokens + read) * (kept + 2 * largest) + read * group_size * cached) * size,
-        "logits": chunk * cfg.vocab_size * (12 if size == 4 else 14),
+        # with the head's gradient, which is summed in float32
+        "logits": cfg.vocab_size
+        * ((12 if size == 4 else 14) * chunk + (0 if rank else 8) * cfg.dim),
     }
 
 

@@ -12,31 +12,46 @@ once, at the first product that is large enough.
 """
 
 import os
+import threading
 import time
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lib.errors import UserError
 
 ROUND, LEAST = 128, 128
 LENGTHS = 4  # batches in training have lengths that are multiples of this: fewer shapes
 MARGIN = 1.2  # by how much oneDNN has to be faster: no choice between equals, which chance decides
 
 
+_measuring = threading.Lock()
+
+
 def use_onednn() -> bool:
     wanted = os.environ.get("CPU_PRODUCTS", "auto")
-    return is_faster() if wanted == "auto" else wanted == "onednn"
+    if wanted not in ("auto", "mkl", "onednn"):
+        raise UserError(f"CPU_PRODUCTS is '{wanted}': use auto, mkl or onednn")
+    with _measuring:
+        return is_faster() if wanted == "auto" else wanted == "onednn"
 
 
 @lru_cache(maxsize=1)
 def is_faster() -> bool:
-    """Whether oneDNN is faster here, on products of a laptop model: takes some milliseconds."""
+    """Whether oneDNN is faster here, on a product of a laptop model by one thread, whoever asks
+    first: takes some milliseconds."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
-    x, w = torch.ones(1024, 128), torch.ones(384, 128)
-    with torch.no_grad():
-        return seconds(F.linear, x, w) > MARGIN * seconds(onednn, x, w)
+    x, w, threads = torch.ones(1024, 128), torch.ones(384, 128), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return seconds(F.linear, x, w) > MARGIN * seconds(onednn, x, w)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def seconds(product, *factors: Tensor) -> float:
@@ -78,6 +93,7 @@ class _Linear(torch.autograd.Function):
         return onednn(x, w, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):  # [..., out]
         x, w = ctx.saved_tensors
         rows = grad.flatten(0, -2)  # [N, out]
@@ -146,6 +162,7 @@ class _Grouped(torch.autograd.Function):
         return by_expert(x, w, ends)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):  # [N, out]
         (x, w), grad = ctx.saved_tensors, grad.contiguous()
         to_x, to_w, _ = ctx.needs_input_grad

@@ -76,7 +76,7 @@ def draw(path: str, panels: list[tuple]) -> None:
     """Panels as a PNG, two a row: letters can be read where a web page shows it 840 pixels wide.
 
     A panel of lines is (title, xlabel, {label: (x, y)}), or with (x, y, raw), which is drawn pale;
-    one of bars is (title, "", {label: (mean, standard deviation)}). Limits of y may follow.
+    one of bars is (title, "", {label: (mean, half of its interval)}). Limits of y may follow.
     """
     os.environ["MPLBACKEND"] = "agg"  # in a notebook it names one that may not be there
     from matplotlib import colormaps

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lib import distributed, products
 from lib.cache import GrowingCache
@@ -124,6 +125,7 @@ class _LogProbs(torch.autograd.Function):
         return torch.cat(out)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):  # [N]
         """d log p(t) / d logits = onehot(t) - p."""
         hidden, weight, targets, sums = ctx.saved_tensors

@@ -303,16 +303,16 @@ def test_comparisons_are_seed_by_seed():
     # seeds differ far more than the two do in one of them
     row = compare("c", "p", [0.2, 0.5, 0.8], [0.1, 0.4, 0.7])
     ours = "50.0 ± 74.5 against 40.0 ± 74.5; difference 10.0 ± 0.0"
-    assert row == {"claim": "c", "paper": "p", "ours": ours, "verdict": "seen"}
+    assert row == {"claim": "c", "paper": "p", "ours": ours, "verdict": "seen", "p": 0.0}
     assert compare("c", "p", [0.1, 0.5], [0.5, 0.1])["verdict"] == "inconclusive"
     behind = [0.465, 0.47, 0.475], [0.5, 0.5, 0.5]  # 3 behind, half of the interval 1.24
     assert compare("c", "p", *behind)["verdict"] == "the opposite"
     assert compare("c", "p", *behind, margin=0.05)["verdict"] == "seen"
-    assert compare("c", "p", [3.0, 5.0], unit=1)["ours"] == "4 ± 13"
+    assert compare("c", "p", [3.0, 5.0], unit=1)["ours"] == "4 ± 12.7"
     against = compare("c", "p", [30.0, 50.0], [10.0, 10.0], unit=1)["ours"]
-    assert against == "40 ± 1.3e+02 against 10 ± 0; difference 30 ± 1.3e+02"
+    assert against == "40 ± 127 against 10 ± 0; difference 30 ± 127"
     one = compare("c", "p", [0.3], [0.1])["ours"]
-    assert one == "30 (one seed) against 10 (one seed); difference 20 (one seed)"
+    assert one == "30.0 (one seed) against 10.0 (one seed); difference 20.0 (one seed)"
 
 
 def test_claims_are_read_from_their_text():
@@ -341,10 +341,16 @@ a - b: there is a difference
 
 def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    row = {"claim": "critics cost", "paper": "yes", "ours": "2 against 1", "verdict": "seen"}
+    row = {
+        "claim": "critics cost",
+        "paper": "yes",
+        "ours": "2 against 1",
+        "verdict": "seen",
+        "p": 0,
+    }
     other = row | {"claim": "lambda matters", "verdict": "inconclusive"}
     write("results/ppo.json", {"minutes": 12.4, "claims": [row, other]})
-    write("results/search.json", {"claims": [row | {"claim": "trees fail"}]})
+    write("results/search.json", {"claims": [row | {"claim": "trees fail", "p": 0.049}]})
     runs, keys = [], ("reasoning", "helpfulness", "language_consistency")
     for v, d in ((0.54, 0.1), (0.56, 0.11)):
         values = {"zero": v, "dev1": v - 0.1, "dev2": v, "dev3": v, "r1": v + d}
@@ -357,9 +363,9 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     command = "`python -m experiments"
     assert f"| critics cost | yes | 2 against 1 | seen | {command} ppo` |" in out
     assert "| lambda matters | yes | 2 against 1 | inconclusive |" in out
-    assert f"| trees fail | yes | 2 against 1 | seen | {command} search` |" in out
+    assert f"| trees fail | yes | 2 against 1 | seen * | {command} search` |" in out
     line = {line.split(" | ")[0]: line for line in out.split("\n")}
-    told = "65.5 ± 19.1 against 55.0 ± 12.7; difference 10.5 ± 6.4 | seen"
+    told = "65.5 ± 19.1 against 55.0 ± 12.7; difference 10.5 ± 6.4 | seen *"
     assert f"{told} | {command} r1` |" in line["| R1 reasons better than Dev3"]
     assert "| seen |" in line["| Dev1 loses reasoning against Zero"]
     assert "| inconclusive |" in line["| Dev3 reasons better than Dev2"]
@@ -509,7 +515,7 @@ def test_every_experiment_tiny(workplace, monkeypatch, capsys, name):
         assert result["runs"][0][m].keys() == row.keys()
     assert result["claims"]
     for c in result["claims"]:
-        assert list(c) == ["claim", "paper", "ours", "verdict"]
+        assert list(c) == [*common.COLUMNS, "p"]
         assert c["verdict"] == "inconclusive"  # with one seed
         assert f"| {c['claim']} |" in out
     with open(f"runs/results/{name}-quick.png", "rb") as f:
@@ -520,7 +526,7 @@ def test_every_experiment_tiny(workplace, monkeypatch, capsys, name):
 
 def check_search(result, monkeypatch):
     claim = next(c for c in result["claims"] if "chooses worse" in c["claim"])
-    assert "difference -10 (one seed)" in claim["ours"]
+    assert "difference -10.0 (one seed)" in claim["ours"]
     assert result["claims"][0]["claim"].endswith("beat one answer (20 tokens against 10)")
     assert result["mean"]["beam, 2"] == pytest.approx({"accuracy": 0.6, "tokens": 20.0})
 

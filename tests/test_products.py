@@ -97,3 +97,6 @@ def test_the_faster_library_is_chosen(monkeypatch):
     products.is_faster.cache_clear()
     monkeypatch.setenv("CPU_PRODUCTS", "mkl")
     assert not products.use_onednn()
+    monkeypatch.setenv("CPU_PRODUCTS", "oneDNN")
+    with pytest.raises(ValueError, match="CPU_PRODUCTS is 'oneDNN': use auto, mkl or onednn"):
+        products.use_onednn()

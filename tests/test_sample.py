@@ -244,6 +244,16 @@ def test_rows_that_wait_for_a_place_say_the_same(tiny_model, kind):
         assert torch.equal(whole.routes[known], few.routes[known])
 
 
+def test_many_rows_that_wait_for_a_place_say_the_same(tiny_model):
+    """With 128 rows or more some that have ended stay in the batch: they are counted once."""
+    tiny_model.cfg.eos_ids, ends = tuple(range(0, tiny_model.cfg.vocab_size, 12)), []
+    params = SamplingParams(30, num_return_sequences=200)
+    whole = generate(tiny_model, [[5, 6, 7], [8, 9], [10]], params, seed=3)
+    some = replace(params, rows=200)
+    same(whole, generate(tiny_model, [[5, 6, 7], [8, 9], [10]], some, seed=3, on_end=ends.append))
+    assert sum(ends) == 600
+
+
 @pytest.mark.parametrize("loop", [generate, plain])
 def test_every_prompt_has_its_room_in_the_context(tiny_model, loop):
     tiny_model.cfg.eos_ids = ()
