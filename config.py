@@ -9,6 +9,7 @@ not exist is an error that names the nearest one. This file imports none of the 
 """
 
 import argparse
+import operator
 import re
 import sys
 from dataclasses import dataclass, field
@@ -56,6 +57,13 @@ def make(cls: type, preset: str = "tiny"):
         if key in keys(cfg):
             set_key(cfg, key, value)
     return cfg
+
+
+def changed(cfg) -> dict[str, object]:
+    """The settings that differ from those of the preset, or of `tiny` if it is a saved run's."""
+    plain = make(type(cfg), cfg.name if cfg.name in PRESETS else "tiny")
+    values = {key: operator.attrgetter(key) for key in keys(cfg)}
+    return {key: of(cfg) for key, of in values.items() if of(cfg) != of(plain)}
 
 
 def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):

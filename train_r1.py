@@ -30,7 +30,7 @@ import train_zero
 from algorithms import ALGORITHM_SETTINGS
 from config import setting
 from data import REASONING, Problem, World
-from lib import distributed, files, report
+from lib import distributed, files, page, report
 from lib.errors import UserError
 from lib.run import lock_settings, resumable
 from preference import PreferenceConfig
@@ -115,6 +115,7 @@ def recipe(cfg, zero_out: str, out: str, resume: bool, init=None, start=None) ->
     named = {NAMES[name]: row for name, row in figures.items()}
     if distributed.is_main_process():
         report.plot_stages(named, os.path.join(out, "stages.png"))
+        page.write(out)
     print(f"\n{report.stage_table(named)}\n\nmodels: {', '.join(models[s] for s in STAGES)}")
     print(f"picture: {out}/stages.png\nfigures: {out}/stages.json")
     print(f"try it: python sample.py {models['r1']} --hide-thinking")

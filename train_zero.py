@@ -33,7 +33,7 @@ from data import PROGRAMS, Dataset, Problem, prompt_ids
 from decompose import decompose, plain
 from eval import EvalConfig, by_task, evaluate_folder, held_out, save_reports, table
 from grpo import GRPOConfig
-from lib import distributed, report
+from lib import distributed, page, report
 from lib.errors import UserError
 from lib.run import fingerprint, resumable
 from model import GPT
@@ -74,6 +74,7 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
     if dataset and any(p.task in PROGRAMS for p in dataset.train):
         print(sandbox.protection())
     print(f"reinforcement learning on {base}; into {out}", flush=True)
+    print(f"watch it in a browser: {out}/report.html", flush=True)
     zero = train(cfg, base, out, resume, dataset and dataset.train)
     if distributed.is_main_process():
         report.plot_curves(out, f"{out}/curves.png")
@@ -90,6 +91,8 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
         parts = f"\nwhere the gain comes from:\n{decompose(cfg, base, sets, before, after, out)}"
     minutes = (time.time() - start) / 60
     save_reports(rows, f"{out}/eval.json", minutes=minutes, problems=about)
+    if distributed.is_main_process():
+        page.write(out)
     print("\nbefore and after, the same problem:")
     for task, problems in sets.items():
         print(stages.before_after(problems, before[task], after[task]))
@@ -114,9 +117,8 @@ def train(
             raise UserError(f"no problem fits the model's context of {context} tokens: use others")
         dataset = fits
     next_problems = partial(problems_of, cfg=cfg, dataset=dataset)
-    return grpo.train(
-        cfg, base, out, resume, "zero", next_problems, judge, data=fingerprint(dataset)
-    )
+    fixed, data = dataset and dataset[:3], fingerprint(dataset)
+    return grpo.train(cfg, base, out, resume, "zero", next_problems, judge, fixed, data=data)
 
 
 def problems_of(step: int, cfg, dataset: list[Problem] | None) -> list[Problem]:

@@ -7,6 +7,7 @@ import sys
 import time
 
 from tqdm import tqdm
+from tqdm.utils import disp_trim
 
 from lib import start
 
@@ -51,6 +52,14 @@ class Progress(tqdm):
         self.set_postfix(figures, refresh=False)
         self.update(count)
         self._watch()
+
+    def say(self, text: str) -> None:
+        """A line above the bar, cut to the window's width. It may hold a model's words: what is no
+        letter, such as the start of a terminal's command, becomes a space."""
+        if not self.disable:
+            width = (self.format_dict["ncols"] or 100) - 1
+            text = "".join(c if c.isprintable() else " " for c in text[:width])
+            self.write(disp_trim(text, width), sys.stderr)  # Chinese is two columns wide
 
     def _watch(self) -> None:
         """Say once if steps take twice as long as at first while other programs are at work: longer

@@ -1,4 +1,4 @@
-"""What people read: Markdown tables, pictures as PNG, and where a figure comes from.
+"""What people read: Markdown tables, pictures as PNG or SVG, and where a figure comes from.
 
     python -m lib.report runs/zero                             # a run's own curves.png, once more
     python -m lib.report runs/zero runs/zero-dapo --keys reward,entropy     # runs side by side
@@ -8,10 +8,13 @@ Keys are those of metrics.jsonl.
 import lib.start  # noqa: F401
 
 import datetime
+import html
 import math
 import os
 import platform
+import shlex
 import statistics
+import sys
 
 import torch
 
@@ -34,6 +37,11 @@ def provenance(command: str) -> dict[str, str]:
         hardware += f", {torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     date, version = datetime.date.today().isoformat(), torch.__version__
     return {"command": command, "date": date, "hardware": f"{hardware}, torch {version}"}
+
+
+def command() -> str:
+    """The command that started this process."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
@@ -149,6 +157,60 @@ def plot_curves(folder: str, path: str) -> None:
     form = panel("format followed", "format", -0.02, 1.02)
     language = panel("words in the problem's language", "language_consistency", -0.02, 1.02)
     draw(path, [accuracy, length, form, language])
+
+
+def spread(items: list, most: int) -> list:
+    """At most so many of them, evenly from the first to the last."""
+    few, last = len(items) <= most, len(items) - 1
+    return items if few else [items[round(i * last / (most - 1))] for i in range(most)]
+
+
+def ticks(most: float, least: float = 0) -> list[float]:
+    """From 0 to `most` in two to six round steps.
+
+    >>> ticks(37), ticks(100), ticks(3, least=1)
+    ([0, 10, 20, 30], [0, 20, 40, 60, 80, 100], [0, 1, 2, 3])
+    """
+    unit = 10 ** math.floor(math.log10(most / 6))
+    step = max(least, next(unit * n for n in (1, 2, 5, 10) if unit * n >= most / 6))
+    return [step * i for i in range(int(most / step) + 1)]
+
+
+def chart(title: str, axis: str, curves: dict[str, tuple]) -> str:
+    """A figure for a page, as SVG with the classes of lib/page.py: a line for each label's (steps,
+    means, values). An axis in % goes to 100."""
+    last = max(x[-1] for x, *_ in curves.values())
+    highest = max((v for *_, y in curves.values() for v in y if v == v), default=0)
+    scale, top = (100, 100) if "%" in axis else (1, 1.05 * highest or 1)
+
+    def path(kind: str, x: list, y: list) -> str:
+        points = [(52 + 336 * a / last, 222 - 204 * b / top) for a, b in zip(x, y) if b == b]
+        line = "L".join(f"{a:.1f} {b:.1f}" for a, b in spread(points, 300))
+        return f'<path class="{kind}" d="M{line}"/>'
+
+    def label(x: float, y: float, words: str, more: str = 'text-anchor="middle"') -> str:
+        return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{words}</text>'
+
+    drawn, keys, told = [], [], []
+    for y in ticks(top):
+        drawn.append(path("grid", [0, last], [y, y]))
+        drawn.append(label(46, 226 - 204 * y / top, f"{y:g}", 'text-anchor="end"'))
+    drawn += [label(52 + 336 * x / last, 240, f"{x:g}") for x in ticks(last, 1)]
+    drawn.append(label(220, 258, "training step"))
+    drawn.append(label(-120, 12, axis, 'text-anchor="middle" transform="rotate(-90)"'))
+    for i, (name, (x, means, values)) in enumerate(curves.items()):
+        kind = f"l{i % 4}"
+        values, means = ([scale * v for v in y] for y in (values, means))
+        drawn += [path(f"raw {kind}", x, values), path(f"l {kind}", x, means)]
+        sample = f'<svg viewBox="0 0 40 10" aria-hidden="true"><path class="l {kind}" d="M0 5H40"/>'
+        name, now = html.escape(name), f"{means[-1]:.3g}"
+        keys.append(f"{sample}</svg> {name} {now}")
+        told.append(f"{name}: {values[0]:.3g} at step {x[0]}, {now} at step {x[-1]}")
+    described = f"<title>{title}: {axis}</title><desc>{'; '.join(told)}</desc>"
+    inside = f'<svg viewBox="0 0 400 264" role="img">{described}{"".join(drawn)}</svg>'
+    return (
+        f"<figure><figcaption><b>{title}</b><br>{'&emsp;'.join(keys)}</figcaption>{inside}</figure>"
+    )
 
 
 # ------------------------------------------------------------------ stages of R1 side by side

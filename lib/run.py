@@ -1,8 +1,9 @@
 """A run folder: how training starts, stops, and resumes.
 
 runs/NAME holds config.json, metrics.jsonl (a line a step), samples.jsonl (a few whole responses now
-and then), checkpoint/ (everything needed to resume), status.json (how far it is) and model/ (the
-result). One process at a time writes in it, and what is finished is never written over.
+and then), answers.jsonl (to the same problems, again and again), report.html (lib/page.py),
+checkpoint/ (everything needed to resume), status.json (how far it is) and model/ (the result). One
+process at a time writes in it, and what is finished is never written over.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
-from lib import start
+from lib import page, report, start
 from lib.distributed import barrier, gather, is_main_process, rank, sum_floats, world_size
 from lib.errors import UserError, shortened
 from lib.files import UTF8, checksum, load_json, lock, to_json, write_json, write_lines
@@ -42,8 +43,9 @@ class Run:
         begins a run either way: a recipe is resumed as a whole, with stages yet to begin."""
         self.folder, self.settings, self.stage = folder, settings, stage
         self.stopped, self.skipped = False, 0
-        self.logs = [os.path.join(folder, name) for name in ("metrics.jsonl", "samples.jsonl")]
-        self.metrics_path, self.samples_path = self.logs
+        names = ("metrics.jsonl", "samples.jsonl", "answers.jsonl")
+        self.logs = [os.path.join(folder, name) for name in names]
+        self.metrics_path, self.samples_path, self.answers_path = self.logs
         self.state, self.metrics, sizes = {}, {}, {}  # state: progress, saved with a checkpoint
         if is_main_process():
             lock(folder)
@@ -65,7 +67,8 @@ class Run:
                     os.truncate(path, min(size, os.path.getsize(path)))
                 os.makedirs(os.path.join(folder, "checkpoint"), exist_ok=True)
                 write_json(os.path.join(folder, "config.json"), self.settings)
-        self.set_status(stage=stage, saved=self.state.get("step", 0), finished=False)
+        about = report.provenance(report.command())
+        self.set_status(stage=stage, saved=self.state.get("step", 0), finished=False, **about)
         barrier()
 
     def __enter__(self) -> "Run":
@@ -116,7 +119,9 @@ class Run:
         if self.checkpoint:
             self.restore(models, optimizers)
         start, show, n = self.state.setdefault("step", 0), show or {"loss": "loss"}, len(batches)
+        self.set_status(steps=n)
         with Progress(n, name, "step", start) as bar:
+            self.bar = bar
             for i in range(start, n):
                 yield i, batches[i]
                 bar.advance(**{label: self.metrics.get(k, 0) for label, k in show.items()})
@@ -198,9 +203,12 @@ class Run:
         return path
 
     def set_status(self, **status) -> None:
-        """Write what a resume has to know of the run besides its checkpoints."""
+        """Write what a resume has to know of the run besides its checkpoints, and the run's page,
+        which shows the rest of it."""
         self.status = (self.status or {}) | status
         write_json(os.path.join(self.folder, "status.json"), self.status)
+        if is_main_process():
+            page.write(self.folder)
 
     def log(self, **metrics) -> None:
         """One line of metrics.jsonl. UserError once PATIENCE steps in a row were skipped."""
@@ -219,6 +227,16 @@ class Run:
 
     def sample(self, step: int, records: list[dict]) -> None:
         self._append(self.samples_path, [{"step": step} | r for r in records])
+
+    def answer(self, step: int, records: list[dict]) -> None:
+        """What the model says to the fixed problems after so many steps; to the first of them also
+        above the bar."""
+        self._append(self.answers_path, [{"step": step} | r for r in records])
+        first = records[0]
+        if not step:
+            self.bar.say(f"asked every ten steps: {first['prompt']}")
+        verdict = "right" if first["correct"] else "wrong"
+        self.bar.say(f"step {step}, {verdict}: {first['response']}")
 
     def _append(self, path: str, rows: list[dict]) -> None:
         if is_main_process():

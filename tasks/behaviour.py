@@ -12,6 +12,7 @@ rewarded; it shows what reinforcement learning changed (decompose.py).
 
 import random
 import re
+from collections.abc import Iterator
 
 from tasks import countdown
 from tasks.arithmetic import GAIN, LOSE
@@ -45,19 +46,39 @@ def of_arithmetic(problem: Problem, text: str) -> dict[str, int]:
     """A step is wrong if its value is not the one before it with the change that it names. (Whether
     the problem has that change is not looked at.)"""
     out = dict.fromkeys(("steps", "errors", "checks", "found", "righted"), 0)
-    value = problem.tests["start"]
-    for found in _STEP.finditer(text):
-        right = value + _VERBS[found["verb"]] * int(found["change"])
-        value = int(found["value"])
-        wrong, no = value != right, bool(found["no"])
+    for found, wrong, righted in steps_of(problem.tests["start"], text):
         out["steps"] += 1
         out["errors"] += wrong
         out["checks"] += bool(found["check"])
-        out["found"] += no
-        if no and found["again"]:
-            value = int(found["again"])
-            out["righted"] += wrong and value == right
+        out["found"] += bool(found["no"])
+        out["righted"] += righted
     return out
+
+
+def steps_of(start: int, text: str) -> Iterator[tuple[re.Match, bool, bool]]:
+    """(the words, whether the value is wrong, whether a check found that and put it right) of each
+    step of a sum that begins with the number `start`."""
+    value = start
+    for found in _STEP.finditer(text):
+        right = value + _VERBS[found["verb"]] * int(found["change"])
+        value = int(found["value"])
+        wrong, again = value != right, bool(found["no"] and found["again"])
+        if again:
+            value = int(found["again"])
+        yield found, wrong, wrong and again and value == right
+
+
+def caught(prompt: str, text: str) -> list[str]:
+    """A response to a sum, cut into pieces: every second one is a step that was wrong, and that a
+    check found and put right. The first number of a sum's prompt is the one it starts from.
+
+    >>> caught("Tom has 5 eggs, buys 6.", "5, buys 6 makes 1 check 1-6=-5 no again makes 11, yes")
+    ['5, ', 'buys 6 makes 1 check 1-6=-5 no again makes 11', ', yes']
+    """
+    first = re.search(_NUMBER, prompt)
+    steps = steps_of(int(first[0]), text) if first else ()
+    cuts = [place for found, _, righted in steps if righted for place in found.span()]
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])]
 
 
 def of_countdown(problem: Problem, text: str) -> dict[str, int]:

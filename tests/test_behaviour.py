@@ -1,6 +1,7 @@
 """What responses did, by rule, and where Zero's gain comes from."""
 
 import copy
+import doctest
 import json
 import random
 
@@ -10,12 +11,28 @@ from conftest import run
 import decompose
 from data import TASKS, World, WorldConfig
 from eval import Report, begin, summarise_behaviour
+from tasks import behaviour as rules
 from tasks.base import Problem
 from tasks.behaviour import behaviour, blind_hits
 
 SUM = Problem("", "9", "arithmetic", tests={"start": 5, "steps": [("finds", 3), ("sells", -2)]})
 SUM.tests["steps"].append(("gets", 3))
 DOWN = Problem("", "(3+4)*2", "countdown", tests={"numbers": [3, 4, 2], "target": 14})
+
+
+def test_doctests():
+    assert doctest.testmod(rules).failed == 0
+
+
+def test_pieces_of_a_response_that_caught_errors():
+    text = (
+        "5 at first, finds 3 makes 9 check 9-3=6 no again makes 8,卖掉2就是4检查4+2=6不对再算就是6."
+    )
+    pieces = rules.caught("Tom has 5 eggs.", text)
+    assert "".join(pieces) == text and [p[:5] for p in pieces[1::2]] == ["finds", "卖掉2就是"]
+    for nothing in ("maybe 9", "finds 3 makes 8 check 8-3=5 no again makes 7"):  # 8 was right
+        assert rules.caught("小明有5个", nothing) == [nothing]
+    assert rules.caught("how many?", text) == [text]
 
 
 def test_steps_errors_and_checks_of_sums():

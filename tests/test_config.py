@@ -208,3 +208,13 @@ def test_traceback_shows_where_an_error_for_users_was_raised(monkeypatch, capsys
         with pytest.raises(kind), config.user_errors():
             raise UserError("there is no file: give one")
     assert capsys.readouterr().err == "x.py: there is no file: give one\n"
+
+
+def test_settings_that_differ_from_the_preset_s():
+    cfg = config.make(Everything, "small")
+    assert config.changed(cfg) == {}
+    cfg.grpo.lr, cfg.world.tasks, cfg.seed = 0.5, ("logic",), 3
+    assert config.changed(cfg) == {"seed": 3, "world.tasks": ("logic",), "grpo.lr": 0.5}
+    cfg = config.make(Everything)
+    cfg.name = "saved"  # of a run's config.json
+    assert config.changed(cfg) == {"name": "saved"}

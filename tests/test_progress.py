@@ -34,19 +34,36 @@ def test_a_narrow_window_keeps_the_figures_that_matter(monkeypatch):
         assert "zero: 3/3, reward=1.25, length=44" in lines[-1]
 
 
+@pytest.mark.parametrize("width", [20, 80, None])
+def test_a_line_above_the_bar_is_cut_to_the_window(monkeypatch, width):
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with Progress(3, "zero", "step") as bar:
+        bar.ncols, bar.dynamic_ncols = width, None
+        bar.say("大" * 300)  # each is two columns wide
+        bar.say("a\nb\x1b[2J\r" + "c" * 300)
+    lines = [line for line in screen.getvalue().replace("\n", "\r").split("\r") if line.strip()]
+    told = [line for line in lines if "大" in line or "ccc" in line]
+    most = (width or 100) - 1
+    assert told == ["大" * (most // 2), ("a b [2J " + "c" * 300)[:most]]
+    assert "\x1b[2J" not in screen.getvalue()
+
+
 def test_a_file_gets_whole_lines(monkeypatch):
     file = io.StringIO()
     monkeypatch.setattr(sys, "stderr", file)
     with Progress(3, "zero", "step", 1) as bar:
+        bar.say("step 0: " + "7" * 200)
         steps(bar)
     text = file.getvalue()
-    assert "\r" not in text and text.endswith("\n") and text.count("\n") <= 3
+    assert "\r" not in text and text.endswith("\n") and text.count("\n") <= 4
+    assert "step 0: " + "7" * 91 + "\n" in text
     assert "reward=1.25" in text.splitlines()[-1]
 
 
 def test_a_closed_stderr_is_no_fault(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with Progress(3, "zero", "step") as bar:
+        bar.say("step 0")
         steps(bar)
 
 

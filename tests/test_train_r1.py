@@ -137,6 +137,9 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(
     for key in ("reasoning", "helpfulness", "declined_harmful", "language_consistency"):
         assert 0 <= figures["r1"][key] <= 1
     assert os.path.exists("r/stages.png") and os.path.exists("r/helpful/accuracy.json")
+    with open("r/report.html", encoding="utf-8") as f:
+        text = f.read()
+    assert "Held-out problems" in text and all(f"{s}/report.html" in text for s in train_r1.STAGES)
 
     status, _, err = run(monkeypatch, capsys, "train_r1", *flags)
     assert status == 2 and "--resume" in err
