@@ -38,7 +38,7 @@ class WorldConfig:
     """What the web text is about, and in which proportions."""
 
     tasks: tuple[str, ...] = setting(DEFAULT_TASKS, choices=TASKS)  # what the texts are about
-    arithmetic: float = setting(1.0, low=0.01)  # texts about arithmetic for each about Countdown
+    arithmetic: float = setting(1.7, low=0.01)  # texts about arithmetic for each about Countdown
     minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt

@@ -55,6 +55,7 @@ RULE = (
 )
 # figures that are not percentages
 NUMBERS = "step_seconds critic_mib length wrong_length mean_length loss cache_bytes max_load tries"
+NUMBERS += " righted steps"
 COLUMNS = ["claim", "paper", "ours", "verdict"]
 
 

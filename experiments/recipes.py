@@ -32,6 +32,11 @@ def claims_of(name: str, content: dict) -> list[dict]:
         for model, row in found.items():
             run[model] = {key: s["values"][i] for key, s in row.items()}
     texts = [CLAIMS["zero"].format(task, content["k"]) for task in content["figures"]]
+    did = content.get("behaviour", {})
+    if all(f"{task}, base at its best" in did for task in ("arithmetic", "countdown")):
+        texts.append(CLAIMS["zero gain"])
+        for i, run in enumerate(runs):
+            run |= {m: {k: s["values"][i] for k, s in row.items()} for m, row in did.items()}
     return [row for text in texts for row in claims(runs, text)]
 
 
@@ -82,6 +87,13 @@ def decomposition(plan: Plan) -> tuple[dict, dict]:
         known = [key for key in flat[0] if all(row.get(key) is not None for row in flat)]
         name = f"{rows[0]['task']}, {rows[0]['model']}"
         did[name] = {key: spread([row[key] for row in flat]) for key in known}
+    for task in gains:
+        begun = [row for name, row in did.items() if name.startswith(f"{task}, base begun")]
+        did[f"{task}, base at its best"] = {
+            key: spread(list(map(max, *(row[key]["values"] for row in begun))))
+            for key in ("right_reasoned", "righted")
+            if begun and all(key in row for row in begun)
+        }
     return gains, did
 
 
