@@ -44,6 +44,7 @@ import config
 import inputs
 import rewards as rw
 import tokenizer as tokenizers
+import watch
 from config import section, setting
 from data import TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
 from lib import distributed, extensions, lora, metrics
@@ -296,21 +297,6 @@ class Learner:
         prompts = [prompt_ids(p, self.tokenizer) for p in problems]
         return generate(self.model, prompts, params, seed=self.cfg.seed * 1_000_003 + number)
 
-    def answers(self, problems: list[Problem]) -> list[dict]:
-        """What the policy says to each problem, and whether it is right. The random numbers are the
-        same each time, and not the training's."""
-        params = SamplingParams(self.cfg.grpo.max_new_tokens, self.cfg.grpo.temperature)
-        batch = generate(self.model, [prompt_ids(p, self.tokenizer) for p in problems], params, 0)
-        texts = [self.tokenizer.response(ids) for ids in batch.responses()]
-        right = rw.verdicts(problems, [rw.answer_of(p, t) for p, t in zip(problems, texts)])
-        tokens = (batch.lengths - batch.prompt_lengths).tolist()
-        told = zip(problems, texts, right, tokens, batch.finished.tolist())
-        return [
-            {"task": p.task, "prompt": p.prompt, "answer": p.answer, "response": text}
-            | {"correct": ok, "tokens": n, "finished": ended}
-            for p, text, ok, n, ended in told
-        ]
-
     def score(self, batch: Rollout, problems: list[Problem]):
         """(total rewards [B], metrics, one record a response); each process scores its part."""
         cfg, part = self.cfg.grpo, distributed.local_slice(len(batch.tokens))
@@ -410,16 +396,6 @@ def learning_rate(number: int, cfg: GRPOConfig) -> float:
     return min(1.0, rise, fall)
 
 
-def fixed_problems(cfg, count: int = 3) -> list[Problem]:
-    """Problems to ask again and again: held-out ones (dev), the tasks in turn, in English."""
-    world, tasks, out = World(0, cfg.world), [t for t in cfg.grpo.tasks if t != "general"], []
-    for i in range(count if tasks else 0):
-        found = world.problems(tasks[i % len(tasks)], 20, "dev")
-        found.sort(key=lambda p: p.language != "en")
-        out.append(found[i % len(found)])
-    return out
-
-
 def train(
     cfg, base: str, out: str, resume: bool, stage, next_problems, judge=None, fixed=None, **settings
 ):
@@ -442,11 +418,11 @@ def train(
         shown = {"reward": "reward", "length": "completions/mean_length"}
         shown |= {"accuracy": "rewards/accuracy/mean", "format": "rewards/format/mean"}
         numbers, every = range(cfg.grpo.steps), cfg.grpo.save_every
-        fixed = fixed_problems(cfg) if fixed is None else fixed
+        fixed = watch.fixed_problems(cfg) if fixed is None else fixed
         run.set_status(changed=config.changed(cfg))
         for step, _ in run.steps(numbers, models, optimizers, every, stage, shown):
             if step == 0 and fixed:
-                run.answer(0, learner.answers(fixed))
+                run.answer(0, watch.answers(model, tokenizer, fixed, cfg.grpo))
             if ref and cfg.grpo.ref_every and step and step % cfg.grpo.ref_every == 0:
                 ref.load_state_dict(model.state_dict())
             logged, records = learner.step(step, next_problems)
@@ -456,7 +432,7 @@ def train(
             if step % 10 == 0:
                 run.sample(step + 1, metrics.first_of_each_task(records, cfg.grpo.group_size))
             if fixed and (step % 10 == 9 or step + 1 == cfg.grpo.steps):
-                run.answer(step + 1, learner.answers(fixed))
+                run.answer(step + 1, watch.answers(model, tokenizer, fixed, cfg.grpo))
         return run.export(model, tokenizer)
 
 

@@ -9,8 +9,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDERS = [ROOT, *(os.path.join(ROOT, name) for name in ("bench", "experiments", "lib", "tasks"))]
 THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # the user's, if one is set
-# products for shapes that oneDNN has prepared (lib/products.py), in its cache and in PyTorch's: with
-# the usual 1024 they take 200 MiB more, and are no faster (results/log.md)
+# products for shapes that oneDNN has prepared (lib/products.py), in its cache and in PyTorch's;
+# the usual 1024 take 200 MiB more and are no faster (results/log.md)
 CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 told = ""  # what was chosen, for the scripts that say it
 

@@ -10,7 +10,7 @@ from conftest import ROOT
 LAYERS = [  # from the bottom up; a file imports only from its layer and from those below
     "lib tasks",
     "config data tokenizer model rewards inputs",
-    "sample sft",
+    "sample sft watch",
     "grpo eval reward_model",
     "algorithms stages decompose",
     "preference rejection export train_zero train_r1 distill",

@@ -10,6 +10,7 @@ from conftest import run
 import config
 import grpo
 import train_zero
+import watch
 from data import World, split_of
 from lib import page
 from model import GPT
@@ -204,8 +205,8 @@ def test_answers_change_nothing_and_survive_a_resume(train, tmp_path, capsys):
 
 def test_fixed_problems_are_held_out():
     cfg = config.make(train_zero.Config)
-    found, cfg.seed = grpo.fixed_problems(cfg), 1
-    assert found == grpo.fixed_problems(cfg)  # the same ones whatever the seed
+    found, cfg.seed = watch.fixed_problems(cfg), 1
+    assert found == watch.fixed_problems(cfg)  # the same ones whatever the seed
     assert [(p.language, split_of(World.key(p))) for p in found] == [("en", "dev")] * 3
     cfg.grpo.tasks = ("general",)  # no answer is right there
-    assert grpo.fixed_problems(cfg) == []
+    assert watch.fixed_problems(cfg) == []
