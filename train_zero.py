@@ -40,7 +40,7 @@ from model import GPT
 from rewards import RewardConfig
 from tasks import sandbox
 
-QUICK = {"sft.tokens": 2_200_000, "world.tasks": "arithmetic", "world.reasoned": 0.6}
+QUICK = {"sft.tokens": 4_000_000, "world.tasks": "arithmetic", "world.reasoned": 0.6}
 QUICK |= {"grpo.tasks": "arithmetic", "grpo.steps": 30, "eval.problems": 64, "eval.k": 8}
 
 

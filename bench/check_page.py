@@ -29,6 +29,7 @@ def main() -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not browser:
         sys.exit(f"no browser to look with: install one of {', '.join(BROWSERS)}")
+    os.makedirs(args.out, exist_ok=True)
     page.write(args.run)
     for width, (name, scheme) in itertools.product(WIDTHS, SCHEMES.items()):
         path = os.path.abspath(f"{args.out}/page-{name}-{width}.png")
@@ -38,7 +39,7 @@ def main() -> None:
             flags.append(f"--blink-settings=preferredColorScheme={scheme}")
             address = f"file://{os.path.abspath(args.run)}/report.html"
             subprocess.run([browser, *flags, address], check=True, capture_output=True)
-        print(path)
+        print(path if os.path.exists(path) else sys.exit(f"{browser} has not written '{path}'"))
 
 
 if __name__ == "__main__":
