@@ -243,7 +243,7 @@ def test_the_commands_that_recipes_are_run_by(tmp_path, monkeypatch):
     flags, (first, second, third) = "--seed 1 --out", (" ".join(c) for c in commands)
     assert first == "train_zero.py --seed 0 --out runs/zero"
     assert second == f"train_r1.py --zero runs/zero-1 {flags} runs/r1-1"
-    assert third.startswith(f"train_zero.py {flags} runs/zero-1-quick --sft.tokens=2200000 --world")
+    assert third.startswith(f"train_zero.py {flags} runs/zero-1-quick --sft.tokens=4000000 --world")
     assert third.endswith(" --resume")
 
 
