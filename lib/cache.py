@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.products import rounded
+
 Layers = dict[int, tuple[Tensor, ...]]
 
 
@@ -75,7 +77,7 @@ class BlockCache:
         if self.valid is None:
             self.valid = valid[:, :0]
         end = self.length + valid.shape[1]
-        room = -(-end // self.block) * self.block
+        room = rounded(end, self.block)
         if room > self.valid.shape[1]:
             self.valid = F.pad(self.valid, (0, room - self.valid.shape[1]))
             self.layers = _each(self.layers, lambda x: self._grow(x, room))
@@ -132,7 +134,7 @@ class BlockCache:
         gaps between them take no more time."""
         held = max(int(c.valid.sum(1).max()) for c in caches)
         out = BlockCache(caches[0].block, max(c.most for c in caches), caches[0].static)
-        out.length, room = held, -(-held // out.block) * out.block
+        out.length, room = held, rounded(held, out.block)
 
         def moved(x: Tensor, order: Tensor) -> Tensor:
             """x [B, heads, slots, width] with its slots in the order [B, <= held]."""

@@ -1,10 +1,10 @@
 """Matrix products on CPUs, by the faster of two libraries.
 
-PyTorch gives float32 products to MKL, which takes a slow path on processors that are not Intel's.
-oneDNN, which PyTorch has too, is as exact, and there up to twice as fast (results/log.md). It
-prepares each new shape, for 0.4 ms: so rows are taken in multiples of ROUND where that costs
-nothing, and products of fewer than LEAST rows stay with MKL. Which of the two is faster is measured
-once, at the first product that is large enough.
+PyTorch gives float32 products to MKL, which takes a slow path on AMD's processors. oneDNN, which
+PyTorch has too, is as exact, and was 1.4 to 2.4 times as fast on one of them (results/log.md). It
+prepares each new shape, for about a millisecond: so rows are taken in multiples of ROUND where that
+costs nothing, and products of fewer than LEAST rows stay with MKL. Which of the two is faster is
+measured once, at the first product that is large enough.
 
     CPU_PRODUCTS=mkl python train_zero.py      # or onednn, where the choice is not to be measured
     y = products.linear(x, w)                  # as F.linear; products.Linear as nn.Linear
@@ -26,8 +26,6 @@ from lib.errors import UserError
 ROUND, LEAST = 128, 128
 LENGTHS = 4  # batches in training have lengths that are multiples of this: fewer shapes
 MARGIN = 1.2  # by how much oneDNN has to be faster: no choice between equals, which chance decides
-
-
 _measuring = threading.Lock()
 
 
