@@ -44,10 +44,10 @@ from model import GPT, ModelConfig
 
 @dataclass
 class SFTConfig:
-    tokens: int = setting(8_000_000, low=1)  # of pretraining, prompts and responses together
+    tokens: int = setting(7_500_000, low=1)  # of pretraining, prompts and responses together
     epochs: int = setting(2, low=1)  # of fine-tuning: passes over the examples
     tokens_per_step: int = setting(4096, low=1)
-    micro_tokens: int = setting(2048, low=1)  # of a forward pass, padding included
+    micro_tokens: int = setting(3072, low=1)  # of a forward pass, padding included
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
     warmup: float = 0.03  # share of the run
@@ -122,12 +122,15 @@ def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg:
     model, rows = trainer.model, [row for micro in batch for row in micro]
     # the first token is never predicted
     learned = sum(len(ids) - max(prompt, 1) for ids, prompt in rows)
+
+    def learn(step, micro: list[Example]) -> None:
+        loss = loss_sum(step.model, *collate(micro, model.cfg.pad_id, model.device))
+        weight = len(micro) / len(rows)
+        step.backward(loss / learned, balance_weight=weight, value=loss.item())
+
     with trainer.optimizer_step(factor) as step:
         # under torchrun each process takes some of the micro-batches
-        for micro in batch[distributed.rank() :: distributed.world_size()]:
-            loss = loss_sum(model, *collate(micro, model.cfg.pad_id, model.device))
-            weight = len(micro) / len(rows)
-            step.backward(loss / learned, balance_weight=weight, value=loss.item())
+        step.share(learn, batch[distributed.rank() :: distributed.world_size()])
     out = step.metrics() | {"loss": step.loss / learned, "learning_rate": cfg.adam_lr * factor}
     return out | step.balance | {"num_tokens": sum(len(ids) for ids, _ in rows)}
 

@@ -10,7 +10,7 @@ updates. What is simpler than in the paper (grpo.py has the loss's deviations):
   1. The base is pretrained here, on the synthetic texts of data.py, worked solutions among them.
   2. The prompt has the roles of the paper's template without its sentence.
   3. Each step takes problems of all tasks in equal parts.
-  4. A laptop's sizes: 60 rollouts of 512 responses of at most 400 tokens, each cut into up to four
+  4. A laptop's sizes: 40 rollouts of 512 responses of at most 400 tokens, each cut into up to four
      updates, at a learning rate of 3e-4 (docs/equations.md has the paper's figures).
 """
 

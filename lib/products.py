@@ -25,6 +25,7 @@ from lib.errors import UserError
 
 ROUND, LEAST = 128, 128
 LENGTHS = 4  # batches in training have lengths that are multiples of this: fewer shapes
+MOST = 2**26  # numbers in the products of all rows with all experts, at most, where those are made
 MARGIN = 1.2  # by how much oneDNN has to be faster: no choice between equals, which chance decides
 _measuring = threading.Lock()
 
@@ -124,11 +125,23 @@ def rounded(count: int, multiple: int) -> int:
 def grouped_mm(x: Tensor, w: Tensor, ends: Tensor) -> Tensor:
     """As F.grouped_mm: x [N, in], of which each expert has rows up to its end [E], and w
     [E, in, out] -> [N, out]."""
+    if x.is_cuda and x.dtype == torch.float32 and len(x) * w[:, 0].numel() <= MOST:
+        return of_every_expert(x, w, ends)
     if not pays(x, len(x)):
         return F.grouped_mm(x, w, offs=ends)
     if torch.is_grad_enabled():
         return _Grouped.apply(x, w, ends.tolist())
     return by_expert(x, w, ends.tolist())
+
+
+def of_every_expert(x: Tensor, w: Tensor, ends: Tensor) -> Tensor:
+    """Each row times every expert's matrix, of which one result is kept: E times the arithmetic,
+    which is nothing on a GPU, but one operation, where F.grouped_mm in float32 makes the host wait
+    for `ends` and starts a product an expert."""
+    rows = torch.arange(len(x), device=x.device)
+    expert = torch.searchsorted(ends, rows, right=True)  # [N]
+    every = x @ w  # [N, in] @ [E, in, out] -> [E, N, out]
+    return every.gather(0, expert[None, :, None].expand(1, -1, w.shape[2]))[0]
 
 
 def parts(ends: list[int], rows: int):

@@ -1,9 +1,11 @@
 """The one optimiser step of the project, and the log-probabilities that losses are made of.
 
     trainer = Trainer(model, [optimizer], max_grad_norm=1.0)
+    def learn(step, rows):
+        step.backward(loss(step.model, rows))           # sums gradients
+
     with trainer.optimizer_step(factor) as step:        # gathers sharded weights
-        for rows in micro_batches:
-            step.backward(loss(rows))                   # sums gradients
+        step.share(learn, micro_batches)                # among threads, if that pays
     step.metrics()                                      # summed over processes, clipped, stepped
 
 Responses to one prompt share it: the prompt is read once, its cache is copied for each response,
@@ -11,17 +13,22 @@ and the responses' gradients are gathered at that cache and sent on through the 
 """
 
 import contextlib
+import copy
 import math
 import random
 import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.fsdp import FSDPModule
 
-from lib import distributed, products
+from lib import distributed, products, profiling
 from lib.cache import GrowingCache
 from lib.engine import positions_of
 from lib.profiling import phase
@@ -34,13 +41,19 @@ class Trainer:
         self.model, self.optimizers, self.max_grad_norm = model, optimizers, max_grad_norm
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self.peaks = [(group, group["lr"]) for group in groups]
+        self.twins = Twins(model)
+
+    def shares(self, parts: list) -> list[list]:
+        """The parts as they are divided among threads (Step.share)."""
+        count = self.twins.threads(len(parts))
+        return [parts[i::count] for i in range(count)]
 
     @contextlib.contextmanager
     def optimizer_step(self, factor: float = 1.0):
         """Inside, all weights of the model are there, and losses are added with Step.backward; at
         the end the gradient's norm is clipped and the weights change, at `factor` of the peak
         rates, unless loss or norm is not finite."""
-        step = Step(self.model)
+        step = Step(self.model, self.twins)
         with distributed.gathered(self.model):
             yield step
             with phase("backward"):
@@ -61,10 +74,21 @@ class Trainer:
 class Step:
     """What one optimiser step gathers, and then tells of itself."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, twins: "Twins"):
         self.model, self.loss, self.grad_norm, self.skipped = model, 0.0, 0.0, False
-        self.start = time.perf_counter()
+        self.start, self.twins = time.perf_counter(), twins
         self.balance: dict[str, float] = {}  # metrics of the experts' load
+        self.sums: Counter[str] = Counter()  # what a loss counts
+
+    def share(self, learn: Callable[["Step", object], None], parts: list) -> None:
+        """learn(step, part) for each part; on CPUs, for a small model, by one thread a core."""
+        count = self.twins.threads(len(parts))
+        steps = [self] + [Step(model, self.twins) for model in self.twins.models(count - 1)]
+        self.twins.run(lambda i: [learn(steps[i], part) for part in parts[i::count]], count)
+        for other in steps[1:]:
+            self.loss += other.loss
+            self.sums.update(other.sums)
+            self.twins.collect(other.model)
 
     def backward(self, loss: Tensor, balance_weight: float = 0.0, value: float | None = None):
         """Add the gradient of a micro-batch's loss plus balance_weight times the experts' balance
@@ -81,12 +105,74 @@ class Step:
         return out | {"step_time": time.perf_counter() - self.start}
 
 
+class Twins:
+    """Copies of a model that share its weights but not its gradients, so that each thread can send
+    its own micro-batches forward and back. A small model's operations are too short for several
+    threads to work on one of them together."""
+
+    SMALL = 256  # of the model's width, at most
+
+    def __init__(self, model: nn.Module):
+        self.model, self.copies, self.pool = model, [], None
+
+    def threads(self, parts: int) -> int:
+        """How many threads are to share so many parts."""
+        alone = isinstance(self.model, FSDPModule) or profiling.active is not None
+        if alone or self.model.device.type != "cpu" or self.model.cfg.dim > self.SMALL:
+            return 1
+        return max(1, min(torch.get_num_threads(), parts))
+
+    def models(self, count: int) -> list[nn.Module]:
+        while len(self.copies) < count:
+            own = {}  # what is in a checkpoint is shared; what a step counts is not
+            for value in self.model.state_dict(keep_vars=True).values():
+                trained = isinstance(value, nn.Parameter)
+                twin = nn.Parameter(value.detach(), value.requires_grad) if trained else value
+                own[id(value)] = twin
+            for moe in expert_layers(self.model):
+                moe.sequence_loss = None  # of an earlier pass, which cannot be copied
+            self.copies.append(copy.deepcopy(self.model, own))
+            for moe in expert_layers(self.copies[-1]):
+                moe.counts.zero_()
+        return self.copies[:count]
+
+    def run(self, work: Callable[[int], object], count: int) -> None:
+        """work(i) for i below count, each in a thread of its own."""
+        if count == 1:
+            work(0)
+            return
+        if self.pool is None:  # kept, as each thread prepares products of its own
+            self.pool = ThreadPoolExecutor(torch.get_num_threads())
+        threads = torch.get_num_threads() // count
+
+        def alone(i: int) -> None:
+            torch.set_num_threads(threads)  # of this thread
+            work(i)
+
+        list(self.pool.map(alone, range(count)))
+
+    def collect(self, twin: nn.Module) -> None:
+        """Add a copy's gradients and counts to the model's."""
+        for p, q in zip(self.model.parameters(), twin.parameters()):
+            if q.grad is not None:
+                p.grad = q.grad if p.grad is None else p.grad.add_(q.grad)
+                q.grad = None
+        for moe, its in zip(expert_layers(self.model), expert_layers(twin)):
+            moe.counts += its.counts
+            its.counts.zero_()
+            its.sequence_loss = None
+
+
+def expert_layers(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if hasattr(m, "sequence_loss")]
+
+
 @torch.no_grad()
 def balance_experts(model: nn.Module) -> dict[str, float]:
     """After each step: bias -= gamma where an expert was overloaded, += gamma where underloaded
     [V3 2.1.2], by the counts of all processes since the last call: the whole global batch. Returns
     the busiest and the idlest expert's share of tokens, 1.0 = perfectly balanced."""
-    layers = [m for m in model.modules() if hasattr(m, "sequence_loss")]
+    layers = expert_layers(model)
     if not layers:
         return {}
     counts = distributed.all_reduce(torch.stack([moe.counts for moe in layers]))  # [layers, E]

@@ -46,6 +46,14 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def threads():
+    """Sets how many threads torch has; undone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def world_tokenizer():
     import tokenizer

@@ -66,6 +66,7 @@ def test_experts(library, sizes):
         return torch.cat([part @ w[e] for e, part in enumerate(x.split(sizes))])
 
     agree(lambda x, w: products.grouped_mm(x, w, ends), one_by_one, x, w)
+    agree(lambda x, w: products.of_every_expert(x, w, ends), one_by_one, x, w)
 
 
 def test_rows_for_onednn_are_rounded_up_to_what_is_there():

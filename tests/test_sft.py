@@ -144,6 +144,55 @@ def test_one_step_is_the_gradient_of_the_mean_over_learned_tokens(tiny_model):
         torch.testing.assert_close(seen[n], want[n], atol=1e-5, rtol=1e-3)
 
 
+def five_steps(model, count: int, threads) -> tuple[list[dict], Trainer]:
+    threads(count)
+    rng = random.Random(0)
+    trainer = sft.make_trainer(model.train(), SFTConfig())
+    rows = [([rng.randrange(3, 90) for _ in range(rng.randint(4, 9))], 2) for _ in range(60)]
+    batches = [
+        [rows[i : i + 4], rows[i + 4 : i + 7], rows[i + 7 : i + 12]] for i in range(0, 60, 12)
+    ]
+    metrics = [sft.train_step(trainer, batch, 1.0, SFTConfig()) for batch in batches]
+    threads(1)
+    return metrics, trainer
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_threads_with_copies_of_the_model_learn_what_one_learns(tiny_model, threads, count):
+    """Weights, losses, the experts' load and biases; a copy follows weights that are restored."""
+    shared = copy.deepcopy(tiny_model)
+    one, alone = five_steps(tiny_model, 1, threads)
+    several, trainer = five_steps(shared, count, threads)
+    assert not alone.twins.copies and len(trainer.twins.copies) == min(count, 3) - 1
+    for a, b in zip(one, several, strict=True):
+        for name in ("loss", "grad_norm", "moe/max_load", "moe/min_load", "num_tokens"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4)
+    for (n, p), q in zip(
+        tiny_model.state_dict().items(), shared.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(p, q, atol=1e-4, rtol=1e-3, msg=n)
+    start = {n: torch.zeros_like(t) for n, t in shared.state_dict().items()}
+    shared.load_state_dict(start)
+    twin = trainer.twins.copies[0]
+    assert all((t == 0).all() for t in twin.state_dict().values())
+    assert all(p.grad is None for p in twin.parameters())
+
+
+def test_which_models_threads_share(tiny_model, threads):
+    twins = Trainer(tiny_model, [], 1.0).twins
+    threads(4)
+    assert [twins.threads(parts) for parts in (0, 1, 3, 9)] == [1, 1, 3, 4]
+    tiny_model.cfg.dim = 257
+    assert twins.threads(9) == 1
+
+
+def test_an_error_in_a_thread_is_raised(tiny_model, threads):
+    threads(2)
+    trainer = sft.make_trainer(tiny_model.train(), SFTConfig())
+    with pytest.raises(IndexError):
+        sft.train_step(trainer, [[([5, 6, 7], 1)], [([5, 6, 100_000], 1)]], 1.0, SFTConfig())
+
+
 # ------------------------------------------------------------------------------ runs
 
 
