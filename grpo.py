@@ -36,7 +36,6 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -325,11 +324,12 @@ class Learner:
         cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
         advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1] or [B, R]
-        works = self.divide(with_gradient(advantages, G), responses, rng)
+        questions, size = with_gradient(advantages, G), len(advantages) / G / cfg.minibatches
+        parts = training.minibatches(questions, size, rng)
+        works = [training.LocalWork.of(part, responses, G, cfg.micro_tokens) for part in parts]
 
         def logprobs_of(network: GPT, works: list) -> Tensor:  # [B, R]
-            every = [work for shares in works for work in shares]
-            return training.score_responses(network, batch, responses, every, cfg.temperature)
+            return training.score_responses(network, batch, responses, works, cfg.temperature)
 
         with lora.plain(self.model, merged=False):
             ref = logprobs_of(self.ref, works) if self.ref else None  # [B, R]
@@ -338,56 +338,41 @@ class Learner:
         at_start = responses.logprobs  # [B, R], of use from the second part on
         if cfg.importance_cap or self.cfg.precision == "bfloat16":
             at_start = logprobs_of(self.model, works[1:])
-        updates, sums, gaps = [], Counter(metrics.COUNTS), [0.0]
-
-        # A prompt runs forward once, and its responses start from copies of its cache; when all
-        # are done, the copies' gradients are summed and sent back through the prompt.
-        def learn(update: training.Step, work: training.LocalWork) -> None:
-            for micro, prompts in training.micro_batches_of(update.model, batch, work):
-                with phase("forward"):
-                    logprobs, mask = training.response_logprobs(
-                        update.model, prompts, micro, responses, cfg.temperature
-                    )  # [b, R] of the micro-batch's b rows, with R the longest of them
-                    rows, R = micro[0], mask.shape[1]
-                    old = at_start[rows, :R] if updates else logprobs.detach()  # log pi_old
-                    gap = (old - responses.logprobs[rows, :R]) * mask  # to the sampler
-                    weights = None
-                    if cfg.importance_cap:  # truncated importance sampling
-                        weights = gap.exp().clamp(max=cfg.importance_cap)
-                    loss, counts = self.algorithm.loss(
-                        logprobs, old, advantages[rows], mask, cfg,
-                        ref_logprobs=None if ref is None else ref[rows, :R],
-                        normalizer=normalizer, weights=weights,
-                    )  # fmt: skip
-                update.backward(loss, balance_weight=len(rows) / len(lengths))
-                update.sums.update(counts)
-                if not updates:  # the weights that sampled: any gap is rounding
-                    gaps.append(gap.abs().max().item())
-                    update.sums["gap"] += gap.abs().sum().item() / sum(lengths)
-
-        for shares in works:
-            rows = [row for work in shares for row in work.rows]
-            lengths = [responses.lengths[row] for row in rows]
+        updates, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
+        for work in works:
+            lengths = [responses.lengths[row] for row in work.rows]
             normalizer = step_normalizer(lengths, cfg)
             if cfg.average == "question":
                 per_question = question_weights(lengths, G).to(advantages.device)
-                advantages[rows] *= per_question[:, None]
-            # when the block ends, the gradient's norm is limited, and the optimiser steps
+                advantages[work.rows] *= per_question[:, None]
+            # A prompt runs forward once, and its responses start from copies of its cache; when all
+            # are done, the copies' gradients are summed and sent back through the prompt. When the
+            # block ends, the gradient's norm is limited, and the optimiser steps.
             with self.trainer.optimizer_step(lr_factor) as update:
-                update.share(learn, shares)
+                for micro, prompts in training.micro_batches_of(self.model, batch, work):
+                    with phase("forward"):
+                        logprobs, mask = training.response_logprobs(
+                            self.model, prompts, micro, responses, cfg.temperature
+                        )  # [b, R] of the micro-batch's b rows, with R the longest of them
+                        rows, R = micro[0], mask.shape[1]
+                        old = at_start[rows, :R] if updates else logprobs.detach()  # log pi_old
+                        gap = (old - responses.logprobs[rows, :R]) * mask  # to the sampler
+                        weights = None
+                        if cfg.importance_cap:  # truncated importance sampling
+                            weights = gap.exp().clamp(max=cfg.importance_cap)
+                        loss, counts = self.algorithm.loss(
+                            logprobs, old, advantages[rows], mask, cfg,
+                            ref_logprobs=None if ref is None else ref[rows, :R],
+                            normalizer=normalizer, weights=weights,
+                        )  # fmt: skip
+                    update.backward(loss, balance_weight=len(rows) / len(work.rows))
+                    sums.update(counts)
+                    if not updates:  # the weights that sampled: any gap is rounding
+                        widest_gap = max(widest_gap, gap.abs().max().item())
+                        sums["gap"] += gap.abs().sum().item() / sum(lengths)
             updates.append(update)
-            sums.update(update.sums)
-        logged = metrics.of_update(updates, sums, max(gaps))
+        logged = metrics.of_update(updates, sums, widest_gap)
         return logged | {"learning_rate": cfg.lr * lr_factor}
-
-    def divide(self, questions: list[int], responses, rng) -> list[list[training.LocalWork]]:
-        """The questions in minibatches, and each of these as threads share it."""
-        cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
-        parts = training.minibatches(questions, len(responses.lengths) / G / cfg.minibatches, rng)
-        work = partial(
-            training.LocalWork.of, responses=responses, group_size=G, budget=cfg.micro_tokens
-        )
-        return [[work(share) for share in self.trainer.shares(part)] for part in parts]
 
 
 def with_gradient(advantages: Tensor, group_size: int) -> list[int]:

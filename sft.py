@@ -44,10 +44,10 @@ from model import GPT, ModelConfig
 
 @dataclass
 class SFTConfig:
-    tokens: int = setting(7_500_000, low=1)  # of pretraining, prompts and responses together
+    tokens: int = setting(6_500_000, low=1)  # of pretraining, prompts and responses together
     epochs: int = setting(2, low=1)  # of fine-tuning: passes over the examples
     tokens_per_step: int = setting(4096, low=1)
-    micro_tokens: int = setting(3072, low=1)  # of a forward pass, padding included
+    micro_tokens: int = setting(1024, low=1)  # of a forward pass, padding included
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
     warmup: float = 0.03  # share of the run

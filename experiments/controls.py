@@ -4,6 +4,7 @@ import os
 import random
 from dataclasses import replace
 from itertools import groupby
+from statistics import fmean
 
 import rejection
 import rewards as rw
@@ -12,6 +13,7 @@ import train_r1
 from data import Problem, World
 from experiments import common
 from experiments.common import CLAIMS, Plan, claims, conclude, metrics
+from lib import files
 from tasks import countdown
 
 # The rules' weights of each reward; a name of JUDGES adds that one
@@ -73,6 +75,19 @@ def clean_texts(cfg, count: int) -> list[dict[str, str]]:
     return rows
 
 
+def ways(out: str) -> dict[str, float]:
+    """How a model works, from the evaluation in the folder `out`: the share that reasons, accuracy
+    of what reasons and ends (means over tasks; 0 if nothing does), and errors put right a sum."""
+    reports = files.load_json(f"{out}/eval.json")["reports"].values()
+    row = {"reasoned": fmean(r["reasoned"] for r in reports)}
+    row["right_reasoned"] = fmean(r["right_reasoned"] or 0.0 for r in reports)
+    return row | {"righted": sum(r["did"].get("righted", 0.0) for r in reports)}
+
+
+def examine(cfg, model: str, out: str) -> dict[str, float]:
+    return common.examine(cfg, model, out) | ways(out)
+
+
 def rejection_rounds(cfg, base: str, out: str, rounds: int, problems: int) -> dict[str, float]:
     """Figures of rejection-sampling fine-tuning [RFT 2308.01825, STaR 2203.14465]: each round
     samples the last model on new problems and teaches the base what was right."""
@@ -87,7 +102,7 @@ def rejection_rounds(cfg, base: str, out: str, rounds: int, problems: int) -> di
         model = train_r1.fine_tune(cfg, base, rows, f"{out}/round{n + 1}", True)
         tokens += length * 8 * problems
         tokens += sum(r["num_tokens"] for r in metrics(f"{out}/round{n + 1}"))
-    return common.examine(cfg, model, f"{out}/round{rounds}") | {"tokens": tokens}
+    return examine(cfg, model, f"{out}/round{rounds}") | {"tokens": tokens}
 
 
 def controls(plan: Plan):
@@ -96,11 +111,11 @@ def controls(plan: Plan):
     runs: list[dict] = []
     for seed in plan.seeds:
         cfg, base = plan.config(seed), f"{plan.zero(seed)}/base/model"
-        runs.append({"base": common.examine(cfg, base, plan.folder("findings/base", seed))})
+        runs.append({"base": examine(cfg, base, plan.folder("findings/base", seed))})
         for name, settings in REWARDS.items():
             out = plan.folder(f"findings/controls/{name.replace(' ', '-')}", seed)
             varied = plan.config(seed, settings)
-            runs[-1][name] = common.reinforce(varied, base, out, JUDGES.get(name))
+            runs[-1][name] = common.reinforce(varied, base, out, JUDGES.get(name)) | ways(out)
         tokens = runs[-1]["accuracy and format"]["tokens"]
         out = plan.folder("findings/controls/rejection", seed)
         os.makedirs(out, exist_ok=True)
@@ -109,17 +124,17 @@ def controls(plan: Plan):
         out = plan.folder("findings/controls/clean", seed)
         rows = clean_texts(cfg, 100 if plan.quick else 2000)
         model = train_r1.fine_tune(cfg, base, rows, out, True)
-        row = common.examine(cfg, model, out)
+        row = examine(cfg, model, out)
         row["tokens"] = sum(r["num_tokens"] for r in metrics(out))
         runs[-1]["clean texts"] = row
         longer = plan.config(seed)
         longer.sft.tokens = tokens + sum(r["num_tokens"] for r in metrics(os.path.dirname(base)))
         out = plan.folder("findings/controls/pretraining", seed)
         model = sft.pretrain(longer, out, True)
-        runs[-1]["more pretraining"] = common.examine(cfg, model, out) | {"tokens": tokens}
+        runs[-1]["more pretraining"] = examine(cfg, model, out) | {"tokens": tokens}
         runs[-1]["base"]["tokens"] = 0
     means, _ = common.over_seeds(runs)
     points = {name: ([row["tokens"] / 1e6], [row["accuracy"]]) for name, row in means.items()}
     panels = [("accuracy against tokens sampled and learnt, millions", "tokens", points)]
     text = claims(runs, CLAIMS["controls"])
-    return conclude(plan, runs, text, panels, ("accuracy", "format", "length"))
+    return conclude(plan, runs, text, panels, ("accuracy", "format", "right_reasoned"))

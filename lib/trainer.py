@@ -17,7 +17,6 @@ import copy
 import math
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,11 +41,6 @@ class Trainer:
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self.peaks = [(group, group["lr"]) for group in groups]
         self.twins = Twins(model)
-
-    def shares(self, parts: list) -> list[list]:
-        """The parts as they are divided among threads (Step.share)."""
-        count = self.twins.threads(len(parts))
-        return [parts[i::count] for i in range(count)]
 
     @contextlib.contextmanager
     def optimizer_step(self, factor: float = 1.0):
@@ -78,7 +72,6 @@ class Step:
         self.model, self.loss, self.grad_norm, self.skipped = model, 0.0, 0.0, False
         self.start, self.twins = time.perf_counter(), twins
         self.balance: dict[str, float] = {}  # metrics of the experts' load
-        self.sums: Counter[str] = Counter()  # what a loss counts
 
     def share(self, learn: Callable[["Step", object], None], parts: list) -> None:
         """learn(step, part) for each part; on CPUs, for a small model, by one thread a core."""
@@ -87,7 +80,6 @@ class Step:
         self.twins.run(lambda i: [learn(steps[i], part) for part in parts[i::count]], count)
         for other in steps[1:]:
             self.loss += other.loss
-            self.sums.update(other.sums)
             self.twins.collect(other.model)
 
     def backward(self, loss: Tensor, balance_weight: float = 0.0, value: float | None = None):

@@ -247,24 +247,6 @@ def test_micro_batch_size_does_not_matter(tiny_model, average):
         torch.testing.assert_close(big[n], small[n], atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_threads_share_an_update(tiny_model, threads, count):
-    """Gradient, counts and load of the experts are those of one thread."""
-    ref = copy.deepcopy(tiny_model)
-    batch, _ = fake_rollout(tiny_model)
-    for moe in tiny_model.moe_layers():
-        moe.counts.zero_()
-    tiny_model.cfg.bias_update_speed = 0.0
-    told, advantages = dict(kl_beta=0.1, importance_cap=2.0), torch.randn(12)
-    one, expected = gradient_of_update(tiny_model, batch, advantages, ref, **told)
-    threads(count)
-    several, metrics = gradient_of_update(tiny_model, batch, advantages, ref, **told)
-    assert one.keys() == several.keys()
-    for n in one:
-        torch.testing.assert_close(one[n], several[n], atol=1e-5, rtol=1e-3)
-    assert metrics == pytest.approx(expected, abs=1e-5)
-
-
 def test_truncated_importance_sampling(tiny_model):
     """The sampler's log p are off by a known amount: the ratio stays 1 and each token's gradient is
     weighed, up to the cap."""
