@@ -15,7 +15,8 @@ The gain in pass@1 on a task of the world has four parts, which add up:
 
 Base and Zero answer at temperature 1. The table says what the responses did (tasks/behaviour.py):
 how much of the rest was a change of ways that the texts know, and how much is in no text. Of
-Countdown's tries "if blind" says how many would hit if each were a random expression.
+Countdown's tries "if blind" says how many would hit if each were a random expression; "checking
+pays": how many more are right, in points, of a problem's responses that check than of its others.
 """
 
 import lib.start  # noqa: F401
@@ -87,14 +88,15 @@ def percent(share: float | None) -> str:
 def behaviour_table(rows: list[tuple[str, Report]]) -> str:
     """What each model did, a row for each (name, Report) of a task of the world."""
     head = "model,task,pass@1,reasons,ends,right if both,right if blurted,steps,errors,checks"
-    head += ",errors found,put right,hits a try,if blind,repeated"
+    head += ",errors found,put right,checking pays,hits a try,if blind,repeated"
     body = []
     for name, r in rows:
         did = r.did
         shares = (r.pass1, r.reasoned, 1 - r.clipped, r.right_reasoned, r.right_blurted)
         counts = [did.get(key) for key in ("steps", "errors", "checks", "found", "righted")]
         cells = ["" if c is None else f"{c:.2f}" for c in counts]
-        more = [percent(did.get(f"{key}_a_try")) for key in ("hits", "blind", "repeated")]
+        keys = ("checking_pays", "hits_a_try", "blind_a_try", "repeated_a_try")
+        more = [percent(did.get(key)) for key in keys]
         body.append([name, r.task, *map(percent, shares), *cells, *more])
     return markdown_table(head.split(","), body)
 

@@ -13,7 +13,6 @@ import lib.start  # noqa: F401
 import contextlib
 import json
 import os
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import config
@@ -30,7 +29,7 @@ from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
 from tasks import sandbox
-from tasks.behaviour import behaviour
+from tasks.behaviour import behaviour, summary
 from tasks.benchmarks import check_sandbox
 
 # Responses that each row of a batch generates, one after another. On CPUs more than one do not pay
@@ -78,7 +77,7 @@ class Report:
     reasoned: float | None = None  # of the world's tasks: responses that do not blurt (behaviour)
     right_reasoned: float | None = None  # of those that reason and end, the right ones
     right_blurted: float | None = None
-    did: dict = field(default_factory=dict)  # see summarise_behaviour
+    did: dict = field(default_factory=dict)  # see tasks.behaviour.summary
     pass_at: dict = field(default_factory=dict)  # j -> pass@j for powers of two up to k, and k
     samples: list[dict] = field(default_factory=list)
 
@@ -205,30 +204,8 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
         out["declined_harmful"] = mean("declined", [s for s in general if s["harmful"]])
         out["declined_harmless"] = mean("declined", [s for s in general if not s["harmful"]])
     if known := [s for s in samples if "did" in s]:
-        out |= summarise_behaviour(known)
+        out |= summary(known)
     return Report(problems[0].task, len(problems), k, samples=samples, **out)
-
-
-def summarise_behaviour(samples: list[dict]) -> dict:
-    """How a model works: the share that reasons, accuracy with and without; and of what reasons and
-    ends, the mean of each count of tasks.behaviour, with hits and repetitions a try."""
-    reasoned = [s for s in samples if s["did"]["steps"] and s["finished"]]
-    blurted = [s for s in samples if not s["did"]["steps"]]
-    out = {"reasoned": 1 - len(blurted) / len(samples)}
-    for name, found in (("right_reasoned", reasoned), ("right_blurted", blurted)):
-        out[name] = sum(s["correct"] for s in found) / len(found) if found else None
-    sums = Counter()
-    for s in reasoned:
-        sums.update(s["did"])
-    did = {name: total / len(reasoned) for name, total in sums.items()}
-    for name in ("hits", "repeated"):
-        if name in sums:
-            did[f"{name}_a_try"] = sums[name] / sums["steps"]
-    checked = [s["correct"] for s in reasoned if s["did"].get("checks")]
-    rest = [s["correct"] for s in reasoned if not s["did"].get("checks")]
-    did["right_if_checked"] = sum(checked) / len(checked) if checked else None
-    did["right_if_not"] = sum(rest) / len(rest) if rest else None
-    return out | {"did": did}
 
 
 def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:

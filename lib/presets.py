@@ -27,7 +27,7 @@ distill.rl_steps 200
 """
 # the laptop's model on longer problems, for long: lengths grow for hundreds of steps
 _LONG = """
-world.level 2  sft.tokens 12_000_000  grpo.steps 300  grpo.problems_per_step 16
+world.level 2  sft.tokens 8_000_000  grpo.steps 300  grpo.problems_per_step 16
 grpo.max_new_tokens 256  grpo.doubled_from 100  eval.max_new_tokens 512
 """
 PRESETS: dict[str, dict[str, str]] = {"tiny": {}}

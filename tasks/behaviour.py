@@ -12,6 +12,7 @@ rewarded; it shows what reinforcement learning changed (decompose.py).
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from tasks import countdown
@@ -92,6 +93,43 @@ def of_countdown(problem: Problem, text: str) -> dict[str, int]:
         out["repeated"] += tried in seen
         seen.add(tried)
     return out
+
+
+def summary(samples: list[dict]) -> dict:
+    """How a model works: the share that reasons, accuracy with and without; and `did`: of what
+    reasons and ends, the mean of each count, with hits and repetitions a try, and what checks are
+    worth. samples: eval.score_texts's."""
+    reasoned = [s for s in samples if s["did"]["steps"] and s["finished"]]
+    blurted = [s for s in samples if not s["did"]["steps"]]
+    sums = Counter()
+    for s in reasoned:
+        sums.update(s["did"])
+    did = {name: total / len(reasoned) for name, total in sums.items()}
+    for name in ("hits", "repeated"):
+        if name in sums:
+            did[f"{name}_a_try"] = sums[name] / sums["steps"]
+    checked = [s for s in reasoned if s["did"].get("checks")]
+    rest = [s for s in reasoned if not s["did"].get("checks")]
+    did |= {"right_if_checked": right(checked), "right_if_not": right(rest)}
+    did["checking_pays"] = checking_pays(checked, rest)
+    out = {"reasoned": 1 - len(blurted) / len(samples), "right_reasoned": right(reasoned)}
+    return out | {"right_blurted": right(blurted), "did": did}
+
+
+def right(samples: list[dict]) -> float | None:
+    return sum(s["correct"] for s in samples) / len(samples) if samples else None
+
+
+def checking_pays(checked: list[dict], rest: list[dict]) -> float | None:
+    """How many more of the checked responses are right, at equal difficulty: the mean difference
+    over the problems that have responses of both kinds."""
+    both = {s["problem"] for s in checked} & {s["problem"] for s in rest}
+    differences = [
+        right([s for s in checked if s["problem"] == p])
+        - right([s for s in rest if s["problem"] == p])
+        for p in both
+    ]
+    return sum(differences) / len(differences) if differences else None
 
 
 def blind_hits(problem: Problem, level: int, count: int = 200) -> float:

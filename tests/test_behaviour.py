@@ -10,10 +10,10 @@ from conftest import run
 
 import decompose
 from data import TASKS, World, WorldConfig
-from eval import Report, begin, summarise_behaviour
+from eval import Report, begin
 from tasks import behaviour as rules
 from tasks.base import Problem
-from tasks.behaviour import behaviour, blind_hits
+from tasks.behaviour import behaviour, blind_hits, checking_pays, summary
 
 SUM = Problem("", "9", "arithmetic", tests={"start": 5, "steps": [("finds", 3), ("sells", -2)]})
 SUM.tests["steps"].append(("gets", 3))
@@ -73,17 +73,28 @@ def test_blind_tries():
 def test_summary_of_behaviour():
     def sample(right, finished=True, **counts):
         zeros = dict.fromkeys(("steps", "hits", "checks"), 0)
-        return {"correct": right, "finished": finished, "did": zeros | counts}
+        return {"correct": right, "finished": finished, "did": zeros | counts, "problem": 0}
 
     samples = [sample(True, steps=3, hits=1, checks=1), sample(False, steps=1), sample(False)]
     samples += [sample(True), sample(True, False, steps=9)]
-    found = summarise_behaviour(samples)
+    found = summary(samples)
     assert found["reasoned"] == pytest.approx(3 / 5)
     assert found["right_reasoned"] == found["right_blurted"] == 0.5
     assert found["did"] == {
         "steps": 2.0, "hits": 0.5, "checks": 0.5, "hits_a_try": 0.25,
-        "right_if_checked": 1.0, "right_if_not": 0.0,
+        "right_if_checked": 1.0, "right_if_not": 0.0, "checking_pays": 1.0,
     }  # fmt: skip
+
+
+def test_whether_checking_pays_is_asked_at_equal_difficulty():
+    def samples(problem, *right):
+        return [{"problem": problem, "correct": r} for r in right]
+
+    # the easy problem is checked more often, and checks change nothing there
+    checked = samples(0, True, True, True, True) + samples(1, True, False)
+    rest = samples(0, True) + samples(1, False, False, False, False) + samples(2, True)
+    assert checking_pays(checked, rest) == pytest.approx((0 + 1 / 2) / 2)
+    assert checking_pays(checked, []) is None
 
 
 def report(*problems: list[tuple[bool, bool]]) -> Report:
