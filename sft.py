@@ -36,7 +36,7 @@ from lib.engine import padded, positions_of
 from lib.errors import UserError
 from lib.lora import LoRAConfig
 from lib.optim import Muon, adamw
-from lib.products import LENGTHS
+from lib.products import LENGTHS, rounded
 from lib.progress import Progress
 from lib.trainer import Trainer, chunked_logprobs, micro_batches
 from model import GPT, ModelConfig
@@ -200,10 +200,12 @@ def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:
 
 
 def build(cfg, tokenizer: tokenizers.Tokenizer) -> GPT:
-    """A new model of cfg's shape for the tokenizer, initialised from cfg.seed."""
+    """A new model of cfg's shape, initialised from cfg.seed. Its vocabulary has room for all of the
+    tokenizer's tokens; ids beyond them stand for no text, and training makes them unlikely."""
     torch.manual_seed(cfg.seed)
     ids = {"pad_id": tokenizer.pad_id, "eos_ids": (tokenizer.eos_id,)}
-    model = GPT(replace(cfg.model, vocab_size=tokenizer.vocab_size, **ids))
+    size = rounded(max(cfg.model.vocab_size, tokenizer.vocab_size), 64)
+    model = GPT(replace(cfg.model, vocab_size=size, **ids))
     return distributed.shard(model, model.blocks(), cfg)
 
 

@@ -193,6 +193,16 @@ def test_an_error_in_a_thread_is_raised(tiny_model, threads):
         sft.train_step(trainer, [[([5, 6, 7], 1)], [([5, 6, 100_000], 1)]], 1.0, SFTConfig())
 
 
+@pytest.mark.parametrize("asked, size", [(1024, 1024), (1000, 1024), (2000, 2048), (300, 1024)])
+def test_a_vocabulary_that_the_tokenizer_does_not_fill(world_tokenizer, asked, size):
+    """It is kept, in multiples of 64, and never smaller than the tokenizer's 1024."""
+    cfg = sft.Config()
+    cfg.model.vocab_size = asked
+    model = sft.build(cfg, world_tokenizer)
+    assert model.cfg.vocab_size == size == len(model.embed_tokens.weight)
+    assert world_tokenizer.decode([size + 1, 1023 + 10]) == ""
+
+
 # ------------------------------------------------------------------------------ runs
 
 
