@@ -14,7 +14,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 
-from lib import cli
+from lib import cli, loggers
 from lib.presets import PRESETS
 
 # fields with limits, and one sentence for an error: scripts take these from here
@@ -47,6 +47,7 @@ class Config(Asking):
     recompute: bool = False  # activations: compute them again in the backward pass, keep none
     sandbox: str = setting("strict", choices=("strict", "weak"))  # weak: limits time alone
     yes: bool = False  # begin a run that takes more than a day
+    log: str = setting("none", choices=loggers.NAMES)  # where metrics go besides the run folder
     tokenizer: str = "corpus"  # train one on the texts; else a model folder or an encoding
 
 
@@ -110,6 +111,7 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
             set_key(cfg, key, value)
         args.typed = [key for key, _ in settings]  # what the command line says of cfg
         check(cfg)
+        loggers.choose(getattr(cfg, "log", "none"))
     return cfg, args
 
 

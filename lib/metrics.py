@@ -1,5 +1,6 @@
 """What is logged of a step of reinforcement learning, under TRL's names."""
 
+import statistics
 import time
 from collections import Counter
 
@@ -46,12 +47,14 @@ def of_rollout(batch, rewards: Tensor, records: list[dict], group_size: int) -> 
         "completions/min_length": lengths.min().item(),
         "completions/max_length": lengths.max().item(),
         "completions/clipped_ratio": 1 - batch.finished.float().mean().item(),
+        **terminated_lengths(lengths[batch.finished]),
         # the mean of -log p over drawn tokens is an unbiased estimate of the policy's entropy
         "entropy": -batch.logprobs.sum().item() / lengths.sum().item(),
     }
     for name in sorted({name for r in records for name in r["rewards"]} - {"total"}):
         given = [r["rewards"][name] for r in records if name in r["rewards"]]
         out[f"rewards/{name}/mean"] = mean(given)
+        out[f"rewards/{name}/std"] = statistics.pstdev(given)
     out["language_consistency"] = out["rewards/language/mean"]
     out["reflection_words"] = mean([r["reflection_words"] for r in records])
     for task in sorted({r["task"] for r in records}):
@@ -63,6 +66,13 @@ def of_rollout(batch, rewards: Tensor, records: list[dict], group_size: int) -> 
         out[f"{task}/mean_length"] = lengths[rows].mean().item()
         out[f"{task}/language_consistency"] = mean([r["language_consistency"] for r in found])
     return out
+
+
+def terminated_lengths(lengths: Tensor) -> dict[str, float]:
+    """Of the responses that have ended, [n] lengths; 0 where none has."""
+    ways = {"mean": Tensor.mean, "min": Tensor.min, "max": Tensor.max}
+    values = {name: way(lengths).item() if len(lengths) else 0.0 for name, way in ways.items()}
+    return {f"completions/{name}_terminated_length": v for name, v in values.items()}
 
 
 def of_steps(steps: list) -> dict[str, float]:
@@ -79,6 +89,7 @@ def of_update(steps: list, sums: Counter, widest_gap: float) -> dict[str, float]
     totals = dict(zip(names, distributed.sum_floats([float(sums[name]) for name in names])))
     tokens, gap = totals.pop("tokens", 0.0), totals.pop("gap", 0.0)
     out = {name: total / max(tokens, 1.0) for name, total in totals.items()}
+    out["clip_ratio/region_mean"] = out["clip_ratio/low_mean"] + out["clip_ratio/high_mean"]
     out |= of_steps(steps) | {
         "trained_tokens": tokens,
         "sampling/sampling_logp_difference/mean": gap,

@@ -20,7 +20,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
-from lib import page, report, start
+from lib import loggers, page, report, start
 from lib.distributed import barrier, gather, is_main_process, rank, sum_floats, world_size
 from lib.errors import UserError, shortened
 from lib.files import UTF8, checksum, load_json, lock, to_json, write_json, write_lines
@@ -29,7 +29,7 @@ from lib.progress import Progress
 PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a run gives up
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
 ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "eval.rows"}
-ADJUSTABLE |= {"recompute", "sandbox", "yes"}
+ADJUSTABLE |= {"recompute", "sandbox", "yes", "log"}
 UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}}  # of earlier versions
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
@@ -42,7 +42,7 @@ class Run:
         goes on from its newest checkpoint; without, an existing run is an error. An empty folder
         begins a run either way: a recipe is resumed as a whole, with stages yet to begin."""
         self.folder, self.settings, self.stage = folder, settings, stage
-        self.stopped, self.skipped = False, 0
+        self.stopped, self.skipped, self.logger = False, 0, None
         names = ("metrics.jsonl", "samples.jsonl", "answers.jsonl")
         self.logs = [os.path.join(folder, name) for name in names]
         self.metrics_path, self.samples_path, self.answers_path = self.logs
@@ -83,11 +83,14 @@ class Run:
 
         names = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
         self._handlers = {s: signal.signal(s, stop) for s in (getattr(signal, n) for n in names)}
+        self.logger = loggers.start(self.folder, self.settings)
         return self
 
     def __exit__(self, *exc) -> None:
         for s, handler in self._handlers.items():
             signal.signal(s, handler)
+        if self.logger:
+            self.logger.finish()
         if self.stopped and exc[0] is None:  # the signal came after the last step
             raise KeyboardInterrupt
 
@@ -217,6 +220,9 @@ class Run:
         self.metrics = metrics
         short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}
         self._append(self.metrics_path, [short])
+        if self.logger:
+            numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+            self.logger.log(numbers, numbers.pop("step"))
         self.skipped = self.skipped + 1 if metrics.get("skipped_steps") else 0
         if self.skipped == PATIENCE:
             problem = f"the loss or its gradient was not finite in {PATIENCE} steps in a row"
