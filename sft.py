@@ -170,9 +170,12 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
 def corpus_batches(cfg, tokenizer, pool: int, skip: int):
     """The corpus as optimiser steps without end: (pool, steps of it so far, batch). A pool is the
     texts that are sorted by length together; `skip` steps of the first one are left out."""
-    make = partial(pool_of_texts, World(cfg.seed, cfg.world), tokenizer, pool_size(cfg.sft))
+    size = pool_size(cfg.sft)
+    mine = distributed.local_slice(size)  # under torchrun each process makes a part of the texts
+    make = partial(pool_of_texts, World(cfg.seed, cfg.world), tokenizer, size, mine)
     workers = workers_for(distributed.device(cfg.device).type)
-    for number, examples in enumerate(ahead(make, itertools.count(pool), workers), pool):
+    for number, part in enumerate(ahead(make, itertools.count(pool), workers), pool):
+        examples = distributed.gather(part)
         batches = steps_of(examples, cfg.sft, random.Random(f"{cfg.seed} {number}"))
         for step in range(skip, len(batches)):
             yield number, step + 1, batches[step]
@@ -183,9 +186,9 @@ def pool_size(cfg: SFTConfig) -> int:
     return max(POOL, cfg.tokens_per_step // 2)
 
 
-def pool_of_texts(world: World, tokenizer, count: int, pool: int) -> list[Example]:
-    """The pool's texts as examples."""
-    texts = map(world.text, range(pool * count, (pool + 1) * count))
+def pool_of_texts(world: World, tokenizer, size: int, part: slice, pool: int) -> list[Example]:
+    """A part of the pool's texts as examples."""
+    texts = map(world.text, range(pool * size, (pool + 1) * size)[part])
     return [tokenizer.example(prompt, response) for prompt, response in texts]
 
 
