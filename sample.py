@@ -2,6 +2,7 @@
 
     python sample.py runs/zero/model "Tom has 3 apples, finds 4. How many now?"
     python sample.py runs/zero/model                 # chat: a question a line, Ctrl-D ends
+    python sample.py runs/zero/model --json < questions.txt
 
 The loop is in `decode`: read each prompt once, copy its cache for all of its responses, then one
 token at a time. For rollouts lib/engine.py does the same in less time. Under torchrun each process
@@ -11,7 +12,6 @@ answers its share of the prompts, and all get the whole rollout.
 import lib.start  # noqa: F401
 
 import argparse
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,8 @@ import config
 import tokenizer as tokenizers
 from lib import distributed, engine, lora
 from lib.cache import GrowingCache
+from lib.chat import Chat
 from lib.errors import UserError
-from lib.printer import Printer
 from lib.profiling import phase
 from model import GPT
 
@@ -210,32 +210,17 @@ def empty_rollout(model: GPT, prompts, params: SamplingParams, steps: int) -> Ro
     return Rollout(tokens, lengths, limits, logprobs, finished, routes)
 
 
-def respond(model: GPT, tokenizer: tokenizers.Tokenizer, prompt: str, args) -> None:
-    """Stream one response to stdout."""
-    printer = Printer(tokenizer, args.thinking)
+def asking(model: GPT, args: argparse.Namespace):
+    """A function that asks the model: (ids, on_token) -> (ids of its response, whether it ended).
+    on_token(token) is called for each token."""
     params = SamplingParams(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
-    ids = tokenizer.prompt(prompt)
-    rollout = generate(model, [ids], params, seed=args.seed, on_token=printer.show)
-    printer.write(printer.text)
-    cut = "" if rollout.finished[0] else "[cut off at --max-new-tokens or the context]"
-    print(printer.plain, cut, sep="")
 
+    def respond(ids: list[int], on_token=None) -> tuple[list[int], bool]:
+        show = on_token and (lambda row, token: on_token(token))
+        rollout = generate(model, [ids], params, seed=args.seed, on_token=show)
+        return rollout.responses()[0], bool(rollout.finished[0])
 
-def chat(model: GPT, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace) -> None:
-    """Answer a question a line until the input ends."""
-    if sys.stdin is None:
-        raise UserError("there is no input to chat with: give the question on the command line")
-    while True:
-        try:
-            prompt = input("> " if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return
-        if prompt:
-            try:
-                respond(model, tokenizer, prompt, args)
-            except ValueError as e:  # a question too long ends itself, not the chat
-                print(e)
+    return respond
 
 
 @dataclass
@@ -254,6 +239,8 @@ def main() -> None:
     add("--top-k", type=number(int), default=0, help="0: all")
     add("--max-new-tokens", type=number(int, low=1), default=400)
     add("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
+    told = "one object a line: question, reasoning_content, content, finished"
+    add("--json", action="store_true", help=told)
     cfg, args = config.parse(parser, Config)
     with config.user_errors():
         if args.prompt is not None and not args.prompt.strip():
@@ -263,10 +250,12 @@ def main() -> None:
         model = GPT.from_pretrained(args.model, dtype, device)
         tokenizer = tokenizers.load(args.model, **cfg.asked)
         args.seed = cfg.seed
+        room = model.cfg.max_seq_len
+        chat = Chat(tokenizer, asking(model, args), room, args.thinking, args.json)
         if args.prompt is None:
-            chat(model, tokenizer, args)
+            chat.run()
         else:
-            respond(model, tokenizer, args.prompt, args)
+            chat.ask(args.prompt)
 
 
 if __name__ == "__main__":

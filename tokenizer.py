@@ -40,6 +40,8 @@ LEAST = 256 + len(SPECIALS)  # tokens of a trained tokenizer
 # too; digits come in threes; everything else is punctuation or white space.
 PATTERN = r" ?(?:\p{Han}+|[^\P{L}\p{Han}]+)(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
+MARK = regex.compile(r"\{(?:prompt|(?:question|answer) \d+)\}")  # what a template's texts replace
+
 
 @dataclass
 class Vocabulary:
@@ -126,7 +128,7 @@ class Tokenizer:
         self.hidden = {self.special[token] for token in vocabulary.hidden}
         self.bos = [] if own else [self.special[token] for token in vocabulary.bos]
         self._any_special = _any_of(self.special)
-        self._head, self._before, self._after, self._tail = self._split_template()
+        self.files, self.arguments = vocabulary.files, {}  # of the chat template
 
     def encode(self, text: str, trusted: bool = False) -> list[int]:
         """Token ids of a text. Only in `trusted` text, our own, do "<think>" and the like become
@@ -170,8 +172,34 @@ class Tokenizer:
 
     def prompt(self, text: str) -> list[int]:
         """Token ids that ask for a response to `text`, by the template."""
-        text = text.strip() if self.vocabulary.trim else text
-        return [*self._head, *self.encode(self._before + text + self._after), *self._tail]
+        return self.fill(self.template, {"{prompt}": text})
+
+    def conversation(
+        self, turns: list[tuple[str, str]], text: str, system: str | None
+    ) -> list[int]:
+        """The same after earlier questions and answers, by the model's own chat template."""
+        if not turns and not system:
+            return self.prompt(text)
+        told = {"system": system} if system else {}
+        template, _ = hf_tokenizer.chat_template(self.files, self.arguments | told, len(turns))
+        texts = {"{prompt}": text}
+        for i, (question, answer) in enumerate(turns):
+            texts |= {f"{{question {i}}}": question, f"{{answer {i}}}": answer}
+        return self.fill(template, texts)
+
+    def fill(self, template: str, texts: dict[str, str]) -> list[int]:
+        """Token ids of a template whose marks stand for texts, in which nothing becomes a special
+        token. A text is encoded with what stands around it, up to the nearest special tokens: a
+        token may hold letters of both."""
+        if self.vocabulary.trim:
+            texts = {mark: text.strip() for mark, text in texts.items()}
+        out = list(self.bos)
+        for piece in _pieces(self._any_special, template):
+            if piece in self.special:
+                out.append(self.special[piece])
+            else:
+                out += self._encode(MARK.sub(lambda found: texts.get(found[0], found[0]), piece))
+        return out
 
     def example(self, prompt: str, response: str) -> tuple[list[int], int]:
         """(ids of prompt + response + end, length of the prompt): one training text. The response's
@@ -181,16 +209,6 @@ class Tokenizer:
             tagged = response.lstrip().removeprefix("<think>").lstrip()
             response = tagged if "</think>" in response else f"</think>\n\n{response}"
         return ids + self.encode(response, trusted=True) + [self.eos_id], len(ids)
-
-    def _split_template(self) -> tuple[list[int], str, str, list[int]]:
-        """What stands before and after the prompt: (ids, text, text, ids). The text between the
-        nearest special token and the prompt is encoded with it: a token may hold letters of both.
-        """
-        before, after = self.template.split("{prompt}")
-        start = max((m.end() for m in self._any_special.finditer(before)), default=0)
-        end = min((m.start() for m in self._any_special.finditer(after)), default=len(after))
-        head, tail = (self.encode(text, trusted=True) for text in (before[:start], after[end:]))
-        return self.bos + head, before[start:], after[:end], tail
 
     def save(self, folder: str) -> None:
         """Write what transformers needs; a tokenizer that came from a folder, as it was there."""
@@ -224,10 +242,13 @@ def load(name: str, template: str = "auto", template_args: dict | None = None) -
         hf_tokenizer.check_template(name)
         with hf_tokenizer.clear_errors(name):
             vocabulary = Vocabulary(**hf_tokenizer.read(name))
-            if text := templates.choose(vocabulary, template, template_args or {}):
-                if template_args or template != "auto":  # what is trained so is asked so later
+            files, arguments = vocabulary.files, template_args or {}
+            if text := templates.choose(vocabulary, template, arguments):
+                if arguments or template != "auto":  # what is trained so is asked so later
                     vocabulary.files = hf_tokenizer.with_template(vocabulary, text)
-                return Tokenizer(vocabulary, text)
+                found = Tokenizer(vocabulary, text)
+                found.files, found.arguments = files, arguments
+                return found
         told = f"'{shortened(name)}' has no chat template for --template chat and --template.NAME"
         raise UserError(f"{told}: drop them")
     if name not in tiktoken.list_encoding_names():

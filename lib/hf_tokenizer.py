@@ -153,10 +153,11 @@ def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def chat_template(files: dict, arguments: dict) -> tuple[str, bool] | None:
+def chat_template(files: dict, arguments: dict, turns: int = 0) -> tuple[str, bool] | None:
     """The model's chat template with one user message "{prompt}" in it, and whether it takes white
     space off a message's ends, as Llama 3's; None if it has none. arguments: what else it reads,
-    such as enable_thinking; `system`: a message of the system."""
+    such as enable_thinking; `system`: a message of the system. turns: how many questions and
+    answers stand before, marked "{question 0}", "{answer 0}" and so on."""
     if not (source := template_source(files)):
         return None
     sandbox, kinds = jinja2.sandbox.ImmutableSandboxedEnvironment, [Generation, loopcontrols]
@@ -164,8 +165,11 @@ def chat_template(files: dict, arguments: dict) -> tuple[str, bool] | None:
     env.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     env.globals["raise_exception"] = _raise_exception
-    roles = {"system": arguments.get("system"), "user": "  {prompt}  "}
-    messages = [{"role": role, "content": text} for role, text in roles.items() if text]
+    said = [("system", arguments.get("system"))]
+    for i in range(turns):
+        said += [("user", f"{{question {i}}}"), ("assistant", f"{{answer {i}}}")]
+    said.append(("user", "  {prompt}  "))
+    messages = [{"role": role, "content": text} for role, text in said if text]
     told = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
     try:
         read = jinja2.meta.find_undeclared_variables(env.parse(source)) | {"system"}

@@ -22,7 +22,7 @@ class Printer:
         if not self.hidden:
             print(text, end="", flush=True)
 
-    def show(self, _: int, token: int) -> None:
+    def show(self, token: int) -> None:
         if token not in self.tokenizer.hidden:
             self.say(self.utf8.decode(self.tokenizer.decode_bytes(token)))
 
