@@ -15,6 +15,7 @@ other tasks as they were (results/log.md).
 import lib.start  # noqa: F401
 
 import itertools
+import math
 import os
 import random
 from contextlib import closing
@@ -44,10 +45,10 @@ from model import GPT, ModelConfig
 
 @dataclass
 class SFTConfig:
-    tokens: int = setting(6_500_000, low=1)  # of pretraining, prompts and responses together
+    tokens: int = setting(8_000_000, low=1)  # of pretraining, prompts and responses together
     epochs: int = setting(2, low=1)  # of fine-tuning: passes over the examples
     tokens_per_step: int = setting(4096, low=1)
-    micro_tokens: int = setting(1024, low=1)  # of a forward pass, padding included
+    micro_tokens: int = setting(2048, low=1)  # of a forward pass, padding included
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
     warmup: float = 0.03  # share of the run
@@ -128,9 +129,12 @@ def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg:
         weight = len(micro) / len(rows)
         step.backward(loss / learned, balance_weight=weight, value=loss.item())
 
+    mine = batch[distributed.rank() :: distributed.world_size()]  # some for each process
+    threads = trainer.twins.threads(len(rows))
+    cut = threads // math.gcd(threads, max(1, len(mine)))  # so that all have as much to do
+    parts = [micro[i::cut] for micro in mine for i in range(cut) if micro[i:]]
     with trainer.optimizer_step(factor) as step:
-        # under torchrun each process takes some of the micro-batches
-        step.share(learn, batch[distributed.rank() :: distributed.world_size()])
+        step.share(learn, parts)
     out = step.metrics() | {"loss": step.loss / learned, "learning_rate": cfg.adam_lr * factor}
     return out | step.balance | {"num_tokens": sum(len(ids) for ids, _ in rows)}
 

@@ -102,7 +102,7 @@ class Twins:
     its own micro-batches forward and back. A small model's operations are too short for several
     threads to work on one of them together."""
 
-    SMALL = 256  # of the model's width, at most
+    SMALL, MOST = 256, 4  # of the model's width, at most; threads: Python runs one at a time
 
     def __init__(self, model: nn.Module):
         self.model, self.copies, self.pool = model, [], None
@@ -112,7 +112,7 @@ class Twins:
         alone = isinstance(self.model, FSDPModule) or profiling.active is not None
         if alone or self.model.device.type != "cpu" or self.model.cfg.dim > self.SMALL:
             return 1
-        return max(1, min(torch.get_num_threads(), parts))
+        return max(1, min(torch.get_num_threads(), parts, self.MOST))
 
     def models(self, count: int) -> list[nn.Module]:
         while len(self.copies) < count:
