@@ -20,7 +20,7 @@ import inputs
 import rewards as rw
 import tokenizer as tokenizers
 from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import cli, distributed, files, hf
+from lib import cli, distributed, files, hf, responses
 from lib.errors import UserError, shortened
 from lib.progress import Progress
 from lib.report import table
@@ -218,38 +218,10 @@ def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
     files.write_json(path, more | {"reports": reports})
 
 
-def save_samples(rows: list[tuple[str, Report]], sets: list[list[Problem]], path: str) -> None:
-    """A JSON line for every response, with its problem and verdict: what rescore() reads."""
-    lines = []
-    for (name, r), problems in zip(rows, sets):
-        told = [{"model": name, "k": r.k, "question": asdict(p)} for p in problems]
-        lines += [told[s["problem"]] | s for s in r.samples]
-    files.write_lines(path, lines)
-
-
 def rescore(path: str) -> list[tuple[str, Report]]:
-    """Reports of the responses that save_samples() wrote. UserError if the file is not whole."""
-
-    def parse(s: dict) -> tuple:
-        text = s["problem"], s["response"], s["length"], s["finished"]  # as score_texts takes it
-        key, kinds = (s["model"], s["question"]["task"], s["k"]), (int, str, int, bool)
-        whole = list(map(type, (*key, *text))) == [str, str, int, *kinds] and s["k"] > 0
-        if not whole or type(s["question"]["answer"]) is not str:
-            raise ValueError
-        return key, Problem(**s["question"]), text
-
-    groups, rows = {}, []
-    for key, problem, text in files.read_lines(path, "a response that eval.py wrote", parse):
-        groups.setdefault(key, []).append((problem, text))
-    for (name, task, k), found in groups.items():
-        places = [text[0] for _, text in found]
-        if len(found) % k or places != [i // k for i in range(len(found))]:
-            why = f"{len(found)} responses of {name} to '{task}' are not {k} a problem"
-            raise UserError(f"{path}: {why}: restore the file from a copy")
-        problems = [problem for problem, _ in found[::k]]
-        samples = score_texts(problems, [text for _, text in found])
-        rows.append((name, summarise(problems, samples, k)))
-    return rows
+    """Reports of the responses in a file, judged again."""
+    found = responses.read(path)
+    return [(name, summarise(ps, score_texts(ps, texts), k)) for name, k, ps, texts in found]
 
 
 def chosen_problems(cfg, args) -> dict[str, list[Problem]]:
@@ -319,7 +291,7 @@ def main() -> None:
         print(f"figures: {args.out}")
         if stopped:
             path = f"{stem}.jsonl"
-            save_samples(rows, list(sets.values()) * len(args.models), path)
+            responses.save(rows, list(sets.values()) * len(args.models), path)
             stopped.remove()
             print(f"responses: {path}; judge them again: python eval.py --rescore {path}")
 

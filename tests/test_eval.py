@@ -7,6 +7,7 @@ from conftest import run
 
 import eval as E
 from data import Problem, World, WorldConfig
+from lib import responses
 from lib.errors import UserError
 from lib.progress import Progress
 
@@ -216,7 +217,7 @@ def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_to
     sets = [WORLD.problems(task, 4, "test") for task in tasks]
     rows = [("m", E.evaluate(tiny_model, world_tokenizer, problems, cfg)) for problems in sets]
     path = str(tmp_path / "eval.jsonl")
-    E.save_samples(rows, sets, path)
+    responses.save(rows, sets, path)
     again = E.rescore(path)
     assert [name for name, _ in again] == ["m"] * 4 and [r for _, r in again] == [
         r for _, r in rows
@@ -263,7 +264,7 @@ def test_programs_are_judged_and_judged_again(tmp_path, monkeypatch, capsys):
     # of two programs the first is the consensus
     assert (rows[0][1].pass1, rows[0][1].passk, rows[0][1].cons) == (0.5, 1.0, 1.0)
     path, out = str(tmp_path / "eval.jsonl"), str(tmp_path / "e.json")
-    E.save_samples(rows, [[p]], path)
+    responses.save(rows, [[p]], path)
     assert E.rescore(path) == rows
     status, out, _ = run(monkeypatch, capsys, "eval", "--rescore", path, "--out", out)
     assert status == 0 and "programs run apart" in out and "50.0" in out
