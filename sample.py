@@ -250,8 +250,8 @@ def main() -> None:
         model = GPT.from_pretrained(args.model, dtype, device)
         tokenizer = tokenizers.load(args.model, **cfg.asked)
         args.seed = cfg.seed
-        room = model.cfg.max_seq_len
-        chat = Chat(tokenizer, asking(model, args), room, args.thinking, args.json)
+        limits = model.cfg.max_seq_len, args.max_new_tokens
+        chat = Chat(tokenizer, asking(model, args), *limits, args.thinking, args.json)
         if args.prompt is None:
             chat.run()
         else:

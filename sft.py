@@ -150,7 +150,7 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
     runs.check_folder(folder, resume, "sft")
     tokenizer, total = corpus_tokenizer(cfg), cfg.sft.tokens
     with runs.Run(folder, settings, resume, "sft") as run:
-        model = build(cfg, tokenizer)
+        model = build(cfg, tokenizer, run.shape.get("vocab_size"))
         trainer, models = make_trainer(model, cfg.sft), {"model": model}
         if run.state:
             run.restore(models, trainer.optimizers)
@@ -206,13 +206,13 @@ def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:
     return tokenizers.train(texts, cfg.model.vocab_size)
 
 
-def build(cfg, tokenizer: tokenizers.Tokenizer) -> GPT:
+def build(cfg, tokenizer: tokenizers.Tokenizer, vocab_size: int | None = None) -> GPT:
     """A new model of cfg's shape, initialised from cfg.seed. Its vocabulary has room for all of the
     tokenizer's tokens; ids beyond them stand for no text, and training makes them unlikely."""
     torch.manual_seed(cfg.seed)
     ids = {"pad_id": tokenizer.pad_id, "eos_ids": (tokenizer.eos_id,)}
     size = rounded(max(cfg.model.vocab_size, tokenizer.vocab_size), 64)
-    model = GPT(replace(cfg.model, vocab_size=size, **ids))
+    model = GPT(replace(cfg.model, vocab_size=vocab_size or size, **ids))  # a checkpoint's stays
     return distributed.shard(model, model.blocks(), cfg)
 
 

@@ -40,7 +40,9 @@ LEAST = 256 + len(SPECIALS)  # tokens of a trained tokenizer
 # too; digits come in threes; everything else is punctuation or white space.
 PATTERN = r" ?(?:\p{Han}+|[^\P{L}\p{Han}]+)(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
-MARK = regex.compile(r"\{(?:prompt|(?:question|answer) \d+)\}")  # what a template's texts replace
+MARK = regex.compile(
+    r"\{(?:prompt|system|(?:question|answer) \d+)\}"
+)  # what a template's texts replace
 
 
 @dataclass
@@ -180,9 +182,9 @@ class Tokenizer:
         """The same after earlier questions and answers, by the model's own chat template."""
         if not turns and not system:
             return self.prompt(text)
-        told = {"system": system} if system else {}
+        told = {"system": "{system}"} if system else {}
         template, _ = hf_tokenizer.chat_template(self.files, self.arguments | told, len(turns))
-        texts = {"{prompt}": text}
+        texts = {"{prompt}": text, "{system}": system or ""}
         for i, (question, answer) in enumerate(turns):
             texts |= {f"{{question {i}}}": question, f"{{answer {i}}}": answer}
         return self.fill(template, texts)

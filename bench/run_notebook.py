@@ -1,4 +1,5 @@
-"""Run a notebook's cells as Jupyter would, without Jupyter; an error ends it with its traceback.
+"""Run a notebook's cells in order, without Jupyter; an error ends it with its traceback. Kept is
+what the cells print, not the value of a last expression.
 
 python bench/run_notebook.py docs/grpo_step.ipynb           # does it still run?
 python bench/run_notebook.py docs/grpo_step.ipynb --save    # and keep what the cells print
@@ -23,8 +24,12 @@ def run(notebook: dict) -> None:
     for number, cell in enumerate(c for c in notebook["cells"] if c["cell_type"] == "code"):
         printed, start = io.StringIO(), time.time()
         source = "".join(cell["source"])
-        with contextlib.redirect_stdout(printed):
-            exec(compile(source, f"<cell {number}>", "exec"), names)
+        try:
+            with contextlib.redirect_stdout(printed):
+                exec(compile(source, f"<cell {number}>", "exec"), names)
+        except Exception:
+            print(printed.getvalue())
+            raise
         print(f"cell {number}: {time.time() - start:.1f} s", flush=True)
         text = printed.getvalue().splitlines(keepends=True)
         cell["execution_count"] = number + 1

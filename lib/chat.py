@@ -1,10 +1,12 @@
 """Questions and answers with a model: at a terminal, from a pipe, or as lines of JSON.
 
-Where the model has a chat template of its own, a conversation has several turns: earlier questions
-and answers, without their thinking, stand before the new one; the oldest are dropped when the
-context is full. Other models are asked each question alone.
+At a terminal, a model with a chat template of its own has a conversation of several turns: earlier
+questions and answers, without their thinking, stand before the new one; the oldest are left out
+when the context has no room for them and an answer. Other models, and those that a pipe asks, get
+each question alone.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -36,37 +38,43 @@ def parts(text: str) -> tuple[str, str]:
 class Chat:
     """respond(ids, on_token) -> (token ids, whether they have ended): asks the model."""
 
-    def __init__(self, tokenizer, respond: Callable, room: int, thinking=True, as_json=False):
-        """room: tokens of a prompt, at most. as_json: one object a line instead of text."""
-        self.tokenizer, self.respond, self.room = tokenizer, respond, room
+    def __init__(
+        self, tokenizer, respond: Callable, context: int, new: int, thinking=True, as_json=False
+    ):
+        """context: the model's; new: tokens of an answer, at most. as_json: one object a line."""
+        self.tokenizer, self.respond, self.context = tokenizer, respond, context
+        self.room = context - min(new, context // 2)  # of a prompt with earlier turns
         self.thinking, self.as_json = thinking, as_json
         self.turns: list[tuple[str, str]] = []
         self.system: str | None = None
 
     def prompt(self, question: str) -> list[int]:
         """The conversation so far with a new question. UserError if it alone has no room."""
-        while True:
-            ids = self.tokenizer.conversation(self.turns, question, self.system)
-            if len(ids) < self.room:
+        for first in range(len(self.turns) + 1):
+            ids = self.tokenizer.conversation(self.turns[first:], question, self.system)
+            if len(ids) <= self.room:
                 return ids
-            if not self.turns:
-                told = f"a prompt of {len(ids)} tokens leaves no room in the model's context"
-                raise UserError(f"{told} of {self.room}: shorten it")
-            self.turns.pop(0)
+        if len(ids) < self.context:
+            return ids
+        told = f"a prompt of {len(ids)} tokens leaves no room in the model's context"
+        raise UserError(f"{told} of {self.context}: shorten it")
 
-    def ask(self, question: str) -> None:
-        """Stream the answer to stdout."""
+    def ask(self, question: str) -> str:
+        """Stream the answer to stdout; returns it without its thinking."""
         printer = Printer(self.tokenizer, self.thinking)
-        ids, finished = self.respond(self.prompt(question), None if self.as_json else printer.show)
+        ids = self.prompt(question)
+        try:
+            ids, finished = self.respond(ids, None if self.as_json else printer.show)
+        finally:
+            print(printer.plain, end="", flush=True)
         thinking, content = parts(self.tokenizer.response(ids))
-        if self.tokenizer.chat:
-            self.turns.append((question, content))
         if self.as_json:
             told = {"question": question, "reasoning_content": thinking, "content": content}
             print(json.dumps(told | {"finished": finished}, ensure_ascii=False), flush=True)
         else:
             printer.write(printer.text)
             print(printer.plain, "" if finished else CUT, sep="")
+        return content
 
     def command(self, line: str) -> str:
         """Obey a line that begins with "/"; what to say of it."""
@@ -77,34 +85,57 @@ class Chat:
         if name == "/think":
             self.thinking = not self.thinking
             return f"thinking is {'shown' if self.thinking else 'hidden'}"
-        if name == "/system" and not self.tokenizer.chat:
-            return "this model has no chat template, so no place for a system prompt"
         if name == "/system":
-            self.system = rest.strip() or None
-            self.turns.clear()
-            return "a new conversation, " + (
-                "so told" if self.system else "without a system prompt"
-            )
+            return self.tell(rest.strip() or None)
         return HELP
+
+    def tell(self, system: str | None) -> str:
+        """Begin a new conversation under a system prompt, if the template has a place for one."""
+        if system:
+            if not self.tokenizer.chat:
+                return "this model has no chat template, so no place for a system prompt"
+            try:
+                read = self.tokenizer.conversation([], "?", system)
+            except UserError as e:
+                return str(e)
+            if read == self.tokenizer.prompt("?"):
+                return "this model's chat template has no place for a system prompt"
+        self.system = system
+        self.turns.clear()
+        return "a new conversation, " + ("so told" if system else "without a system prompt")
 
     def run(self) -> None:
         """A question a line until the input ends."""
         if sys.stdin is None:
             told = "there is no input to chat with"
             raise UserError(f"{told}: give the question on the command line")
-        at_terminal = sys.stdin.isatty()
-        if at_terminal and not self.as_json:
-            print(HELP)
+        if sys.stdin.isatty() and not self.as_json:
+            self.talk()
+            return
+        with contextlib.suppress(AttributeError):  # of a stand-in
+            sys.stdin.reconfigure(errors="replace")
+        for line in map(str.strip, sys.stdin):
+            if line:
+                try:
+                    self.ask(line)
+                except UserError as e:  # a question too long ends itself, not the others
+                    print(e, file=sys.stderr)
+
+    def talk(self) -> None:
+        """The same at a terminal, where lines with "/" are commands."""
+        print(HELP)
         while True:
             try:
-                line = input("> " if at_terminal else "").strip()
-                if line.startswith("/"):
-                    print(self.command(line), file=sys.stderr if self.as_json else sys.stdout)
-                elif line:
-                    self.ask(line)
+                line = input("> ").strip()
             except (EOFError, KeyboardInterrupt):
-                if at_terminal:
-                    print()
+                print()
                 return
-            except ValueError as e:  # a question too long ends itself, not the chat
-                print(e, file=sys.stderr if self.as_json else sys.stdout)
+            try:
+                if line.startswith("/"):
+                    print(self.command(line))
+                elif line:
+                    answer = self.ask(line)
+                    if self.tokenizer.chat:
+                        self.turns.append((line, answer))
+            except UserError as e:
+                print(e)

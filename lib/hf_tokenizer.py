@@ -165,7 +165,7 @@ def chat_template(files: dict, arguments: dict, turns: int = 0) -> tuple[str, bo
     env.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     env.globals["raise_exception"] = _raise_exception
-    said = [("system", arguments.get("system"))]
+    said = [("system", arguments.get("system"))]  # "{system}" is a mark, too
     for i in range(turns):
         said += [("user", f"{{question {i}}}"), ("assistant", f"{{answer {i}}}")]
     said.append(("user", "  {prompt}  "))

@@ -32,8 +32,9 @@ def load(name: str):
 
 
 class Tensorboard:
-    def __init__(self, folder: str, settings: dict):
-        self.writer = load("tensorboard").SummaryWriter(os.path.join(folder, "tensorboard"))
+    def __init__(self, folder: str, settings: dict, step: int):
+        path = os.path.join(folder, "tensorboard")
+        self.writer = load("tensorboard").SummaryWriter(path, purge_step=step + 1)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
@@ -46,7 +47,7 @@ class Tensorboard:
 class Online:
     """wandb, and trackio, which has its interface."""
 
-    def __init__(self, folder: str, settings: dict):
+    def __init__(self, folder: str, settings: dict, step: int):
         self.module = load(chosen)
         self.module.init(project="pocket-r1", name=folder, config=settings)
 
@@ -57,8 +58,12 @@ class Online:
         self.module.finish()
 
 
-def start(folder: str, settings: dict):
-    """The logger that was chosen for the run in a folder, or None."""
+def start(folder: str, settings: dict, step: int):
+    """The logger that was chosen for the run in a folder, which begins after a step; or None."""
     if chosen == "none" or not is_main_process():
         return None
-    return (Tensorboard if chosen == "tensorboard" else Online)(folder, settings)
+    try:
+        return (Tensorboard if chosen == "tensorboard" else Online)(folder, settings, step)
+    except Exception as e:  # another program's
+        told = f"--log {chosen} does not start ({type(e).__name__}: {e})"
+        raise UserError(f"{told}: see to that, or leave it out") from None

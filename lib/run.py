@@ -47,6 +47,7 @@ class Run:
         self.logs = [os.path.join(folder, name) for name in names]
         self.metrics_path, self.samples_path, self.answers_path = self.logs
         self.state, self.metrics, sizes = {}, {}, {}  # state: progress, saved with a checkpoint
+        self.shape: dict = {}  # of the checkpoint's model
         if is_main_process():
             lock(folder)
         barrier()  # who may not write says so before another error is met
@@ -59,7 +60,9 @@ class Run:
             content = read_progress(self.checkpoint)
             check_settings(content["settings"], self.settings, folder)
             self.state, sizes = content["state"], content["sizes"]
+            self.shape = content["shape"]
         barrier()  # all have looked before one writes
+        self.logger = loggers.start(folder, settings, self.state.get("step", 0))
         if is_main_process():
             with self._file_errors():
                 for path in filter(os.path.exists, self.logs):  # later steps will be done again
@@ -83,7 +86,6 @@ class Run:
 
         names = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
         self._handlers = {s: signal.signal(s, stop) for s in (getattr(signal, n) for n in names)}
-        self.logger = loggers.start(self.folder, self.settings)
         return self
 
     def __exit__(self, *exc) -> None:
@@ -221,8 +223,7 @@ class Run:
         short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}
         self._append(self.metrics_path, [short])
         if self.logger:
-            numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
-            self.logger.log(numbers, numbers.pop("step"))
+            self._tell(metrics)
         self.skipped = self.skipped + 1 if metrics.get("skipped_steps") else 0
         if self.skipped == PATIENCE:
             problem = f"the loss or its gradient was not finite in {PATIENCE} steps in a row"
@@ -230,6 +231,15 @@ class Run:
             found = checkpoints(self.folder, self.stage)
             kept = f"; the last good checkpoint is {found[-1]}" if found else ""
             raise UserError(f"{problem}: {fix}{kept}")
+
+    def _tell(self, metrics: dict) -> None:
+        """Give the logger its numbers. What goes wrong there does not end the training."""
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+        try:
+            self.logger.log(numbers, numbers.pop("step"))
+        except Exception as e:  # another program's
+            print(f"--log: {type(e).__name__}: {e}; going on without it", flush=True)
+            self.logger = None
 
     def sample(self, step: int, records: list[dict]) -> None:
         self._append(self.samples_path, [{"step": step} | r for r in records])

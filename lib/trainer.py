@@ -102,15 +102,18 @@ class Twins:
     its own micro-batches forward and back. A small model's operations are too short for several
     threads to work on one of them together."""
 
-    SMALL, MOST = 256, 4  # of the model's width, at most; threads: Python runs one at a time
+    # width and vocabulary at most: each thread has activations, logits and gradients of its own;
+    # threads: Python runs one at a time
+    SMALL, TOKENS, MOST = 256, 8192, 4
 
     def __init__(self, model: nn.Module):
         self.model, self.copies, self.pool = model, [], None
 
     def threads(self, parts: int) -> int:
         """How many threads are to share so many parts."""
+        cfg, device = self.model.cfg, self.model.device.type
         alone = isinstance(self.model, FSDPModule) or profiling.active is not None
-        if alone or self.model.device.type != "cpu" or self.model.cfg.dim > self.SMALL:
+        if alone or device != "cpu" or cfg.dim > self.SMALL or cfg.vocab_size > self.TOKENS:
             return 1
         return max(1, min(torch.get_num_threads(), parts, self.MOST))
 

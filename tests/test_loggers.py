@@ -49,8 +49,8 @@ def test_tensorboard(monkeypatch, tmp_path):
     seen, module = [], types.ModuleType("torch.utils.tensorboard")
 
     class SummaryWriter:
-        def __init__(self, folder):
-            seen.append(folder)
+        def __init__(self, folder, purge_step):
+            seen.append((folder, purge_step))
 
         def add_scalar(self, *row):
             seen.append(row)
@@ -63,7 +63,12 @@ def test_tensorboard(monkeypatch, tmp_path):
     loggers.choose("tensorboard")
     with runs.Run(str(tmp_path), {}, False, "sft") as run:
         run.log(step=7, loss=0.5, skipped_steps=0)
-    expected = [str(tmp_path / "tensorboard"), ("loss", 0.5, 7), ("skipped_steps", 0, 7), "closed"]
+    expected = [
+        (str(tmp_path / "tensorboard"), 1),
+        ("loss", 0.5, 7),
+        ("skipped_steps", 0, 7),
+        "closed",
+    ]
     assert seen == expected
 
 
@@ -73,6 +78,35 @@ def test_an_error_ends_the_logger_too(monkeypatch, tmp_path):
     with pytest.raises(KeyError), runs.Run(str(tmp_path), {}, False, "sft"):
         raise KeyError
     assert [c[0] for c in calls] == ["init", "finish"]
+
+
+def test_a_logger_that_does_not_start_leaves_no_run(monkeypatch, tmp_path):
+    recorder(monkeypatch, "wandb")
+
+    def init(**settings):
+        raise RuntimeError("no key")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", init)
+    loggers.choose("wandb")
+    with pytest.raises(UserError, match=r"--log wandb does not start \(RuntimeError: no key\)"):
+        runs.Run(str(tmp_path), {}, False, "sft")
+    loggers.choose("none")
+    runs.Run(str(tmp_path), {}, False, "sft")  # the same command, without --log
+
+
+def test_a_logger_that_fails_does_not_end_the_training(monkeypatch, tmp_path, capsys):
+    calls = recorder(monkeypatch, "wandb")
+
+    def log(metrics, step):
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(sys.modules["wandb"], "log", log)
+    loggers.choose("wandb")
+    with runs.Run(str(tmp_path), {}, False, "sft") as run:
+        run.log(step=1, loss=0.5)
+        run.log(step=2, loss=0.5)
+    assert [c[0] for c in calls] == ["init"]
+    assert capsys.readouterr().out.count("ConnectionError: gone; going on without it") == 1
 
 
 def test_a_missing_package_is_named_before_any_work(monkeypatch, capsys):

@@ -184,6 +184,8 @@ def test_which_models_threads_share(tiny_model, threads):
     assert [twins.threads(parts) for parts in (0, 1, 3, 9)] == [1, 1, 3, 4]
     tiny_model.cfg.dim = 257
     assert twins.threads(9) == 1
+    tiny_model.cfg.dim, tiny_model.cfg.vocab_size = 256, 8193
+    assert twins.threads(9) == 1
 
 
 def test_an_error_in_a_thread_is_raised(tiny_model, threads):
@@ -201,6 +203,7 @@ def test_a_vocabulary_that_the_tokenizer_does_not_fill(world_tokenizer, asked, s
     model = sft.build(cfg, world_tokenizer)
     assert model.cfg.vocab_size == size == len(model.embed_tokens.weight)
     assert world_tokenizer.decode([size + 1, 1023 + 10]) == ""
+    assert sft.build(cfg, world_tokenizer, 1030).cfg.vocab_size == 1030  # a checkpoint's
 
 
 # ------------------------------------------------------------------------------ runs
