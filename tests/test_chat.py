@@ -99,11 +99,10 @@ def test_the_oldest_turns_make_room_for_an_answer(tokenizer, monkeypatch):
 
 def test_a_template_without_a_place_for_a_system_prompt(tmp_path):
     folder = chat_folder(tmp_path / "chat")
-    for template, told in (
-        ("{% for m in messages if m.role == 'user' %}Q: {{ m.content }}{% endfor %}", "has no place"),
-        ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-         "Q: {{ messages[-1].content }}", "no system"),
-    ):  # fmt: skip
+    no_place = "{% for m in messages if m.role == 'user' %}Q: {{ m.content }}{% endfor %}"
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    refuses += "Q: {{ messages[-1].content }}"
+    for template, told in ((no_place, "has no place"), (refuses, "no system")):
         about = {"eos_token": "<|im_end|>", "pad_token": "<|end|>", "chat_template": template}
         (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(about))
         tokenizer = T.load(folder)
