@@ -20,7 +20,7 @@ import inputs
 import rewards as rw
 import tokenizer as tokenizers
 from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import cli, distributed, files, hf, responses
+from lib import cli, distributed, files, hf
 from lib.errors import UserError, shortened
 from lib.progress import Progress
 from lib.report import table
@@ -28,7 +28,7 @@ from lib.run import Stopped, fingerprint, free_name, resumable
 from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
-from tasks import sandbox
+from tasks import responses, sandbox
 from tasks.behaviour import behaviour, summary
 from tasks.benchmarks import check_sandbox
 

@@ -7,9 +7,9 @@ from conftest import run
 
 import eval as E
 from data import Problem, World, WorldConfig
-from lib import responses
 from lib.errors import UserError
 from lib.progress import Progress
+from tasks import responses
 
 WORLD = World(0, WorldConfig())
 
