@@ -356,7 +356,8 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
         values = {"zero": v, "dev1": v - 0.1, "dev2": v, "dev3": v, "r1": v + d}
         runs.append({m: dict.fromkeys(keys, value) for m, value in values.items()})
     write("results/r1.json", {"minutes": [{"a": 1.0, "b": 2.0}, {"a": 3.0}], "runs": runs})
-    value = {key: {"values": [0.1, 0.2]} for key in ("pass1", "mean_length", "cons")}
+    keys = ("pass1", "mean_length", "cons", "language_consistency")
+    value = {key: {"values": [0.1, 0.2]} for key in keys}
     write("results/zero.json", {"k": 4, "figures": {"code": {"base": value, "zero": value}}})
     out = main(monkeypatch, capsys, "table")
     assert out.startswith(common.RULE)
@@ -373,6 +374,11 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     missing = out.split("missing: ")[1]
     assert f"{command} distill`" in missing
     assert "experiments ppo" not in missing and "search" not in missing
+
+
+def test_the_table_of_the_stored_results(monkeypatch, capsys):
+    monkeypatch.chdir(os.path.dirname(RESULTS))
+    assert "arithmetic: RL alone raises pass@1" in main(monkeypatch, capsys, "table")
 
 
 STORED = "ppo algorithms ablations share size architecture hacking".split()
