@@ -55,7 +55,12 @@ def test_no_circle_and_no_import_upward():
         assert name.split(".")[0] in RANK, f"say in LAYERS where {name} belongs"
         for other in used:
             assert RANK[other.split(".")[0]] <= RANK[name.split(".")[0]], f"{name} imports {other}"
-    assert not imports(parse(modules["config"]), modules) - {"lib", "lib.cli", "lib.loggers", "lib.presets"}
+    assert not imports(parse(modules["config"]), modules) - {
+        "lib",
+        "lib.cli",
+        "lib.loggers",
+        "lib.presets",
+    }
 
 
 def test_files_and_functions_keep_to_their_size():
