@@ -40,9 +40,8 @@ LEAST = 256 + len(SPECIALS)  # tokens of a trained tokenizer
 # too; digits come in threes; everything else is punctuation or white space.
 PATTERN = r" ?(?:\p{Han}+|[^\P{L}\p{Han}]+)(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
-MARK = regex.compile(
-    r"\{(?:prompt|system|(?:question|answer) \d+)\}"
-)  # what a template's texts replace
+# what a template's texts replace
+MARK = regex.compile(r"\{(?:prompt|system|(?:question|answer) \d+)\}")
 
 
 @dataclass

@@ -107,7 +107,7 @@ def rejection_rounds(cfg, base: str, out: str, rounds: int, problems: int) -> di
 
 def controls(plan: Plan):
     """What teaches? Accuracy, format, a coin, wrong answers, the majority; rejection sampling,
-    clean texts, more pretraining (full 30 minutes a seed, quick 3)"""
+    clean texts, more pretraining (full 22 minutes a seed, quick 3)"""
     runs: list[dict] = []
     for seed in plan.seeds:
         cfg, base = plan.config(seed), f"{plan.zero(seed)}/base/model"

@@ -44,8 +44,8 @@ def claims_of(name: str, content: dict) -> list[dict]:
 
 
 def zero(plan: Plan):
-    """R1-Zero on the world: base and Zero on the same held-out problems (full 45 minutes, quick
-    4)"""
+    """R1-Zero on the world: base and Zero on the same held-out problems (full 18 minutes a
+    seed, quick 4)"""
     runs, minutes = [], {"base": [], "zero": []}
     for seed in plan.seeds:
         out = plan.zero(seed)

@@ -65,15 +65,16 @@ class Chat:
         ids = self.prompt(question)
         try:
             ids, finished = self.respond(ids, None if self.as_json else printer.show)
-        finally:
-            print(printer.plain, end="", flush=True)
+        finally:  # of dim text, which Ctrl-C may have cut off
+            if not self.as_json:
+                print(printer.plain, end="", flush=True)
         thinking, content = parts(self.tokenizer.response(ids))
         if self.as_json:
             told = {"question": question, "reasoning_content": thinking, "content": content}
             print(json.dumps(told | {"finished": finished}, ensure_ascii=False), flush=True)
         else:
             printer.write(printer.text)
-            print(printer.plain, "" if finished else CUT, sep="")
+            print("" if finished else CUT)
         return content
 
     def command(self, line: str) -> str:
