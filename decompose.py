@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 import config
 import inputs
 from data import WorldConfig
-from eval import EvalConfig, Report, evaluate_folder, held_out, save_reports
+from eval import EvalConfig, Report, evaluate_folder, held_out
 from lib import distributed, files, report
 from lib.errors import UserError
 from lib.report import markdown_table
@@ -125,7 +125,7 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
         shares = [beyond(reports["countdown"], most) for reports in (before, after)]
         told = "{}% of the base's responses, {}% of zero's".format(*map(percent, shares))
         lines.append(f"more than {most} tries, which no text has: {told}")
-    save_reports(rows, f"{out}/gain.json", gains=bars)
+    report.save_reports(rows, f"{out}/gain.json", gains=bars)
     panels = [
         (f"{t}: parts of the gain", "", {k: (v, 0) for k, v in p.items()}) for t, p in bars.items()
     ]

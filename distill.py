@@ -68,7 +68,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     check_room(cfg, init, learnt, 2 * d.rl_steps, sampled)  # the teacher's shape: the largest
     settings = settings_to_lock(cfg, init=init)
     asked = settings if data else settings | settings_to_lock(cfg, teacher=teacher)
-    rows = sft.read_rows(data) if data else []
+    rows = inputs.read_rows(data) if data else []
     inputs.begin(out, resume)
 
     # 1. The teacher's responses
@@ -90,8 +90,8 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         models = student(cfg, name, rows, folder, with_rl, resume, init)
         reports = {}
         for way, model in models.items():
-            path = os.path.join(folder, f"eval-{way}.json")
-            reports[LABELS.get(way, way)] = evaluate_stage(cfg, f"{name}, {way}", model, path)
+            asked = f"{name}, {way}", model, os.path.join(folder, f"eval-{way}.json")
+            reports[LABELS.get(way, way)] = evaluate_stage(cfg, *asked, (*cfg.r1.tasks, "general"))
         figures[name] = stage_figures(reports)
         shapes = GPT.from_pretrained(models["base"], device="meta").parameters()
         parameters[name] = sum(p.numel() for p in shapes)
@@ -110,7 +110,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
 def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
     """The teacher's clean responses. judges: reward models; without them no general requests."""
     d, judge, world = cfg.distill, None, World(cfg.seed, cfg.world)
-    problems = train_r1.reasoning_problems(world, d.prompts, FIRST["teacher"])
+    problems = train_r1.reasoning_problems(world, cfg.r1.tasks, d.prompts, FIRST["teacher"])
     if judges:
         problems += world.problems("general", d.general, start=FIRST["teacher"])
         judge = preference.Judge(judges, distributed.device(cfg.device), distributed.dtype(cfg))
@@ -131,18 +131,19 @@ def student(cfg, name, rows: list[dict], out, with_rl: bool, resume, init=None) 
     init: the folder of a base that is there; else one of STUDENTS is pretrained."""
     shape = cfg.model if init else student_shape(cfg, name)
     cfg = replace(cfg, model=shape, sft=replace(cfg.sft, tokens=cfg.distill.tokens))
+    cfg.r1 = replace(cfg.r1, steps=cfg.distill.rl_steps, preference_steps=0)
     models = {"base": init or sft.pretrain(cfg, os.path.join(out, "base"), resume)}
     ways = {"distilled": "base"}  # way -> the model that it starts from
     ways |= {"RL-alone": "base", "distilled-RL": "distilled"} if with_rl else {}
     for way, start in ways.items():
-        folder, steps = os.path.join(out, way), cfg.distill.rl_steps
+        folder = os.path.join(out, way)
         models[way] = os.path.join(folder, "model")
         if inputs.is_model(models[way]):
             continue
         if way == "distilled":
             train_r1.fine_tune(cfg, models[start], rows, folder, resume)
         else:
-            train_r1.reinforce(cfg, models[start], folder, resume, "rl", steps, FIRST["students"])
+            train_r1.reinforce(cfg, models[start], folder, resume, "students", cfg.r1.language)
     return models
 
 
@@ -180,7 +181,8 @@ def main() -> None:
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
             inputs.begin(out, args.resume)
             whole = replace(cfg, lora=LoRAConfig())  # the student alone has adapters
-            train_r1.recipe(whole, config.run_folder("zero", cfg, args), r1, os.path.exists(r1))
+            base = os.path.join(config.run_folder("zero", cfg, args), "base", "model")
+            train_r1.recipe(whole, {"base": base}, r1, os.path.exists(r1))
         recipe(own, teacher, args.data, names, out, args.resume, args.init)
 
 

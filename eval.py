@@ -10,8 +10,6 @@ error is over questions [2411.00640]; pass@k: one of k is right, cons@k: the maj
 
 import lib.start  # noqa: F401
 
-import contextlib
-import json
 import os
 from dataclasses import asdict, dataclass, field
 
@@ -23,7 +21,7 @@ from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, promp
 from lib import cli, distributed, files, hf
 from lib.errors import UserError, shortened
 from lib.progress import Progress
-from lib.report import table
+from lib.report import of_requests, save_reports, table
 from lib.run import Stopped, fingerprint, free_name, resumable
 from lib.stats import pass_at_k, standard_error
 from model import GPT
@@ -32,9 +30,7 @@ from tasks import responses, sandbox
 from tasks.behaviour import behaviour, summary
 from tasks.benchmarks import check_sandbox
 
-# Responses that each row of a batch generates, one after another. On CPUs more than one do not pay
-# (results/log.md).
-RESPONSES_PER_ROW = {"cpu": 1}  # 16 on GPUs
+RESPONSES_PER_ROW = {"cpu": 1}  # one after another in a row of a batch; 16 on GPUs
 
 
 @dataclass
@@ -72,6 +68,7 @@ class Report:
     clipped: float  # responses cut off before they ended
     reflection_words: float  # a response
     helpfulness: float | None = None  # general requests: mean of rewards.helpfulness / 2
+    follows: float | None = None  # of requests that ask for a form: the reply has it
     declined_harmful: float | None = None
     declined_harmless: float | None = None
     reasoned: float | None = None  # of the world's tasks: responses that do not blurt (behaviour)
@@ -177,6 +174,7 @@ def score_texts(problems: list[Problem], texts: list[tuple[int, str, int, bool]]
         if p.task == "general":
             s |= {"helpfulness": rw.helpfulness(p, text), "declined": rw.declines(text)}
             s["harmful"] = p.tests["kind"] == "harmful"
+            s |= {"follows": rw.follows(p, text)} if "asked" in p.tests else {}
         samples.append(s)
     return distributed.gather(samples)
 
@@ -201,21 +199,12 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
     out |= {"mean_length": mean("length"), "clipped": 1 - mean("finished")}
     if general := [s for s in samples if "helpfulness" in s]:
         out["helpfulness"] = mean("helpfulness", general) / 2
+        out["follows"] = mean("follows", [s for s in general if "follows" in s])
         out["declined_harmful"] = mean("declined", [s for s in general if s["harmful"]])
         out["declined_harmless"] = mean("declined", [s for s in general if not s["harmful"]])
     if known := [s for s in samples if "did" in s]:
         out |= summary(known)
     return Report(problems[0].task, len(problems), k, samples=samples, **out)
-
-
-def save_reports(rows: list[tuple[str, Report]], path: str, **more) -> None:
-    """The figures as JSON, without the samples; `more` is added to the file. One with the same
-    figures stays as it is: a finished run may be resumed."""
-    reports = [{"model": n} | {k: v for k, v in vars(r).items() if k != "samples"} for n, r in rows]
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        if files.load_json(path)["reports"] == json.loads(files.to_json(reports)):
-            return
-    files.write_json(path, more | {"reports": reports})
 
 
 def rescore(path: str) -> list[tuple[str, Report]]:
@@ -282,11 +271,7 @@ def main() -> None:
                 rows += [(path, r) for r in reports.values()]
         if any(r.task in PROGRAMS for _, r in rows):
             print(sandbox.protection())
-        print(table(rows))
-        for name, r in rows:
-            if r.helpfulness is not None:
-                told = f"{r.declined_harmful:.1%} of harmful, {r.declined_harmless:.1%} of harmless"
-                print(f"{name}: helpfulness {r.helpfulness:.1%}; declines {told} requests")
+        print(table(rows) + of_requests(rows))
         save_reports(rows, args.out)
         print(f"figures: {args.out}")
         if stopped:

@@ -91,13 +91,16 @@ def check_lora(cfg, model: str | None) -> None:
         raise UserError(f"{told}: add --grpo.ref_every 0")
 
 
-def check_zero(folder: str) -> None:
-    """UserError if a folder that is there is no run of train_zero.py."""
+def check_zero(folder: str, base: str) -> None:
+    """UserError if a folder is no finished run of train_zero.py, or its base is not there."""
     if os.path.isfile(folder) or (is_model(folder) and not run_status(folder)):
         raise UserError(f"'{folder}' is no run folder of train_zero.py: correct --zero")
     check_folder(folder, True, "zero")
-    if is_model(model := os.path.join(folder, "model")):
-        check_model(model)
+    if not is_model(model := os.path.join(folder, "model")):
+        raise UserError(f"there is no finished Zero in '{folder}': correct or drop --zero")
+    check_model(model)
+    if not is_model(base):
+        raise UserError(f"there is no base in '{base}': name it with --init")
 
 
 def check_out(out: str, resume: bool) -> None:
@@ -122,3 +125,14 @@ def begin(out: str, resume: bool, stage: str | None = None) -> None:
     distributed.barrier()
     if stage:
         check_folder(out, resume, stage)
+
+
+def read_rows(path: str) -> list[dict]:
+    """Lines {"prompt", "response"} of a JSONL file. UserError that names a line which is none."""
+
+    def parse(row: dict) -> dict:
+        if not isinstance(row["prompt"], str) or not isinstance(row["response"], str):
+            raise TypeError
+        return row
+
+    return files.read_lines(path, "an object with the texts 'prompt' and 'response'", parse)

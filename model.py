@@ -20,8 +20,6 @@ heads, E experts, K experts a token, V vocabulary.
 import lib.start  # noqa: F401
 
 import math
-import os
-import zlib
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +29,7 @@ from torch.nn import RMSNorm  # x / rms(x) * weight over the last dimension [arX
 
 import config
 from config import section, setting
-from lib import hf, lora, memory, rope
-from lib.errors import UserError
+from lib import hf, lora, memory, rope, shape
 from lib.products import Linear, grouped_mm
 
 
@@ -90,29 +87,7 @@ class ModelConfig:
 
     def __post_init__(self):
         self.eos_ids = tuple(self.eos_ids)
-        known = {"rope_scaling": ("default", "llama3", "yarn"), "attention": ("mla", "gqa")}
-        for name, values in known.items():
-            if (value := getattr(self, name)) not in values:
-                raise UserError(f"model.{name} is '{value}'; use one of {', '.join(values)}")
-        if self.rope_scaling != "default" and self.rope_original < 1:
-            raise UserError(f"model.rope_scaling '{self.rope_scaling}' needs model.rope_original")
-        if self.rope_scaling != "default" and not 0 < self.rope_low < self.rope_high:
-            raise UserError("model.rope_low must be above 0 and below model.rope_high")
-        if self.pad_id >= self.vocab_size:
-            raise UserError(f"model.pad_id {self.pad_id} is not below model.vocab_size")
-        multiples = [("n_experts", "n_groups")]
-        multiples += [("n_heads", "n_kv_heads")] if self.attention == "gqa" else []
-        if self.topk_groups > self.n_groups:
-            raise UserError(f"model.topk_groups is {self.topk_groups}; use up to model.n_groups")
-        for whole, part in multiples:
-            if (a := getattr(self, whole)) % (b := getattr(self, part)):
-                raise UserError(f"model.{whole} {a} is not a multiple of model.{part} {b}")
-        reach = self.n_experts // self.n_groups * self.topk_groups
-        if self.n_experts and not 0 < self.n_experts_per_token <= reach:
-            told = f"model.n_experts_per_token is {self.n_experts_per_token}"
-            raise UserError(f"{told}, but the router can reach only {reach} experts")
-        if self.rope_dim % 2:
-            raise UserError("model.qk_rope_head_dim (mla) or model.head_dim (gqa) must be even")
+        shape.check(self)
 
 
 def rope_frequencies(cfg: ModelConfig, device=None) -> Tensor:
@@ -521,11 +496,7 @@ class GPT(nn.Module):
 
     def fingerprint(self) -> int:
         """A number that tells these weights from others."""
-        out = 0
-        for p in self.parameters():
-            content = p.detach().cpu().contiguous().flatten().view(torch.uint8)
-            out = zlib.crc32(content.numpy(), out)
-        return out
+        return hf.checksum(self.parameters())
 
     def save_pretrained(self, folder: str) -> None:
         """Write config.json and safetensors, as transformers opens them; adapters are merged."""
@@ -545,27 +516,7 @@ class GPT(nn.Module):
         Tensor by tensor, so that memory never holds much more than the model. On the device "meta"
         no weights are read. UserError in one sentence if something is missing, damaged or unknown.
         """
-        raw = hf.read_config(folder, ModelConfig)
-        where = hf.places(folder)
-        if raw["tie_embeddings"] is None:  # the config does not say: the tensors do
-            raw["tie_embeddings"] = "lm_head.weight" not in where
-        try:
-            model = cls.empty(ModelConfig(**raw))
-        except (TypeError, RuntimeError, ValueError) as e:
-            path = os.path.join(folder, "config.json")
-            raise UserError(f"{path} does not describe a model ({e}): restore it") from None
-        hf.check(hf.views(model.state_dict(), model.cfg), where, folder, model.cfg.n_layers)
-        if str(device) == "meta":
-            return model
-        model = model.to(dtype).to_empty(device=device)
-        if model.cfg.tie_embeddings:
-            model.lm_head.weight = model.embed_tokens.weight
-        for moe in model.moe_layers():  # small steps are added to the bias: always float32
-            moe.gate.e_score_correction_bias = torch.zeros(model.cfg.n_experts, device=device)
-            moe.counts = torch.zeros(model.cfg.n_experts, device=device)
-        with torch.no_grad():
-            hf.fill(hf.views(model.state_dict(), model.cfg), where)
-        return model
+        return hf.load(cls, ModelConfig, folder, dtype, device)
 
 
 @dataclass

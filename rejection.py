@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import asdict, replace
 
 import eval as evaluation
+import inputs
 import rewards as rw
-import sft
 from data import Problem
 from lib import files
 from lib.errors import UserError
@@ -27,7 +27,7 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     that both reward models find good are clean; without a judge none is.
     """
     if os.path.exists(path):
-        return sft.read_rows(path)
+        return inputs.read_rows(path)
     cfg, sets = replace(cfg, eval=replace(cfg.eval, k=samples)), {"all tasks": problems}
     told = f"sampling {folder}"
     settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
@@ -51,7 +51,7 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
         raise UserError(f"{problem}: train it longer first")
     files.write_lines(path, rows)
     stopped.remove()
-    return sft.read_rows(path)  # the main process's, on all
+    return inputs.read_rows(path)  # the main process's, on all
 
 
 def clean(problem: Problem, samples: list[dict], most: int, dropped: Counter) -> list[str]:

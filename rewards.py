@@ -22,7 +22,7 @@ from tasks.base import PROGRAMS, Problem, by_text, by_value
 from tasks.benchmarks import judge_of, program_in
 from tasks.choice import choice_in
 from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
-from tasks.general import declines, helpfulness, reply  # noqa: F401
+from tasks.general import declines, follows, helpfulness, reply  # noqa: F401
 from tasks.math_equal import math_equal
 from tasks.sandbox import run_python  # noqa: F401
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 import config
 import tokenizer as tokenizers
@@ -26,6 +25,7 @@ from lib.cache import GrowingCache
 from lib.chat import Chat
 from lib.errors import UserError
 from lib.profiling import phase
+from lib.rows import Rows
 from model import GPT
 
 
@@ -44,7 +44,7 @@ class SamplingParams:
 
 
 @dataclass
-class Rollout:
+class Rollout(Rows):
     """B = prompts x num_return_sequences rows, a prompt's side by side; padded with pad_id."""
 
     tokens: Tensor  # [B, T] int64, prompt and response
@@ -58,37 +58,6 @@ class Rollout:
         """Response token ids of each row, without the end token."""
         starts, ends = self.prompt_lengths.tolist(), (self.lengths - self.finished.long()).tolist()
         return [row[a:b] for row, a, b in zip(self.tokens.tolist(), starts, ends)]
-
-    def _each(self, change) -> "Rollout":
-        return Rollout(*(None if x is None else change(x) for x in vars(self).values()))
-
-    def select(self, rows: Tensor) -> "Rollout":
-        """The given rows [n]."""
-        return self._each(lambda x: x[rows])
-
-    def to(self, device) -> "Rollout":
-        return self._each(lambda x: x.to(device))
-
-    def trimmed(self) -> "Rollout":
-        """Without the columns that no row has reached."""
-        T = int(self.lengths.max()) if len(self.lengths) else 0
-        return self._each(lambda x: x if x.dim() == 1 else x[:, :T])
-
-    @staticmethod
-    def concat(parts: list["Rollout"], pad_id: int) -> "Rollout":
-        """The rows of several rollouts, one after the other, as wide as the widest."""
-
-        def joined(name: str) -> Tensor | None:
-            tensors = [getattr(part, name) for part in parts]
-            if tensors[0] is None:
-                return None
-            if tensors[0].dim() == 1:
-                return torch.cat(tensors)
-            rows = [row for x in tensors for row in x]
-            fill = pad_id if name == "tokens" else 0
-            return pad_sequence(rows, batch_first=True, padding_value=fill)
-
-        return Rollout(*map(joined, vars(parts[0])))
 
 
 def sampling_logprobs(logits: Tensor, params: SamplingParams) -> Tensor:

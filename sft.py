@@ -30,7 +30,7 @@ import inputs
 import tokenizer as tokenizers
 from config import section, setting
 from data import World, WorldConfig
-from lib import distributed, files, lora
+from lib import distributed, lora
 from lib import run as runs
 from lib.ahead import ahead, workers_for
 from lib.engine import padded, positions_of
@@ -174,7 +174,7 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
 def corpus_batches(cfg, tokenizer, pool: int, skip: int):
     """The corpus as optimiser steps without end: (pool, steps of it so far, batch). A pool is the
     texts that are sorted by length together; `skip` steps of the first one are left out."""
-    size = pool_size(cfg.sft)
+    size = max(POOL, cfg.sft.tokens_per_step // 2)
     mine = distributed.local_slice(size)  # under torchrun each process makes a part of the texts
     make = partial(pool_of_texts, World(cfg.seed, cfg.world), tokenizer, size, mine)
     workers = workers_for(distributed.device(cfg.device).type)
@@ -184,10 +184,6 @@ def corpus_batches(cfg, tokenizer, pool: int, skip: int):
         for step in range(skip, len(batches)):
             yield number, step + 1, batches[step]
         skip = 0
-
-
-def pool_size(cfg: SFTConfig) -> int:
-    return max(POOL, cfg.tokens_per_step // 2)
 
 
 def pool_of_texts(world: World, tokenizer, size: int, part: slice, pool: int) -> list[Example]:
@@ -243,17 +239,6 @@ def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: b
         return run.export(model, tokenizer)
 
 
-def read_rows(path: str) -> list[dict]:
-    """Lines {"prompt", "response"} of a JSONL file. UserError that names a line which is none."""
-
-    def parse(row: dict) -> dict:
-        if not isinstance(row["prompt"], str) or not isinstance(row["response"], str):
-            raise TypeError
-        return row
-
-    return files.read_lines(path, "an object with the texts 'prompt' and 'response'", parse)
-
-
 def to_examples(rows: list[dict], tokenizer, context: int, where: str) -> list[Example]:
     """Rows as training examples. UserError that names a row which does not fit the context."""
     examples = [tokenizer.example(row["prompt"], row["response"]) for row in rows]
@@ -289,7 +274,7 @@ def main() -> None:
     with config.user_errors(), distributed.started(cfg), runs.resumable(out):
         if bool(args.init) != bool(args.data):
             raise UserError("fine-tuning needs both --init FOLDER and --data FILE.jsonl")
-        rows = read_rows(args.data) if args.data else []
+        rows = inputs.read_rows(args.data) if args.data else []
         cfg = inputs.suited(cfg, args.init, args)
         inputs.check_base(cfg, args)
         inputs.check_out(out, args.resume)

@@ -13,6 +13,7 @@ from data import DEFAULT_TASKS, REASONING
 from eval import Report
 from lib import distributed, files, memory
 from lib.errors import UserError
+from lib.report import read_metrics
 from lib.run import Stopped
 from model import GPT
 from tasks.benchmarks import check_sandbox
@@ -28,6 +29,13 @@ def settings_to_lock(cfg, **models: str | None) -> dict:
     out = asdict(cfg) | {"eval": evaluation.sampling(cfg.eval)}
     out.pop("device")
     return out | {k: GPT.from_pretrained(m).fingerprint() for k, m in models.items() if m}
+
+
+def check_read(cfg, name: str, tasks: tuple[str, ...]) -> None:
+    """UserError if a base that is pretrained here would not read about a task that it is asked."""
+    if unread := set(tasks) - set(cfg.world.tasks):
+        told = f"--{name} has {min(unread)}, which the base would never read about"
+        raise UserError(f"{told}: add it to --world.tasks, or leave it out")
 
 
 def check_room(
@@ -99,12 +107,24 @@ def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, 
         general = tasks["general"]
         first, previous = first or general, previous or general
         row |= {"general_format": general.format, "helpfulness": general.helpfulness}
+        row["follows"] = general.follows
         row["wins_over_base"] = win_rate(general, first)
         row["wins_over_previous"] = win_rate(general, previous)
         for key in ("declined_harmful", "declined_harmless"):
             row[key] = getattr(general, key)
         out[name], previous = row, general
     return out
+
+
+def effort(folder: str) -> dict[str, float]:
+    """Tokens sampled or learnt in a stage's training, and the minutes of its steps; {} of a folder
+    without a run."""
+    if not os.path.exists(os.path.join(folder, "metrics.jsonl")):
+        return {}
+    rows = read_metrics(folder)
+    sampled = "reward" in rows[-1]  # in RL the count goes on from step to step
+    tokens = rows[-1]["num_tokens"] if sampled else sum(row["num_tokens"] for row in rows)
+    return {"tokens": tokens, "minutes": sum(row["step_time"] for row in rows) / 60}
 
 
 def win_rate(report: Report, rival: Report) -> float:

@@ -175,19 +175,6 @@ class Tokenizer:
         """Token ids that ask for a response to `text`, by the template."""
         return self.fill(self.template, {"{prompt}": text})
 
-    def conversation(
-        self, turns: list[tuple[str, str]], text: str, system: str | None
-    ) -> list[int]:
-        """The same after earlier questions and answers, by the model's own chat template."""
-        if not turns and not system:
-            return self.prompt(text)
-        told = {"system": "{system}"} if system else {}
-        template, _ = hf_tokenizer.chat_template(self.files, self.arguments | told, len(turns))
-        texts = {"{prompt}": text, "{system}": system or ""}
-        for i, (question, answer) in enumerate(turns):
-            texts |= {f"{{question {i}}}": question, f"{{answer {i}}}": answer}
-        return self.fill(template, texts)
-
     def fill(self, template: str, texts: dict[str, str]) -> list[int]:
         """Token ids of a template whose marks stand for texts, in which nothing becomes a special
         token. A text is encoded with what stands around it, up to the nearest special tokens: a
@@ -252,16 +239,7 @@ def load(name: str, template: str = "auto", template_args: dict | None = None) -
                 return found
         told = f"'{shortened(name)}' has no chat template for --template chat and --template.NAME"
         raise UserError(f"{told}: drop them")
-    if name not in tiktoken.list_encoding_names():
-        known = ", ".join(tiktoken.list_encoding_names())
-        told = f"'{shortened(name)}' is neither a model folder nor a tiktoken encoding"
-        raise UserError(f"{told} ({known})")
-    try:
-        base = tiktoken.get_encoding(name)
-    except Exception as e:  # requests' own exceptions; tiktoken does not wrap them
-        error = f"the encoding '{name}' could not be fetched ({type(e).__name__})"
-        fix = "connect once, or set TIKTOKEN_CACHE_DIR to a folder that has it"
-        raise UserError(f"{error}: {fix}, or train a tokenizer with --tokenizer corpus") from None
+    base = hf_tokenizer.encoding(name)
     # the only way that tiktoken's guide gives to extend an encoding
     ranks, patterns, special = base._mergeable_ranks, [base._pat_str], base._special_tokens
     hidden = {*special, *HIDDEN}

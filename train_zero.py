@@ -31,7 +31,7 @@ import tokenizer as tokenizers
 from algorithms import ALGORITHM_SETTINGS
 from data import PROGRAMS, Dataset, Problem, prompt_ids
 from decompose import decompose, plain
-from eval import EvalConfig, by_task, evaluate_folder, held_out, save_reports, table
+from eval import EvalConfig, by_task, evaluate_folder, held_out, table
 from grpo import GRPOConfig
 from lib import distributed, page, report
 from lib.errors import UserError
@@ -55,9 +55,8 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
     """The whole of R1-Zero, into the folder `out`. Without a base one is pretrained in `folder`, if
     it is not there yet. dataset: a Dataset to train on instead of the world's problems."""
     start, cfg = time.time(), stages.settings_of(cfg, Config)
-    if not base and not dataset and (unread := set(cfg.grpo.tasks) - set(cfg.world.tasks)):
-        told = f"--grpo.tasks has {unread.pop()}, which the base would never read about"
-        raise UserError(f"{told}: add it to --world.tasks, or leave it out")
+    if not base and not dataset:
+        stages.check_read(cfg, "grpo.tasks", cfg.grpo.tasks)
     learnt, problems = 0 if base else cfg.sft.tokens, dataset.train if dataset else ()
     stages.check_room(cfg, base, learnt, cfg.grpo.steps, problems=problems, tasks=cfg.grpo.tasks)
     inputs.begin(out, resume, "zero")
@@ -90,16 +89,15 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
     if not dataset and plain(cfg.eval):
         parts = f"\nwhere the gain comes from:\n{decompose(cfg, base, sets, before, after, out)}"
     minutes = (time.time() - start) / 60
-    save_reports(rows, f"{out}/eval.json", minutes=minutes, problems=about)
+    report.save_reports(rows, f"{out}/eval.json", minutes=minutes, problems=about)
     if distributed.is_main_process():
         page.write(out)
     print("\nbefore and after, the same problem:")
     for task, problems in sets.items():
         print(stages.before_after(problems, before[task], after[task]))
-    print(
-        f"{parts}\n\n{table(rows)}\n\nthe table's: {about}\nmodel: {zero}\ncurves: {out}/curves.png"
-    )
-    print(f"figures: {out}/eval.json\nminutes: {minutes:.1f}\ntry it: python sample.py {zero}")
+    print(f"{parts}\n\n{table(rows)}\n\nthe table's: {about}\nmodel: {zero}")
+    print(f"curves: {out}/curves.png\nfigures: {out}/eval.json\nminutes: {minutes:.1f}")
+    print(f"try it: python sample.py {zero}")
 
 
 def train(

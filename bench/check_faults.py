@@ -34,28 +34,28 @@ import rejection
 import sft
 import train_r1
 import train_zero
-from lib import files, run
+from lib import files, report, run
 
 SMALL = """model.dim 32 model.n_layers 2 model.n_heads 2 model.hidden_dim 48 model.expert_dim 16
  model.n_experts 4 sft.tokens 12000 sft.tokens_per_step 2000 sft.save_every 2
  grpo.steps 8 grpo.problems_per_step 4 grpo.group_size 4 grpo.max_new_tokens 16 grpo.save_every 2
  eval.problems 4 eval.k 2 eval.max_new_tokens 16 preference.examples 64 preference.epochs 1
- preference.held_out 8 r1.cold_prompts 8 r1.reject_prompts 8 r1.demonstrations 32 r1.dev2_steps 4
- r1.final_steps 4 r1.preference_steps 2 r1.tokens_per_step 500 distill.prompts 8 distill.general 4
+ preference.held_out 8 r1.cold_prompts 8 r1.reject_prompts 8 r1.demonstrations 4 r1.steps 4
+ r1.preference_steps 2 r1.tokens_per_step 500 distill.prompts 8 distill.general 4
  distill.tokens 6000 distill.rl_steps 4""".split()
 SMALL = dict(zip(SMALL[::2], SMALL[1::2]))
 PRELOAD = ["distill", "common", "matplotlib.pyplot", "torch._dynamo", "encodings.unicode_escape"]
 WRITING = "open os.rename os.remove os.mkdir os.rmdir os.truncate".split()
 # files that are whole as soon as they are there
-WHOLE = "cold_start.jsonl rejection.jsonl teacher.jsonl accuracy.json eval.json".split()
+WHOLE = "texts.jsonl teacher.jsonl accuracy.json eval.json".split()
 NOBODY = 65534  # a user without rights
 # what is written when the disk is full -> the function that writes it
 PLACES = {
     "a checkpoint": (run.Run, "save"),
     "metrics.jsonl": (run.Run, "_append"),
     "model/": (run.Run, "export"),
-    "eval.json": (train_zero, "save_reports"),
-    "cold_start.jsonl": (rejection.files, "write_lines"),
+    "eval.json": (report, "save_reports"),
+    "texts.jsonl": (rejection.files, "write_lines"),
 }
 
 
@@ -130,9 +130,8 @@ class Recipe:
         known = set(config.keys(self.cls()))
         if "--init" in self.flags:
             known.remove("tokenizer")  # that model has one
-        more = ["--zero", f"{out}/zero"] if self.script == "train_r1" else []
         told = [x for k, v in SMALL.items() if k in known for x in (f"--{k}", str(v))]
-        return ["--out", out, *more, *told, *self.flags]
+        return ["--out", out, *told, *self.flags]
 
 
 @dataclass
@@ -321,7 +320,7 @@ def full_disks(work: str, recipes: dict[str, Recipe], straight: dict[str, str]) 
     """place -> what a run says when the disk is full there."""
     out = {}
     for place in PLACES:
-        name = "r1" if place == "cold_start.jsonl" else "zero"
+        name = "r1" if place == "texts.jsonl" else "zero"
         trial = Trial(recipes[name], f"{work}/full-{len(out)}")
         started = trial.start(("full", place))
         out[place] = refused(trial, started, "File too large", straight[name])
@@ -359,13 +358,14 @@ def main() -> None:
         SMALL["tokenizer"] = f"{work}/tokenizer"  # training one takes as long as all the rest
         sft.corpus_tokenizer(config.make(train_zero.Config)).save(SMALL["tokenizer"])
         r1 = f"{work}/straight-r1"
+        base = ["--init", f"{work}/straight-zero/base/model"]
         taught = ["--teacher", f"{r1}/r1/model", "--students", "llama-s"]
         recipes = {
             "zero": Recipe("train_zero", train_zero.Config),
-            "r1": Recipe("train_r1", train_r1.Config),
+            "r1": Recipe("train_r1", train_r1.Config, 1, base),
             "distill": Recipe("distill", distill.Config, 1, taught),
             "zero-two": Recipe("train_zero", train_zero.Config, 2),
-            "r1-two": Recipe("train_r1", train_r1.Config, 2),
+            "r1-two": Recipe("train_r1", train_r1.Config, 2, base),
         }
         straight, seconds, tallies = {}, {}, {}
         for name, recipe in recipes.items():

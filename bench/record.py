@@ -31,8 +31,8 @@ EASY = """--model.dim 64 --model.n_layers 2 --sft.tokens 600000 --sft.tokens_per
  --world.tags 1 --world.broken_tags 0 --world.unfinished 0 --grpo.tasks arithmetic --grpo.steps 2
  --grpo.problems_per_step 8 --grpo.group_size 4 --grpo.max_new_tokens 48 --eval.problems 8
  --eval.k 4 --eval.max_new_tokens 48 --preference.examples 64 --preference.held_out 32
- --r1.cold_prompts 128 --r1.reject_prompts 128 --r1.demonstrations 64 --r1.dev2_steps 2
- --r1.final_steps 2 --r1.preference_steps 1 --distill.prompts 128 --distill.general 32
+ --r1.cold_prompts 128 --r1.reject_prompts 128 --r1.tasks arithmetic --r1.steps 2
+ --r1.preference_steps 1 --distill.prompts 128 --distill.general 32
  --distill.tokens 60000 --distill.rl_steps 1"""
 SECTIONS = {  # the settings of EASY that a script has
     "train_zero.py": ("model", "sft", "world", "grpo", "eval"),

@@ -113,13 +113,13 @@ def hacking(plan: Plan):
         folders = {kind: f"{r1}/{kind}/model" for kind in preference.KINDS}
         device, dtype = distributed.device(cfg.device), distributed.dtype(cfg)
         judge = preference.Judge(folders, device, dtype)
-        cfg.r1.preference_steps = steps  # general requests in every step
+        cfg.r1.steps = cfg.r1.preference_steps = steps  # general requests in every step
         judges = {"with": judge, "without": lambda problems, texts: [{} for _ in texts]}
         start, models, reports = f"{r1}/r1/model", {"R1": f"{r1}/r1/model"}, {}
         for name, of_requests in judges.items():
             models[name] = f"{out}/{name}/model"
             if not inputs.is_model(models[name]):
-                given = start, f"{out}/{name}", True, "r1", steps, 700_000, of_requests
+                given = start, f"{out}/{name}", True, "hacking", cfg.r1.language, of_requests
                 train_r1.reinforce(cfg, *given)
         for name, model in models.items():
             reports[name] = stages.evaluate_stage(cfg, name, model, f"{out}/{name}.json")

@@ -34,8 +34,8 @@ BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64}
 BUDGET |= {"sft.tokens": 2_200_000}
 # --quick: does everything run? Too short to learn from
 R1_QUICK = train_zero.QUICK | {"world.tasks": ",".join(DEFAULT_TASKS), "preference.examples": 600}
-R1_QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128, "r1.demonstrations": 200}
-R1_QUICK |= {"r1.dev2_steps": 8, "r1.final_steps": 8, "r1.preference_steps": 5}
+R1_QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128}
+R1_QUICK |= {"r1.steps": 8, "r1.preference_steps": 5}
 QUICK = R1_QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.group_size": 8}
 QUICK |= {"eval.problems": 16, "eval.k": 4, "sft.tokens": 300_000}
 ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.reasoned": 0.6}
@@ -185,8 +185,10 @@ class Plan:
         return self.recipe("train_zero.py", "zero", seed, "eval.json", train_zero.QUICK)
 
     def r1(self, seed: int) -> str:
-        """The run folder of a seed's R1, made if it is missing."""
-        flags = "--zero", self.folder("zero", seed)
+        """The run folder of a seed's R1, made if it is missing, on the base of its Zero's run."""
+        if not os.path.exists(os.path.join(self.folder("r1", seed), "stages.json")):
+            self.zero(seed)
+        flags = "--init", f"{self.folder('zero', seed)}/base/model"
         return self.recipe("train_r1.py", "r1", seed, "stages.json", R1_QUICK, *flags)
 
     def config(self, seed: int, settings: dict[str, object] | None = None) -> train_r1.Config:

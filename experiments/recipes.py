@@ -131,10 +131,10 @@ def language(plan: Plan):
     for seed in plan.seeds:
         out, without = plan.r1(seed), plan.folder("r1-without-language", seed)
         quick = common.R1_QUICK if plan.quick else {}
-        cfg = common.configured(quick | {"seed": seed, "r1.language": 0.0})
+        cfg = common.configured(quick | {"seed": seed})
         if not inputs.is_model(f"{without}/model"):
             start = (f"{out}/dev1/model", without, os.path.exists(without), "dev2")
-            train_r1.reinforce(cfg, *start, cfg.r1.dev2_steps, train_r1.FIRST["dev2"])
+            train_r1.reinforce(cfg, *start, language=0.0)
         models = {  # name -> stage, model, file of the evaluation
             "base": ("base", f"{plan.folder('zero', seed)}/base/model", f"{out}/eval/base.json"),
             "Dev1": ("dev1", f"{out}/dev1/model", f"{out}/eval/dev1.json"),

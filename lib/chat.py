@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 
+from lib import hf_tokenizer
 from lib.errors import UserError
 from lib.printer import Printer
 
@@ -35,6 +36,20 @@ def parts(text: str) -> tuple[str, str]:
     return before.replace("<think>", "").strip(), after.strip()
 
 
+def conversation(tokenizer, turns: list[tuple[str, str]], text: str, system: str | None):
+    """Token ids that ask for a response to `text` after earlier questions and answers, by the
+    model's own chat template."""
+    if not turns and not system:
+        return tokenizer.prompt(text)
+    told = {"system": "{system}"} if system else {}
+    arguments = tokenizer.arguments | told
+    template, _ = hf_tokenizer.chat_template(tokenizer.files, arguments, len(turns))
+    texts = {"{prompt}": text, "{system}": system or ""}
+    for i, (question, answer) in enumerate(turns):
+        texts |= {f"{{question {i}}}": question, f"{{answer {i}}}": answer}
+    return tokenizer.fill(template, texts)
+
+
 class Chat:
     """respond(ids, on_token) -> (token ids, whether they have ended): asks the model."""
 
@@ -51,7 +66,7 @@ class Chat:
     def prompt(self, question: str) -> list[int]:
         """The conversation so far with a new question. UserError if it alone has no room."""
         for first in range(len(self.turns) + 1):
-            ids = self.tokenizer.conversation(self.turns[first:], question, self.system)
+            ids = conversation(self.tokenizer, self.turns[first:], question, self.system)
             if len(ids) <= self.room:
                 return ids
         if len(ids) < self.context:
@@ -96,7 +111,7 @@ class Chat:
             if not self.tokenizer.chat:
                 return "this model has no chat template, so no place for a system prompt"
             try:
-                read = self.tokenizer.conversation([], "?", system)
+                read = conversation(self.tokenizer, [], "?", system)
             except UserError as e:
                 return str(e)
             if read == self.tokenizer.prompt("?"):

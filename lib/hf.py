@@ -10,6 +10,7 @@ import glob
 import os
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import fields, replace
 
 import torch
@@ -254,6 +255,30 @@ def write_config(cfg, dtype: torch.dtype) -> dict:
     return out if again == cfg else own
 
 
+def load(cls, shape: type, folder: str, dtype: torch.dtype, device) -> torch.nn.Module:
+    """A GPT (cls), its config a ModelConfig (shape), from a folder: see GPT.from_pretrained."""
+    raw, where = read_config(folder, shape), places(folder)
+    if raw["tie_embeddings"] is None:  # the config does not say: the tensors do
+        raw["tie_embeddings"] = "lm_head.weight" not in where
+    try:
+        model = cls.empty(shape(**raw))
+    except (TypeError, RuntimeError, ValueError) as e:
+        path = os.path.join(folder, "config.json")
+        raise UserError(f"{path} does not describe a model ({e}): restore it") from None
+    check(views(model.state_dict(), model.cfg), where, folder, model.cfg.n_layers)
+    if str(device) == "meta":
+        return model
+    model = model.to(dtype).to_empty(device=device)
+    if model.cfg.tie_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight
+    for moe in model.moe_layers():  # small steps are added to the bias: always float32
+        moe.gate.e_score_correction_bias = torch.zeros(model.cfg.n_experts, device=device)
+        moe.counts = torch.zeros(model.cfg.n_experts, device=device)
+    with torch.no_grad():
+        fill(views(model.state_dict(), model.cfg), where)
+    return model
+
+
 def views(state: dict[str, Tensor], cfg) -> dict[str, Tensor]:
     """A model's state under Hugging Face's names, each expert's matrices [out, in] cut out of the
     stacks. No copies: to fill a view is to fill the model."""
@@ -286,6 +311,15 @@ def places(folder: str) -> dict[str, str]:
     for path in paths:
         with _opened(path) as f:
             out |= dict.fromkeys(f.keys(), path)
+    return out
+
+
+def checksum(tensors: Iterable[Tensor]) -> int:
+    """A number that changes when a tensor does."""
+    out = 0
+    for x in tensors:
+        content = x.detach().cpu().contiguous().flatten().view(torch.uint8)
+        out = zlib.crc32(content.numpy(), out)
     return out
 
 

@@ -14,10 +14,11 @@ import sys
 import jinja2.meta
 import jinja2.sandbox
 import regex
+import tiktoken
 from jinja2.ext import Extension, loopcontrols
 
 from lib import cli, hf
-from lib.errors import UserError
+from lib.errors import UserError, shortened
 
 # The letter of each byte, as in GPT-2: itself if printable, else U+0100 and on.
 PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
@@ -43,6 +44,20 @@ def clear_errors(folder: str):
 
 
 @functools.cache  # said once
+def encoding(name: str) -> tiktoken.Encoding:
+    """A tiktoken encoding by name. UserError if there is none, or if it cannot be fetched."""
+    if name not in tiktoken.list_encoding_names():
+        known = ", ".join(tiktoken.list_encoding_names())
+        told = f"'{shortened(name)}' is neither a model folder nor a tiktoken encoding"
+        raise UserError(f"{told} ({known})")
+    try:
+        return tiktoken.get_encoding(name)
+    except Exception as e:  # requests' own exceptions; tiktoken does not wrap them
+        error = f"the encoding '{name}' could not be fetched ({type(e).__name__})"
+        fix = "connect once, or set TIKTOKEN_CACHE_DIR to a folder that has it"
+        raise UserError(f"{error}: {fix}, or train a tokenizer with --tokenizer corpus") from None
+
+
 def check_template(folder: str) -> None:
     """Say so if a model has come without the file that holds its chat template."""
     names = ("tokenizer_config.json", "chat_template.jinja")

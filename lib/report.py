@@ -7,8 +7,10 @@ Keys are those of metrics.jsonl.
 
 import lib.start  # noqa: F401
 
+import contextlib
 import datetime
 import html
+import json
 import math
 import os
 import platform
@@ -20,7 +22,7 @@ import torch
 
 from lib import cli
 from lib.errors import UserError, shortened
-from lib.files import atomic_write, read_lines
+from lib.files import atomic_write, load_json, read_lines, to_json, write_json
 
 KEYS = "reward,rewards/accuracy/mean,completions/mean_length,entropy"  # compared by default
 
@@ -71,6 +73,27 @@ def table(rows: list[tuple]) -> str:
         length, words = f"{r.mean_length:.1f}", f"{r.reflection_words:.2f}"
         body.append([name, r.task, str(r.problems), pass1, *shares, length, words])
     return markdown_table(head, body)
+
+
+def of_requests(rows: list[tuple]) -> str:
+    """What models did with general requests, a line each; "" of other tasks."""
+    out = ""
+    for name, r in rows:
+        if r.helpfulness is not None:
+            told = f"{r.declined_harmful:.1%} of harmful, {r.declined_harmless:.1%} of harmless"
+            told = f"gives the form asked for {r.follows:.1%}; declines {told} requests"
+            out += f"\n{name}: helpfulness {r.helpfulness:.1%}; {told}"
+    return out
+
+
+def save_reports(rows: list[tuple], path: str, **more) -> None:
+    """The figures as JSON, without the samples; `more` is added to the file. One with the same
+    figures stays as it is: a finished run may be resumed."""
+    reports = [{"model": n} | {k: v for k, v in vars(r).items() if k != "samples"} for n, r in rows]
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        if load_json(path)["reports"] == json.loads(to_json(reports)):
+            return
+    write_json(path, more | {"reports": reports})
 
 
 def save_figure(fig, path: str) -> None:
@@ -217,7 +240,8 @@ def chart(title: str, axis: str, curves: dict[str, tuple]) -> str:
 
 # a figure's name -> the title of its column
 STAGE_COLUMNS = (
-    {"reasoning": "reasoning", "helpfulness": "helpful", "wins_over_base": "wins over base"}
+    {"reasoning": "reasoning", "follows": "follows", "helpfulness": "helpful"}
+    | {"wins_over_base": "wins over base"}
     | {"wins_over_previous": "wins over previous", "declined_harmful": "harmful declined"}
     | {"declined_harmless": "harmless declined", "language_consistency": "language"}
     | {"format": "format"}
@@ -244,6 +268,7 @@ def stage_table(figures: Figures, spread: Figures | None = None, columns=STAGE_C
         return value if error is None else f"{value} ± {100 * error:.1f}"
 
     tasks = reasoning_tasks(figures)
+    columns = {k: v for k, v in columns.items() if k in next(iter(figures.values()))}
     head = ["model", *(f"{t}, cons" for t in tasks), *columns.values(), "tokens"]
     rows = []
     for name, row in figures.items():
@@ -265,8 +290,9 @@ def plot_stages(figures: Figures, path: str) -> None:
     tasks = reasoning_tasks(figures)
     solved = panel("pass@1, %", {t: t for t in (*tasks, "reasoning")})
     form = {"language_consistency": "thinking in the problem's language", "format": "format"}
+    helped = {"follows": "asked form given", "helpfulness": "helpfulness"}
     declined = {f"declined_{kind}": f"{kind} ones declined" for kind in ("harmful", "harmless")}
-    general = panel("general requests, %", {"helpfulness": "helpfulness"} | declined)
+    general = panel("general requests, %", helped | declined)
     length = panel("response length, tokens", {f"{t}_length": t for t in tasks}, 1)
     draw(path, [solved, panel("language and form, %", form), general, length])
 

@@ -150,7 +150,7 @@ NONSENSE = {
     "eval.k": 0,
     "world.mixed": 1.5,
     "grpo.average": "foo",
-    "r1.general": 2.0,
+    "r1.general": -1.0,
     "r1.preference_steps": 99,
     "r1.cold_prompts": 0,
     "preference.per_step": 0,

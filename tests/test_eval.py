@@ -7,6 +7,7 @@ from conftest import run
 
 import eval as E
 from data import Problem, World, WorldConfig
+from lib import report
 from lib.errors import UserError
 from lib.progress import Progress
 from tasks import responses
@@ -68,7 +69,7 @@ def test_evaluate_scores_each_response_with_its_problem(
     assert len(seen) == 30 + 10 and r.problems == 10 and r.pass1 == 1.0
     again = E.evaluate(tiny_model, world_tokenizer, problems, cfg)
     assert again.samples == r.samples  # seeded
-    E.save_reports([("m", r)], str(tmp_path / "e.json"))
+    report.save_reports([("m", r)], str(tmp_path / "e.json"))
     with open(tmp_path / "e.json") as f:
         (row,) = json.load(f)["reports"]
     assert row["model"] == "m" and row["pass1"] == 1.0 and "samples" not in row
@@ -248,7 +249,7 @@ def test_a_file_with_the_same_figures_stays_as_it_is(tmp_path):
     for answer, minutes, kept in ((2, 1, 1), (2, 3, 1), (3, 5, 5)):
         text = f"<think>a</think><answer>{answer}</answer>"
         r = E.summarise([p], E.score_texts([p], [(0, text, 5, True)]), 1)
-        E.save_reports([("m", r)], path, minutes=minutes)
+        report.save_reports([("m", r)], path, minutes=minutes)
         with open(path) as f:
             assert json.load(f)["minutes"] == kept
 

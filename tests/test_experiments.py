@@ -240,9 +240,9 @@ def test_the_commands_that_recipes_are_run_by(tmp_path, monkeypatch):
     assert plan.zero(0) == "runs/zero" and plan.r1(1) == "runs/r1-1"
     os.makedirs("runs/zero-1-quick")  # an interrupted run
     assert Plan("zero", [1], True).zero(1) == "runs/zero-1-quick"
-    flags, (first, second, third) = "--seed 1 --out", (" ".join(c) for c in commands)
+    flags, (first, _, second, third) = "--seed 1 --out", (" ".join(c) for c in commands)
     assert first == "train_zero.py --seed 0 --out runs/zero"
-    assert second == f"train_r1.py --zero runs/zero-1 {flags} runs/r1-1"
+    assert second == f"train_r1.py --init runs/zero-1/base/model {flags} runs/r1-1"
     assert third.startswith(f"train_zero.py {flags} runs/zero-1-quick --sft.tokens=4000000 --world")
     assert third.endswith(" --resume")
 
@@ -549,7 +549,7 @@ def check_ppo(result, monkeypatch):
 
 
 def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
-    tiny = dict(zip(TINY[::2], TINY[1::2])) | {"r1.dev2_steps": 1}
+    tiny = dict(zip(TINY[::2], TINY[1::2])) | {"r1.steps": 2, "r1.preference_steps": 1}
     monkeypatch.setattr(common, "R1_QUICK", tiny)
     r1 = "runs/r1-0-quick"
     os.makedirs(f"{r1}/eval")
@@ -562,7 +562,7 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     assert [c["verdict"] for c in result["claims"]] == ["inconclusive"] * 2
     with open("runs/r1-without-language-0-quick/config.json") as f:
         saved = json.load(f)
-    assert saved["rewards"]["language"] == 0.0 and saved["grpo"]["steps"] == 1
+    assert saved["rewards"]["language"] == 0.0 and saved["grpo"]["steps"] == 2
 
 
 FIGURES = {"search": check_search, "ppo": check_ppo}

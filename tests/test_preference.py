@@ -54,7 +54,8 @@ def test_no_wrong_reply_in_training_is_right_for_a_held_out_request():
 def test_demonstrations_are_right_in_either_style():
     rows = [general.demonstration(WORLD, i) for i in range(300)]
     quality = [rw.helpfulness(p, text) for p, text in rows]
-    assert min(quality) == 1 and 0.4 < sum(q == 2 for q in quality) / 300 < 0.6
+    assert min(quality) == 1 and 0.65 < sum(q == 2 for q in quality) / 300 < 0.85
+    assert all(q == 2 for q, (p, _) in zip(quality, rows) if "asked" in p.tests)
     assert all(rw.format_reward(text) for _, text in rows)
 
 

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+import inputs
 import sft
 from lib import run as runs
 from lib.optim import Muon, orthogonalise
@@ -242,11 +243,11 @@ def test_fine_tuning_learns_and_resumes(tiny_model, world_tokenizer, tmp_path, m
 def test_examples_from_a_file(tmp_path, world_tokenizer):
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps({"prompt": "Tom", "response": "<think>a</think><answer>5</answer>"}))
-    rows = sft.read_rows(str(path))
+    rows = inputs.read_rows(str(path))
     (example,) = sft.to_examples(rows, world_tokenizer, 100, "x.jsonl")
     assert example == world_tokenizer.example("Tom", "<think>a</think><answer>5</answer>")
     with pytest.raises(ValueError, match="context is 5"):
         sft.to_examples(rows, world_tokenizer, 5, "x.jsonl")
     path.write_text('{"prompt": "Tom"}')
     with pytest.raises(ValueError, match="line 1: not an object"):
-        sft.read_rows(str(path))
+        inputs.read_rows(str(path))

@@ -235,7 +235,8 @@ SKY, RAIN = "en: What colour is the sky?", "en: Write a line about the rain."
 def request(name: str) -> Problem:
     world, (language, prompt) = World(0, WorldConfig(tasks=("general",))), name.split(": ")
     found = (world.problem("general", i) for i in range(20_000))
-    return next(p for p in found if p.language == language and p.prompt.endswith(prompt))
+    here = (p for p in found if p.language == language and p.prompt.endswith(prompt))
+    return next(p for p in here if "asked" not in p.tests)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +269,41 @@ def test_helpfulness_by_hand(prompt, said, quality):
     p = request(prompt)
     assert helpfulness(p, said) == quality
     assert helpfulness(p, f"<think>x</think><answer>{said}</answer>") == quality
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said", "quality", "follows"),
+    [
+        ("Only the bare answer. What colour is the sky?", "blue", 2, True),
+        ("Only the bare answer. What colour is the sky?", "The sky is blue.", 1, False),
+        ("Only the bare answer. What colour is the sky?", "red", 0, True),
+        ("Answer in Chinese. What colour is the sky?", "天空是蓝色的。", 2, True),
+        ("Answer in Chinese. What colour is the sky?", "The sky is blue.", 1, False),
+        ("Answer in Chinese. What colour is the sky?", "天空是红色的。", 0, True),
+        ("Answer in Chinese. Who are you?", "我是pocket-R1,一个小模型。", 2, True),
+        ("End with OK. Write a line about the rain.", "The rain is old and long. OK", 2, True),
+        ("End with OK. Write a line about the rain.", "The rain is old and long.", 1, False),
+        ("Answer in Chinese. Write a line about the rain.", "雨古老又漫长。", 2, True),
+        ("用英文回答。天空是什么颜色?", "The sky is blue.", 2, True),
+        ("用英文回答。天空是什么颜色?", "", 0, False),
+    ],
+)
+def test_the_form_that_is_asked_for_by_hand(prompt, said, quality, follows):
+    world, (wish, request) = World(0, WorldConfig()), re.split("(?<=[.。]) ?", prompt, maxsplit=1)
+    found = (world.problem("general", i) for i in range(40_000))
+    p = next(p for p in found if p.prompt.startswith(wish) and p.prompt.endswith(request))
+    assert helpfulness(p, said) == quality and general.follows(p, said) == follows
+
+
+def test_no_text_of_the_corpus_asks_for_a_form():
+    world = World(0, WorldConfig(tasks=("general",)))
+    texts = [world.text(i)[0] for i in range(500)]
+    wishes = [wish for pair in general.ASKED.values() for wish in pair]
+    assert not any(wish in text for wish in wishes for text in texts)
+    asked = [p for i in range(500) if "asked" in (p := world.problem("general", i)).tests]
+    assert 0.4 < len(asked) / 500 < 0.6 and {p.tests["asked"] for p in asked} == {*general.ASKED}
+    assert all(helpfulness(p, p.answer) == 2 and general.follows(p, p.answer) for p in asked)
+    assert not any(general.follows(p, p.tests["plain"]) for p in asked)
 
 
 def test_harm_is_to_be_declined():
