@@ -4,6 +4,7 @@
     python -m experiments ppo             # three seeds: runs/results/ppo.json and ppo.png
     python -m experiments ppo --quick     # whether it runs, in minutes; too short to show anything
     python -m experiments table           # claim, paper's figure, ours, verdict: of results/
+    python -m experiments table --check   # do the figures of the seeds give the stored ones again?
     python -m experiments ppo --out results     # the same as a new version of the stored result
 
 An experiment runs the recipes as their own commands, or short runs from their base models. Runs
@@ -12,13 +13,14 @@ that are there are not made again: after an interruption, the same command conti
 
 import lib.start  # noqa: F401
 
+import math
 import os
 import re
 import sys
 
 import config
 from experiments.behaviour import hacking, passk, search
-from experiments.common import COLUMNS, RULE, Plan
+from experiments.common import COLUMNS, RULE, Plan, over_seeds
 from experiments.controls import controls
 from experiments.recipes import claims_of, distill, language, r1, zero
 from experiments.settings import ablations, algorithms, architecture, ppo, share, size
@@ -59,6 +61,28 @@ def table(folder: str) -> str:
     return f"{RULE}\n\n{lines}" + (f"\n\nmissing: {', '.join(missing)}" if missing else "")
 
 
+def check(folder: str) -> list[str]:
+    """Where a result's means, intervals or claims are not what the figures of its seeds give."""
+    wrong = []
+    for name in EXPERIMENTS:
+        if not (result := read_result(os.path.join(folder, f"{name}.json"))):
+            continue
+        if "runs" in result:
+            for part, found in zip(("mean", "half"), over_seeds(result["runs"])):
+                for model, row in found.items():
+                    stored = result.get(part, {}).get(model, {})
+                    places = [k for k, v in row.items() if k in stored and not same(v, stored[k])]
+                    wrong += [f"{name}: {part} of {model}, {key}" for key in places]
+        for row, stored in zip(claims_of(name, result), result.get("claims", [])):
+            if any(row[column] != stored[column] for column in COLUMNS):
+                wrong.append(f"{name}: {stored['claim']}")
+    return wrong
+
+
+def same(a: float | None, b: float | None) -> bool:
+    return a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+
+
 def run(plan: Plan) -> None:
     """Run an experiment, write its result, print its tables. UserError if that would take the place
     of a result of more seeds."""
@@ -90,11 +114,16 @@ def main() -> None:
     add("--quick", action="store_true", help="each run in its few-minute form")
     told = "folder of the result (default runs/results), or of the table's (default results)"
     add("--out", help=told)
+    add("--check", action="store_true", help="of the table: compute it again from the seeds")
     args = parser.parse_args()
     with config.user_errors():
         if args.name == "list":
             for name, function in EXPERIMENTS.items():
                 print(f"{name:14s}{' '.join(function.__doc__.split())}")
+        elif args.name == "table" and args.check:
+            if wrong := check(args.out or "results"):
+                sys.exit("not what the seeds' figures give:\n" + "\n".join(wrong))
+            print("the seeds' figures give every stored mean, interval and claim again")
         elif args.name == "table":
             print(table(args.out or "results"))
         else:

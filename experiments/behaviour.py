@@ -13,7 +13,7 @@ import train_r1
 from data import REASONING, TASKS, Problem
 from eval import Report, held_out
 from experiments import common
-from experiments.common import CLAIMS, Plan, claims, conclude, mean_curve, metrics
+from experiments.common import CLAIMS, Plan, conclude, mean_curve, metrics
 from experiments.search import QUICK
 from lib import distributed, files
 from tasks.behaviour import blind_hits
@@ -68,7 +68,7 @@ def passk(plan: Plan):
         log, names = [math.log2(k) for k in ks], ("base", "Zero", "blind")
         lines = {name: (log, [means[f"{name}, {task}"][str(k)] for k in ks]) for name in names}
         panels.append((f"pass@k, {task}", "log2 k", lines))
-    return conclude(plan, runs, claims(runs, text), panels)
+    return conclude(plan, runs, text, panels)
 
 
 def search(plan: Plan):
@@ -92,14 +92,14 @@ def search(plan: Plan):
         x, y = lines.setdefault(method, ([], []))
         x.append(math.log2(row["tokens"]))
         y.append(row["accuracy"])
-    named = [{end: run[name] for end, name in ends.items()} for run in runs]
-    rows = claims(named, CLAIMS["search"])
-    # (tokens) in a claim becomes what both sides spent
-    for row, sides in zip(rows, re.findall(r"^(\S.*) > (.*?): ", CLAIMS["search"], re.M)):
-        a, b = (f"{means[ends[end]]['tokens']:.0f}" for end in sides)
-        row["claim"] = row["claim"].replace("(tokens)", f"({a} tokens against {b})")
+    text = []
+    for line in CLAIMS["search"].strip().split("\n"):
+        for end in sorted(ends, key=len, reverse=True):
+            line = line.replace(end, ends[end])
+        a, b = (f"{means[side]['tokens']:.0f}" for side in line.partition(": ")[0].split(" > "))
+        text.append(line.replace("(tokens)", f"({a} tokens against {b})"))
     panels = [("accuracy on four tasks", "log2 of the tokens spent on a problem", lines)]
-    return conclude(plan, runs, rows, panels)
+    return conclude(plan, runs, "\n".join(text), panels)
 
 
 def hacking(plan: Plan):
@@ -135,4 +135,4 @@ def hacking(plan: Plan):
         curves.append([row["rewards/helpful/mean"] for row in metrics(f"{out}/with")])
     panel = ("the reward model's score in training", "step", {"with": mean_curve(curves)})
     keys = ("score", "helpfulness", "reasoning")
-    return conclude(plan, runs, claims(runs, CLAIMS["hacking"]), [panel], keys)
+    return conclude(plan, runs, CLAIMS["hacking"], [panel], keys)

@@ -293,15 +293,15 @@ def learning(plan: Plan, names: Iterable[str]):
     return "right answers in training", "RL step", lines
 
 
-def conclude(plan: Plan, runs: list[dict], rows: list[dict], panels=(), keys=(), **more):
-    """The experiment's content and its tables, with the rows of its claims. Draws the panels, and
-    bars of the keys."""
-    means, halves = over_seeds(runs)
+def conclude(plan: Plan, runs: list[dict], text: str, panels=(), keys=(), **more):
+    """The experiment's content and its tables, with the rows of its claims, which `text` states.
+    Draws the panels, and bars of the keys."""
+    rows, (means, halves) = claims(runs, text), over_seeds(runs)
     report.draw(plan.result("png"), [*panels, *bars(means, halves, keys)])
     columns, lines = list(dict.fromkeys(key for row in means.values() for key in row)), []
     for m, row in means.items():
         found = {c: {"mean": row[c], "half": halves[m][c]} for c in row}
         lines.append([m, *(plus_minus(found[c], 1, ".3g") if c in row else "" for c in columns)])
     tables = (["model", *columns], lines), (COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
-    content = {"seeds": plan.seeds, "mean": means, "half": halves, "runs": runs, "claims": rows}
+    content = {"seeds": plan.seeds, "mean": means, "half": halves, "runs": runs, "stated": text}
     return content | more, "\n\n".join(report.markdown_table(*table) for table in tables)

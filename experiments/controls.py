@@ -12,7 +12,7 @@ import sft
 import train_r1
 from data import Problem, World
 from experiments import common
-from experiments.common import CLAIMS, Plan, claims, conclude, metrics
+from experiments.common import CLAIMS, Plan, conclude, metrics
 from lib import files
 from tasks import countdown
 
@@ -136,5 +136,6 @@ def controls(plan: Plan):
     means, _ = common.over_seeds(runs)
     points = {name: ([row["tokens"] / 1e6], [row["accuracy"]]) for name, row in means.items()}
     panels = [("accuracy against tokens sampled and learnt, millions", "tokens", points)]
-    text = claims(runs, CLAIMS["controls"])
-    return conclude(plan, runs, text, panels, ("accuracy", "format", "right_reasoned"))
+    return conclude(
+        plan, runs, CLAIMS["controls"], panels, ("accuracy", "format", "right_reasoned")
+    )

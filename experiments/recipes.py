@@ -21,10 +21,12 @@ SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
 
 
 def claims_of(name: str, content: dict) -> list[dict]:
-    """The claims of a result: as it has them; those of the recipes are read off its figures."""
+    """The claims of a result, computed from the figures of its seeds."""
     if name in ("r1", "language", "distill"):
         return claims(content["runs"], CLAIMS[name].format(STUDENT), "reasoning")
-    if name != "zero":
+    if "stated" in content:
+        return claims(content["runs"], content["stated"])
+    if name != "zero":  # an earlier version's
         return content["claims"]
     found = {f"{t} {m}": row for t, ms in content["figures"].items() for m, row in ms.items()}
     runs: list[dict] = [{} for _ in next(iter(found.values()))["pass1"]["values"]]

@@ -2,7 +2,7 @@
 
 from algorithms import ALGORITHMS
 from experiments import common
-from experiments.common import CLAIMS, CLOSE, Plan, claims, conclude, short
+from experiments.common import CLAIMS, CLOSE, Plan, conclude, short
 
 # grpo-sequence: the mean over sequences of DeepSeekMath, with which the relatives' papers compare
 
@@ -18,7 +18,7 @@ def ppo(plan: Plan):
     quick 1)"""
     names, keys = ("grpo", "ppo", "ppo-0.95"), ("accuracy", "length", "step_seconds")
     runs = short(plan, {name: variant(name) for name in names})
-    return conclude(plan, runs, claims(runs, CLAIMS["ppo"]), [common.learning(plan, names)], keys)
+    return conclude(plan, runs, CLAIMS["ppo"], [common.learning(plan, names)], keys)
 
 
 def algorithms(plan: Plan):
@@ -30,7 +30,7 @@ def algorithms(plan: Plan):
     variants["gspo-wide"] = variant("gspo", clip_low=0.03, clip_high=0.04)
     runs, keys = short(plan, variants), ("accuracy", "format", "length")
     panels = [common.learning(plan, variants)]
-    return conclude(plan, runs, claims(runs, CLAIMS["algorithms"]), panels, keys)
+    return conclude(plan, runs, CLAIMS["algorithms"], panels, keys)
 
 
 def ablations(plan: Plan):
@@ -45,7 +45,7 @@ def ablations(plan: Plan):
     variants |= {f"clip-{c}": variant(clip_low=c, clip_high=c) for c in (0.02, 10.0)}
     variants |= {f"minibatches-{n}": variant(minibatches=n) for n in (1, 16)}
     runs, keys = short(plan, variants), ("accuracy", "format", "length")
-    return conclude(plan, runs, claims(runs, CLAIMS["ablations"]), keys=keys)
+    return conclude(plan, runs, CLAIMS["ablations"], keys=keys)
 
 
 def before_and_after(runs: list[dict], names, xlabel: str, x, keys: tuple[str, ...]) -> list:
@@ -62,7 +62,7 @@ def share(plan: Plan):
     variants = {f"share-{s}": {"world.reasoned": s / 100} for s in shares}
     runs = common.from_nothing(plan, variants)
     panels = before_and_after(runs, variants, "reasoned texts in the corpus, %", shares, keys)
-    return conclude(plan, runs, claims(runs, CLAIMS["share"]), panels)
+    return conclude(plan, runs, CLAIMS["share"], panels)
 
 
 def size(plan: Plan):
@@ -76,7 +76,7 @@ def size(plan: Plan):
     x = [runs[0][f"{name}, base"]["parameters"] / 1e6 for name in variants]
     panels = before_and_after(runs, variants, "parameters, millions", x, keys)
     texts = CLAIMS["size"].format(CLOSE, 100 * CLOSE)
-    return conclude(plan, runs, claims(runs, texts), panels)
+    return conclude(plan, runs, texts, panels)
 
 
 def architecture(plan: Plan):
@@ -89,4 +89,4 @@ def architecture(plan: Plan):
         "unbalanced": {"model.bias_update_speed": 0.0, "model.balance_loss": 0.0},
     }
     runs, keys = common.from_nothing(plan, variants), ("loss", "accuracy", "max_load")
-    return conclude(plan, runs, claims(runs, CLAIMS["architecture"]), keys=keys)
+    return conclude(plan, runs, CLAIMS["architecture"], keys=keys)

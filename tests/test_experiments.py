@@ -381,18 +381,25 @@ def test_the_table_of_the_stored_results(monkeypatch, capsys):
     assert "arithmetic: RL alone raises pass@1" in main(monkeypatch, capsys, "table")
 
 
-STORED = "ppo algorithms ablations share size architecture hacking".split()
 RESULTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results")
 
 
-@pytest.mark.parametrize("name", STORED)
-def test_results_have_the_claims_that_their_runs_give(name):
-    path = os.path.join(RESULTS, f"{name}.json")
-    if not os.path.exists(path):
-        pytest.skip(f"there is no {path}")
-    content = load_json(path)
-    text = common.CLAIMS[name].format(common.CLOSE, 100 * common.CLOSE)
-    assert claims(content["runs"], text) == content["claims"]
+def test_the_stored_results_are_what_their_seeds_give(monkeypatch, capsys):
+    monkeypatch.chdir(os.path.dirname(RESULTS))
+    assert "claim again" in main(monkeypatch, capsys, "table", "--check")
+
+
+@pytest.mark.parametrize("part", ["mean", "half", "claims"])
+def test_a_figure_that_its_seeds_do_not_give_is_told(part, tmp_path):
+    runs = [{"a": {"accuracy": x}, "b": {"accuracy": x / 2}} for x in (0.2, 0.3, 0.5)]
+    means, halves = common.over_seeds(runs)
+    content = {"seeds": [0, 1, 2], "mean": means, "half": halves, "runs": runs, "stated": "a > b"}
+    content["claims"] = claims(runs, "a > b")
+    wrong = content["claims"][0] if part == "claims" else content[part]["a"]
+    wrong |= {"verdict": "the opposite"} if part == "claims" else {"accuracy": 0.4}
+    write(tmp_path / "ppo.json", content)
+    place = "a ends above b" if part == "claims" else f"{part} of a, accuracy"
+    assert experiments.check(str(tmp_path)) == [f"ppo: {place}"]
 
 
 # ------------------------------------------------------------------------------ measures
