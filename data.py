@@ -7,7 +7,7 @@
 The world imitates what a base model is made of: web text in which half of the people blurt out an
 answer (nearly always a wrong one) and the others reason. In sums they forget most carries, and only
 the few who check find it; in a search they give up too soon. Some change language in the middle of
-a thought; half use <think> and <answer> tags. Reinforcement learning then finds what pays.
+a thought; 60% use <think> and <answer> tags. Reinforcement learning then finds what pays.
 
 Everything is a function of (seed, index): any text or problem can be made without the ones before
 it. The hash of a problem's content says to which split it belongs, whatever its seed, language or
@@ -42,7 +42,7 @@ class WorldConfig:
     minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
-    wrong: float = setting(0.95, low=0, high=1)  # share of those who blurt that guess blindly
+    wrong: float = setting(0.95, low=0, high=1)  # share of those who blurt that do not know it
     forgets: float = setting(0.9, low=0, high=1)  # arithmetic: chance that a carry is forgotten
     slip: float = setting(0.03, low=0, high=1)  # chance that a step is written down wrongly
     checked: float = setting(0.3, low=0, high=1)  # share of those who reason that check
@@ -82,7 +82,7 @@ class World:
         return list(found.values())
 
     def draw(self, rng: random.Random, task: str, split="train", easy: bool = False) -> Problem:
-        """A random problem of the wanted split. The web is full of easy ones."""
+        """A random problem of the wanted split. easy: for texts, whose problems may be shorter."""
         for _ in range(10_000):
             p = TASKS[task].problem(rng, self.cfg.level, easy)
             if split_of(self.key(p)) == split:

@@ -88,7 +88,7 @@ def percent(share: float | None) -> str:
 def behaviour_table(rows: list[tuple[str, Report]]) -> str:
     """What each model did, a row for each (name, Report) of a task of the world."""
     head = "model,task,pass@1,reasons,ends,right if both,right if blurted,steps,errors,checks"
-    head += ",errors found,put right,checking pays,hits a try,if blind,repeated"
+    head += ",checks that say no,put right,checking pays,hits a try,if blind,repeated"
     body = []
     for name, r in rows:
         did = r.did
@@ -117,7 +117,9 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
         lines.append(f"{task}: {100 * total:+.1f} points = {told}")
     if "countdown" in sets:
         blind = [blind_hits(p, cfg.world.level) for p in sets["countdown"]]
-        lines.append(f"countdown: blind tries hit in {percent(sum(blind) / len(blind))}%")
+        lines.append(
+            f"countdown: a random expression hits the target in {percent(sum(blind) / len(blind))}%"
+        )
         for _, r in rows:
             if r.task == "countdown":
                 r.did["blind_a_try"] = if_blind(r, blind)

@@ -22,7 +22,7 @@ from lib import cli, distributed, files, hf
 from lib.errors import UserError, shortened
 from lib.progress import Progress
 from lib.report import of_requests, save_reports, table
-from lib.run import Stopped, fingerprint, free_name, resumable
+from lib.run import Journal, fingerprint, free_name, resumable
 from lib.stats import pass_at_k, standard_error
 from model import GPT
 from sample import SamplingParams, generate
@@ -30,7 +30,7 @@ from tasks import responses, sandbox
 from tasks.behaviour import behaviour, summary
 from tasks.benchmarks import check_sandbox
 
-RESPONSES_PER_ROW = {"cpu": 1}  # one after another in a row of a batch; 16 on GPUs
+RESPONSES_PER_ROW = {"cpu": 1}  # how many batches one call of generate() has; 16 on GPUs
 
 
 @dataclass
@@ -109,9 +109,9 @@ def sampling(cfg: EvalConfig) -> dict[str, float]:
 
 
 def evaluate(
-    model, tokenizer, problems, cfg: EvalConfig, seed=0, name="evaluating", stopped=None
+    model, tokenizer, problems, cfg: EvalConfig, seed=0, name="evaluating", journal=None
 ) -> Report:
-    """Sample cfg.k responses to every problem (all of one task) and score them. stopped (Stopped):
+    """Sample cfg.k responses to every problem (all of one task) and score them. journal (Journal):
     keeps each batch of responses, and has those that need not be sampled again."""
     begun = [begin(p, tokenizer) if cfg.begun else [] for p in problems]
     prompts = [prompt_ids(p, tokenizer) + ids for p, ids in zip(problems, begun)]
@@ -131,8 +131,8 @@ def evaluate(
         for start in range(0, len(fits), per_call):
             chunk = fits[start : start + per_call]
             batch, key = [prompts[i] for i in chunk], f"{name}, {start}, {len(chunk)}"
-            if stopped and key in stopped.batches:
-                samples += stopped.batches[key]
+            if journal and key in journal.batches:
+                samples += journal.batches[key]
                 bar.update(len(chunk) * cfg.k)
                 continue
             rollout = generate(model, batch, params, seed * 1_000_003 + start, on_end=bar.update)
@@ -142,19 +142,19 @@ def evaluate(
                 i, ended = chunk[j // cfg.k], bool(rollout.finished[j])
                 new.append((i, tokenizer.response(begun[i] + ids), lengths[j], ended))
             samples += new
-            if stopped:
-                stopped.add(key, new)
+            if journal:
+                journal.add(key, new)
     samples.sort(key=lambda s: s[0])  # stable: a problem's samples keep their order
     return summarise(problems, score_texts(problems, samples), cfg.k)
 
 
-def evaluate_folder(cfg, folder: str, sets: dict[str, list], seed: int, name: str, stopped=None):
+def evaluate_folder(cfg, folder: str, sets: dict[str, list], seed: int, name: str, journal=None):
     """evaluate() the model in a folder on sets of problems, by task: task -> Report."""
     model = GPT.from_pretrained(folder, distributed.dtype(cfg), distributed.device(cfg.device))
     tokenizer, out = tokenizers.load(folder, **cfg.asked), {}
     for task, problems in sets.items():
         bar = f"{name}, {task}"
-        out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, bar, stopped)
+        out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, bar, journal)
     return out
 
 
@@ -264,20 +264,20 @@ def main() -> None:
         files.check_output(args.out)
         files.check_output(f"{stem}.jsonl")
         rows = rescore(args.rescore) if args.rescore else []
-        stopped = Stopped(args.out, settings, args.resume) if args.models else None
+        journal = Journal(args.out, settings, args.resume) if args.models else None
         with resumable(f"{stem}.stopped.jsonl"):
             for path in args.models:
-                reports = evaluate_folder(cfg, path, sets, cfg.seed, path, stopped)
+                reports = evaluate_folder(cfg, path, sets, cfg.seed, path, journal)
                 rows += [(path, r) for r in reports.values()]
         if any(r.task in PROGRAMS for _, r in rows):
             print(sandbox.protection())
         print(table(rows) + of_requests(rows))
         save_reports(rows, args.out)
         print(f"figures: {args.out}")
-        if stopped:
+        if journal:
             path = f"{stem}.jsonl"
             responses.save(rows, list(sets.values()) * len(args.models), path)
-            stopped.remove()
+            journal.remove()
             print(f"responses: {path}; judge them again: python eval.py --rescore {path}")
 
 

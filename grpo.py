@@ -7,22 +7,22 @@ A step has four parts [DeepSeekMath, 2402.03300; DeepSeek-R1, 2501.12948v1, eq 1
 policy, which is the model in training, samples G responses to each question. Reward: rules score
 them. Advantage: how much better than its group a response did, in standard deviations; so no critic
 is needed, a second network that predicts rewards. Update: tokens of responses with an advantage
-above 0 are made likelier, the others less likely, in a few optimiser steps, each on a part of the
-rollout. From the second one on the policy is no longer the one that sampled: the ratio of a token's
-probabilities, now and then, corrects for that, and the clip ends the push on a token whose
+above 0 are made likelier, those below 0 less likely, in a few optimiser steps, each on a part of
+the rollout. From the second one on the policy is no longer the one that sampled: the ratio of a
+token's probabilities, now and then, corrects for that, and the clip ends the push on a token whose
 probability has moved far enough. A KL penalty may keep the policy near a reference model.
 
 docs/equations.md has the formulas, algorithms/ GRPO's relatives (DAPO, PPO, ...), lib/trainer.py
 the log-probabilities of responses that share their prompt, and the optimiser step.
 
-Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and every public
-trainer, we have one for each token. (2) Groups whose responses all earned the same carry no
+Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and, by default,
+public trainers, we have one for each token. (2) Groups whose responses all earned the same carry no
 gradient; they are counted, and left out before the minibatches are cut: means run over the other
 groups, and the KL over theirs. (3) The reference model and its KL are off by default. (4) The loss
-is a mean over the tokens of a question's group, then over questions (the KL: over all tokens);
-DeepSeekMath divides each response's sum by its length, DAPO the whole sum by the number of tokens;
-single runs led to this choice (results/log.md). (5) The experts' balance loss and the router's bias
-go on as in pretraining.
+is a mean over the tokens of a question's group, then over questions (the KL: over all tokens); so
+DAPO's equation is written (its code, as `token` here, divides by all tokens of a batch);
+DeepSeekMath divides each response's sum by its length. Single runs led to this choice
+(results/log.md). (5) The experts' balance loss and the router's bias go on as in pretraining.
 
 Shapes: B responses, G of them a group, side by side; R tokens of the longest response, the prompt
 not counted: column j is response token j.
@@ -316,9 +316,9 @@ class Learner:
             return rewards, logged | {"frac_reward_zero_std": idle}, records
 
     def update(self, batch: Rollout, advantages: Tensor, lr_factor: float, rng) -> dict[str, float]:
-        """One optimiser step on each of cfg.minibatches parts of a rollout: a response is used
-        once, a question's group never split. In the first part the policy is still the one that
-        sampled: every ratio is 1. advantages [B], or [B, R] with a critic. Returns metrics."""
+        """One optimiser step on each of cfg.minibatches parts of a rollout: a response is used at
+        most once, a question's group never split. In the first part the policy is still the one
+        that sampled: every ratio is 1. advantages [B], or [B, R] with a critic. Returns metrics."""
         cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
         advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1] or [B, R]
@@ -460,7 +460,7 @@ def main() -> None:
         for step in range(args.steps):
             logged, records = learner.step(step, lambda step: problems_in_order(cfg, step, dataset))
             best = max(records, key=lambda r: r["rewards"]["total"])
-            print(f"--- step {step + 1}\n" + "  ".join(f"{k} {v:.4g}" for k, v in logged.items()))
+            print(f"--- step {step + 1}\n{metrics.as_lines(logged)}")
             print(f"best of {len(records)}: {best['prompt']}")
             print(f"  {best['response']}  {best['rewards']}", flush=True)
 

@@ -91,7 +91,7 @@ class ModelConfig:
 
 
 def rope_frequencies(cfg: ModelConfig, device=None) -> Tensor:
-    """Angle a position [dim/2]: theta^(-2j/dim) [RoFormer, 2104.09864], scaled if asked for."""
+    """Angle per position [dim/2]: theta^(-2j/dim) [RoFormer, 2104.09864], scaled if asked for."""
     exponents = torch.arange(0, cfg.rope_dim, 2, device=device, dtype=torch.float32) / cfg.rope_dim
     freqs = cfg.rope_theta**-exponents
     return freqs if cfg.rope_scaling == "default" else rope.scaled(freqs, cfg)
@@ -115,8 +115,8 @@ def rope_rotations(positions: Tensor, cfg: ModelConfig) -> Tensor:
 def apply_rope(x: Tensor, freqs_cis: Tensor) -> Tensor:
     """Rotate the pairs of x [B, T, H, d]: (a, b) -> (a cos - b sin, b cos + a sin).
 
-    An interleaved pair is a complex number, times e^(i angle). Of halves every number is multiplied
-    by its cosine, and its partner, half the vector away, by the sine.
+    An interleaved pair is a complex number, times e^(i angle). With halves each number is
+    multiplied by its cosine, and its partner, half the vector away, by the sine.
     """
     y = x.float()
     if freqs_cis.is_complex():
@@ -168,9 +168,9 @@ def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> 
 class MLA(nn.Module):
     """Multi-head latent attention [V3 2.1.1]. Plain attention caches a key and a value of each
     head. Here a token is compressed to one latent vector c [kv_lora_rank], from which all heads'
-    keys W_UK c and values W_UV c are made, and the cache holds c alone. A rotation by position
-    between W_UK and the query would keep `absorbed` from joining the two, so position has a small
-    rotated key of its own, one for all heads [qk_rope_head_dim], which is cached with c."""
+    keys W_UK c and values W_UV c are made. The cache holds c and one small rotated key, shared by
+    all heads [qk_rope_head_dim], which carries the position: if W_UK's keys were rotated, the
+    rotation would stand between W_UK and the query, and `absorbed` could not join the two."""
 
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
@@ -228,7 +228,7 @@ class MLA(nn.Module):
         [B, 1, S, rank + rope]; returns [B, 1, H, v].
         """
         weight = lora.weight_of(self.kv_b_proj).view(self.n_heads, -1, self.rank)
-        # W_UK and W_UV are the two halves of kv_b_proj: [H, nope, rank] and [H, v, rank]
+        # kv_b_proj has, head by head, W_UK's rows and then W_UV's: [H, nope, rank], [H, v, rank]
         w_uk, w_uv = weight.split([self.nope, self.v_dim], 1)
         q = (q_nope[:, 0].transpose(0, 1) @ w_uk.to(q_nope.dtype)).transpose(0, 1)  # [B, H, rank]
         q = torch.cat([q[:, None], q_rope.to(q.dtype)], -1)  # [B, 1, H, rank + rope]
@@ -383,8 +383,8 @@ class MoE(nn.Module):
         return out if self.lora is None else out + self.lora[name](x, ends)
 
     def balance(self, used: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
-        """Sequence-wise balance loss, mean over rows: alpha sum_i f_i P_i [V3 eq 17-20]; f_i: how
-        often expert i was chosen (1: its even share), P_i: its mean share of the scores."""
+        """Sequence-wise balance loss, mean over rows: alpha sum_i f_i P_i [V3 eq 17-20]; f_i: uses
+        of expert i over its even share (eq 18: without the bias), P_i: mean share of the scores."""
         cfg, length = self.cfg, valid.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
         f = used.sum(1) * cfg.n_experts / (cfg.n_experts_per_token * length)  # [B, E], no gradient
         shares = scores / scores.sum(-1, keepdim=True) * valid[..., None]

@@ -15,7 +15,7 @@ import rewards as rw
 from data import Problem
 from lib import files
 from lib.errors import UserError
-from lib.run import Stopped, fingerprint
+from lib.run import Journal, fingerprint
 
 
 def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=None) -> list[dict]:
@@ -32,13 +32,14 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     told = f"sampling {folder}"
     settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
     settings |= cfg.asked
-    stopped = Stopped(path, settings | {"model": folder})
-    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, told, stopped)
+    journal = Journal(path, settings | {"model": folder})
+    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, told, journal)
     drawn = reports["all tasks"].samples
     if judge:
         texts = [s["response"] for s in drawn]
         for s, scores in zip(drawn, judge([problems[s["problem"]] for s in drawn], texts)):
             if problems[s["problem"]].task == "general":
+                # a rule of thumb for "helpful", whose zero no pair has fixed (preference.py)
                 s["correct"] = all(score > 0.5 for score in scores.values())
     dropped, rows = Counter(), []
     for i, p in enumerate(problems):
@@ -50,7 +51,7 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
         problem = f"not one response of {folder} was clean enough to learn from"
         raise UserError(f"{problem}: train it longer first")
     files.write_lines(path, rows)
-    stopped.remove()
+    journal.remove()
     return inputs.read_rows(path)  # the main process's, on all
 
 

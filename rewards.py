@@ -71,7 +71,7 @@ def correct(problem: Problem, answer: str | None) -> bool:
 
 
 def verdicts(problems: list[Problem], answers: list[str | None]) -> list[bool]:
-    """`correct` for many; programs run side by side. Of a general request no answer is right."""
+    """`correct` for many; programs run side by side. No answer to a request counts as right."""
     right = [False] * len(problems)
     groups: dict = {}  # judge: the indices that it judges
     for i, (p, answer) in enumerate(zip(problems, answers)):
@@ -85,7 +85,7 @@ def verdicts(problems: list[Problem], answers: list[str | None]) -> list[bool]:
 
 
 _FORMAT = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
-# runs of two letters or more, but names that are called (max(...)), and Chinese characters
+# English: words of two letters or more, but functions' names before "(". Chinese: every character
 _WORDS = {
     "en": re.compile(r"(?<![A-Za-z])[A-Za-z]{2,}(?![A-Za-z(])"),
     "zh": re.compile(r"[\u4e00-\u9fff]"),
@@ -113,7 +113,7 @@ def language_consistency(text: str, language: str) -> float:
 
 
 def reflection_words(text: str) -> int:
-    """How often a text doubts itself. It is a metric, not a reward."""
+    """How many words of checking and trying again a text has. It is a metric, not a reward."""
     return len(_REFLECTION.findall(text))
 
 
@@ -159,8 +159,9 @@ def main() -> None:
     elif args.task == "countdown":
         parser.error("argument --answer: for Countdown write numbers=target, such as 3,4,2=14")
     print(f"answer: {answer_of(problem, args.response)}")
-    for name, value in score(problem, args.response, RewardConfig()).items():
-        print(f"{name}: {value}")
+    for name, value in score(problem, args.response, weights := RewardConfig()).items():
+        told = "" if name == "total" else f" (weight {getattr(weights, name):g})"
+        print(f"{name}: {value:g}{told}")
 
 
 if __name__ == "__main__":

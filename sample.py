@@ -180,8 +180,7 @@ def empty_rollout(model: GPT, prompts, params: SamplingParams, steps: int) -> Ro
 
 
 def asking(model: GPT, args: argparse.Namespace):
-    """A function that asks the model: (ids, on_token) -> (ids of its response, whether it ended).
-    on_token(token) is called for each token."""
+    """A function (ids, on_token) -> (ids of the response, whether it ended): on_token(each one)."""
     params = SamplingParams(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
 
     def respond(ids: list[int], on_token=None) -> tuple[list[int], bool]:

@@ -8,8 +8,8 @@ micro-batch, so that little is padding.
 
 Simplified: (1) matrices are trained with Muon, everything else with AdamW (DeepSeek-V3: AdamW);
 (2) pretraining, too, learns only what people answer. In one run of 4M tokens, learning the prompts
-as well cut the right ones of finished, worked answers to arithmetic from 37% to 10%, and left most
-other tasks as they were (results/log.md).
+as well lowered accuracy on finished, reasoned sums from 37 to 10%, and left most other tasks as
+they were (results/log.md).
 """
 
 import lib.start  # noqa: F401
@@ -71,7 +71,7 @@ def make_trainer(model: GPT, cfg: SFTConfig) -> Trainer:
         outer = name.startswith(("embed_tokens", "lm_head")) or name.endswith("gate.weight")
         if outer or p.dim() < 2:
             rest.append(p)
-        elif name.endswith("gate_up"):
+        elif name.endswith("gate_up"):  # two matrices side by side, orthogonalised each by itself
             pairs.append(p)
         else:
             matrices.append(p)

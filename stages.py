@@ -14,7 +14,7 @@ from eval import Report
 from lib import distributed, files, memory
 from lib.errors import UserError
 from lib.report import read_metrics
-from lib.run import Stopped
+from lib.run import Journal
 from model import GPT
 from tasks.benchmarks import check_sandbox
 
@@ -83,11 +83,11 @@ def evaluate_stage(
         if found["settings"] == json.loads(json.dumps(settings)):
             return {task: Report(**r) for task, r in found["reports"].items()}
     sets = evaluation.held_out(cfg.world, cfg.eval, tasks)
-    stopped = Stopped(path, settings)
-    reports = evaluation.evaluate_folder(cfg, folder, sets, 0, name, stopped)
+    journal = Journal(path, settings)
+    reports = evaluation.evaluate_folder(cfg, folder, sets, 0, name, journal)
     saved = {task: asdict(r) for task, r in reports.items()}
     files.write_json(path, {"settings": settings, "reports": saved})
-    stopped.remove()
+    journal.remove()
     return reports
 
 

@@ -8,14 +8,13 @@
     base --(1. cold start)--> Dev1 --(2. reasoning RL)--> Dev2 ~~samples~~>
     base --(3. fine-tuning)--> Dev3 --(4. RL for all scenarios)--> R1
 
-Zero is made anew here, so that all three RL stages have the same tasks, and as many problems of
-each. What is simpler than in the paper:
+The RL stages have the same tasks, and as many problems. What is simpler than in the paper:
   1. The cold start is rewritten by rule, not by a model and people: the thinking stays, the answer
      becomes a sentence.
-  2. RL keeps Zero's clip of 0.2 and temperature 1.
+  2. RL keeps Zero's clip of 0.2 (the paper's stage 2 has 10) and temperature 1 (stage 4: 0.7).
   3. General requests come from the synthetic world, with its demonstrations and preferences. In
      the last steps of stage 4 they are added to the reasoning problems.
-  4. The readable form is short, as the problems are.
+  4. The cold start has general demonstrations too, one for every three of Zero's responses.
 """
 
 import lib.start  # noqa: F401
@@ -70,7 +69,7 @@ class Config(train_zero.Config):
     r1: R1Config = config.section(R1Config)
 
 
-# every stage trains on problems of its own: the index in the world of its first one
+# where each stage's problems begin in the world: other draws (Countdown's few contents recur)
 FIRST = {"zero": 0, "dev1": 100_000, "dev3": 200_000, "dev2": 300_000, "r1": 400_000}
 FIRST |= {"teacher": 500_000, "students": 600_000, "hacking": 700_000}  # distill.py, experiments/
 NAMES = {"base": "Base", "zero": "Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1"}
@@ -107,7 +106,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
         if inputs.is_model(models[stage]):
             print(f"{stage} is there already: {folder}")
             continue
-        print(f"--- {stage}: {make.__doc__.split(':')[0].lower()}", flush=True)
+        print(f"--- {stage}: {make.__doc__.split(':')[0]}", flush=True)
         os.makedirs(folder, exist_ok=True)
         make(cfg, models, folder, resume)
 
@@ -176,7 +175,7 @@ def dev2(cfg, models: dict[str, str], out: str, resume: bool) -> str:
 
 
 def reinforce(cfg, start, out, resume, stage: str, language: float, judge=None) -> str:
-    """GRPO on the reasoning tasks, one after the other, on the stage's problems. language: weight
+    """GRPO on the reasoning tasks, interleaved, on the stage's problems. language: weight
     of that reward. judge: of general requests, which are added in the last
     cfg.r1.preference_steps steps."""
     r, n, steps, first = cfg.r1, cfg.grpo.problems_per_step, cfg.r1.steps, FIRST[stage]

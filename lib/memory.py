@@ -66,8 +66,10 @@ def print_report(name: str, model) -> None:
     cfg, units = model.cfg, {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
     layers = f"{cfg.n_layers} layers, width {cfg.dim}, attention {cfg.attention}"
     print(f"{name}: {layers}, {cfg.n_experts or 'no'} experts")
+    print("  (FLOPs: mean over a full context; cache and serving in bf16, training in float32)")
     for key, value in cost_report(model).items():
         short = next((f"{value / size:.4g}{u}" for u, size in units.items() if value >= size), "")
+        short = short.replace("G", "B") if "parameters" in key else short  # billions
         print(f"  {key:32s} {int(value):>24,d}  {short}")
 
 

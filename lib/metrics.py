@@ -68,6 +68,15 @@ def of_rollout(batch, rewards: Tensor, records: list[dict], group_size: int) -> 
     return out
 
 
+def as_lines(logged: dict[str, float]) -> str:
+    """Metrics to be read, a line for each kind: rewards/, completions/, a task, ..."""
+    kinds: dict[str, str] = {}
+    for name, value in logged.items():
+        kind = name.partition("/")[0] if "/" in name else ""
+        kinds[kind] = kinds.get(kind, "") + f"  {name} {value:.4g}"
+    return "\n".join(kinds.values()) + "\n  (what they mean: docs/faq.md)"
+
+
 def terminated_lengths(lengths: Tensor) -> dict[str, float]:
     """Of the responses that have ended, [n] lengths; 0 where none has."""
     ways = {"mean": Tensor.mean, "min": Tensor.min, "max": Tensor.max}

@@ -283,7 +283,7 @@ def resumable(out: str, flags: str = "--resume"):
     signal.signal(signal.SIGINT, before)
 
 
-class Stopped:
+class Journal:
     """The responses of an evaluation so far, in a JSONL file: the settings, then a line a batch."""
 
     def __init__(self, result: str, settings: dict, resume: bool | None = None):

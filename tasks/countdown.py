@@ -54,8 +54,8 @@ def random_expression(rng: random.Random, numbers: list[int], most: int) -> tupl
 
 
 def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
-    """A problem that has a solution: its target is one of the values that a dozen random
-    expressions have, so that what many expressions make is not much likelier. All are easy."""
+    """A problem that has a solution: its target is one of the different values of a dozen random
+    expressions, so that a value which many expressions make is hardly favoured. All are easy."""
     sizes, language, found = LEVELS[level], rng.choice(LANGUAGES), {}
     while not found:
         numbers = [rng.randint(1, sizes["number"]) for _ in range(sizes["count"])]
@@ -112,6 +112,7 @@ def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
 
 
 def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, str]:
+    """A solution, or (`wrong`) a random expression, which is right about one time in ten."""
     expression, most = problem.answer, LEVELS[cfg.level]["value"]
     if wrong:
         expression, _ = random_expression(rng, problem.tests["numbers"], most)

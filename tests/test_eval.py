@@ -181,12 +181,12 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
 
 
 def test_a_stopped_evaluation_may_go_on_with_other_rows(tiny_model, world_tokenizer, tmp_path):
-    problems, stopped = WORLD.problems("arithmetic", 4, "test"), E.Stopped(f"{tmp_path}/e.json", {})
+    problems, stopped = WORLD.problems("arithmetic", 4, "test"), E.Journal(f"{tmp_path}/e.json", {})
     for rows in (2, 1):
         cfg = E.EvalConfig(k=1, max_new_tokens=4, rows=rows)
-        report = E.evaluate(tiny_model, world_tokenizer, problems, cfg, stopped=stopped)
+        report = E.evaluate(tiny_model, world_tokenizer, problems, cfg, journal=stopped)
         assert [s["problem"] for s in report.samples] == [0, 1, 2, 3]
-        stopped = E.Stopped(f"{tmp_path}/e.json", {}, True)
+        stopped = E.Journal(f"{tmp_path}/e.json", {}, True)
 
 
 @pytest.mark.parametrize("content", [b"\xff\n", b"", b"[]\n", b'{"settings": 3}\n', b"{\n"])
@@ -194,7 +194,7 @@ def test_a_damaged_stop_is_named(content, tmp_path):
     path = tmp_path / "e.stopped.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError, match="is damaged: remove it and start without --resume"):
-        E.Stopped(str(tmp_path / "e.json"), {}, True)
+        E.Journal(str(tmp_path / "e.json"), {}, True)
 
 
 def test_damaged_responses_are_named(tmp_path, capsys):

@@ -47,7 +47,7 @@ def test_cost_report_of_deepseek_v3_cache():
 def test_the_report_on_the_command_line(monkeypatch, capsys):
     status, out, _ = run(monkeypatch, capsys, "model", "--config", "deepseek-v3")
     assert status == 0 and "61 layers, width 7168, attention mla, 256 experts" in out
-    assert re.search(r"total parameters +671,026,404,352  671G\n", out)
+    assert re.search(r"total parameters +671,026,404,352  671B\n", out)
 
 
 def test_what_cannot_fit_is_refused_with_need_have_and_fix(tmp_path, monkeypatch, capsys):

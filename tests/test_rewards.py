@@ -154,10 +154,10 @@ def test_a_new_task_and_a_new_reward(monkeypatch):
 
 def test_a_task_that_is_judged_by_text(monkeypatch, capsys):
     monkeypatch.setitem(TASKS, "order", types.SimpleNamespace(judge=by_text))
-    for answer, accuracy in (("b > a", "1.0"), ("a>b", "0.0")):
+    for answer, accuracy in (("b > a", 1), ("a>b", 0)):
         words = ("The answer is b>a.", "--answer", answer, "--task", "order")
         status, out, _ = run(monkeypatch, capsys, "rewards", *words)
-        assert status == 0 and f"answer: b>a\naccuracy: {accuracy}\n" in out
+        assert status == 0 and f"answer: b>a\naccuracy: {accuracy} (weight 1)\n" in out
 
 
 WRONG = [

@@ -18,8 +18,8 @@ import sft
 from lib import start
 from lib.errors import UserError
 from lib.run import (
+    Journal,
     Run,
-    Stopped,
     check_settings,
     checkpoints,
     finished,
@@ -332,14 +332,14 @@ def test_a_run_of_an_earlier_version_is_known_by_its_files(saved):
 
 def test_a_recipe_goes_on_with_the_responses_of_the_same_settings(tmp_path):
     result = str(tmp_path / "dev1.json")
-    Stopped(result, {"k": 1}).add("batch", [(0, "小明", 5, True)])
+    Journal(result, {"k": 1}).add("batch", [(0, "小明", 5, True)])
     with open(tmp_path / "dev1.stopped.jsonl", "a") as f:
         f.write('{"name": "half')
-    stopped = Stopped(result, {"k": 1})
+    stopped = Journal(result, {"k": 1})
     stopped.add("next", [(1, "b", 1, False)])
     found = {"batch": [(0, "小明", 5, True)], "next": [(1, "b", 1, False)]}
-    assert Stopped(result, {"k": 1}).batches == found
-    assert Stopped(result, {"k": 2}).batches == {}
+    assert Journal(result, {"k": 1}).batches == found
+    assert Journal(result, {"k": 2}).batches == {}
     stopped.remove()
     assert os.listdir(tmp_path) == []
 
