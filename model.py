@@ -411,9 +411,6 @@ class Block(nn.Module):
         return x + (self.mlp(h, valid, chosen) if isinstance(self.mlp, MoE) else self.mlp(h))
 
 
-# ------------------------------------------------------------------------------ the model
-
-
 class GPT(nn.Module):
     def __init__(self, cfg: ModelConfig):
         super().__init__()

@@ -20,7 +20,7 @@ from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, in_sentence, thinking
 from tasks.base import PROGRAMS, Problem, by_text, by_value
 from tasks.benchmarks import judge_of, program_in
-from tasks.choice import choice_in
+from tasks.choice import by_letter, choice_in
 from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
 from tasks.general import declines, follows, helpfulness, reply  # noqa: F401
 from tasks.math_equal import math_equal
@@ -50,8 +50,9 @@ def answer_of(problem: Problem, text: str) -> str | None:
     the last mathematics or number counts."""
     if problem.task in PROGRAMS:
         return program_in(problem, text)
-    if problem.task == "multiple_choice":
-        return choice_in(problem, text)
+    letter = choice_in(problem, text) if by_letter(problem) else None
+    if letter or problem.task == "multiple_choice":
+        return letter
     answer = extract_answer(text)
     if problem.task == "math":
         return in_sentence(answer or answer_in(text)) or None

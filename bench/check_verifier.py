@@ -24,7 +24,8 @@ import rewards
 from tasks.answers import answer_in, extract_answer
 from tasks.base import Problem
 from tasks.benchmarks import parse_row
-from tasks.math_equal import math_equal, value_at
+from tasks.math_equal import math_equal
+from tasks.math_value import value_at
 
 WORDS = r"""
 <think> </think> <answer> </answer> \boxed{ \frac { } \sqrt ^ _ ! ** \le \pm \cup \in

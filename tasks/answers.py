@@ -11,7 +11,9 @@ import re
 TAGS = re.compile(r"</?(?:think|answer)>")
 ANSWER_BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_EMPHASIS = re.compile(r"(?<![\w)])\*\*(?=\S)((?:(?!\*\*)[^\n]){1,200})(?<=\S)\*\*(?![\w(])")
+_EMPHASIS = re.compile(
+    r"(?<![\w)*])\*{2,3}(?=[^\s*])((?:(?!\*\*)[^\n]){1,200})(?<=[^\s*])\*{2,3}(?![\w(*])"
+)
 _DELIMITED = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.)+)\$\$?"  # $...$
     r"|\\\(((?:(?!\\\().)*?)\\\)"  # \(...\)
@@ -42,9 +44,16 @@ CHANGING = re.compile(  # words after a number that make it another one
 _SAID = re.compile(  # announces an answer
     r"(?:the|my|our|final|correct) answers? (?:is|are)\b(?: (?:therefore|thus|equal to)\b)?[\s:：]*"
     r"|\banswers?\s*[:：](?!\W*(?-i:[A-Z][a-z]* [$a-z])[^\n]*[$\d])[\s:：]*"
-    r"|(?:答案|答え|ответ|উত্তর)\s*[是为は:：][\s:：]*"
+    r"|(?:答案|答え|ответ|উত্তর)\s*[是为は:：][\s:：]*|【答案】[\s:：]*"
     r"|^[^\w\n]{0,9}(?:final )?answer\s*(?=\$|\\[(\[]|[-\d.,/]+$)",
     re.IGNORECASE | re.MULTILINE,
+)
+# says before or after an answer, in the same clause, that it is none
+_DOUBT = r"(?:\bnot|n['’]t|\bdoubt|\bunlikely|\bnever|\bwhether|\bif|\bsuppose|\bassum\w+)\b"
+_DOUBTED = re.compile(rf"(?i){_DOUBT}[^.,;:\n\d]*$")
+_DENIED = re.compile(
+    r"(?i)[^.,;\n]*(?:\b(?:is|was|are|does|do|can|could|would|will) ?n(?:ot|['’]t)\b"
+    r"|\bis (?:wrong|incorrect|impossible|too (?:small|large|big|low|high|few|many))\b)"
 )
 _SENTENCE = re.compile(  # the same, in an <answer> only
     r"\b(?:result|solution|value) is\b[\s:]*|结果[是为][\s:：]*"
@@ -54,6 +63,7 @@ _SENTENCE_END = re.compile(r"\n(?! )|。|\.\s+(?=[^\W\d_])|<\||</s>")
 _REASON = re.compile(  # what goes on after an answer
     r"(?<=[\s,，(])(?:in total|because|since|so|as|which|hence|thus|therefore|see|i\.e|rather than"
     r"|(?:and |but )?not)\b|\s(?:when|where|if|for)(?= \$?[A-Za-z] ?=)|因为|因此|所以"
+    r"|(?<=\S)[,\s(]+(?:or|which is)\s+(?:approximately|about|roughly)\b"
 )
 _ITEM = re.compile(r"(?<=\n)(?:[-*•>] +|```\w*\s+)")  # where an answer stands on its own line
 _HEADING = re.compile(r"Step |(?:Final )?Answer\s*$", re.IGNORECASE)  # no answer after "#### "
@@ -82,6 +92,7 @@ def extract_answer(text: str) -> str | None:
     block = ANSWER_BLOCK.findall(text)
     text = block[-1] if block else text
     boxes, said = list(_BOX.finditer(text)), list(_SAID.finditer(text))
+    said = [m for m in said if not _DOUBTED.search(text[max(0, m.start() - 60) : m.start()])]
     said = said or (list(_SENTENCE.finditer(text)) if block else [])
     stated = _stated(text, said[-1].end()) if said else None
     if boxes:
@@ -156,12 +167,14 @@ def _joins(between: str) -> bool:
 _WORD = re.compile(rf"(?<![\\A-Za-z])[A-Za-z]{{2,}}|{LETTER}[^\s\w]?{LETTER}")
 _MATH = re.compile(  # mathematics or a number, and its measure
     rf"(?:{_DELIMITED.pattern}|(?<![0-9A-Za-z_.\\])({_NUMBER}))"
-    rf"(?:m[²³])?((?:\s*(?:(?:{AMOUNT}|per)s?(?![A-Za-z])|\$))*)",
+    rf"(?:m[²³]|\s*k?m/(?:h|s)\b(?:\^2|²)?)?((?:\s*(?:(?:{AMOUNT}|per)s?(?![A-Za-z])|\$))*)",
     re.DOTALL,
 )
 _JOINED = re.compile(r"\s*(?:,|,?\s*\b(?:and|or)\b)\s*")  # between the parts of a list
 _BEFORE = re.compile(
-    r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times|least|most|up to)) *$"
+    r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times|least|most|up to"
+    r"|(?i:steps?|equations?|eq|figures?|fig|cases?|parts?|problems?|questions?|tables?|lines?|pages?"
+    r"|sections?|chapters?|examples?|theorems?|lemmas?)\.?)) *$"
 )
 _AFTER = re.compile(  # after a number that is part of a formula
     r"[A-Za-z半多余]| *(?:[+*/^_}!\\{|×÷·−=>≤≥]|<(?!/)|[-–] *\d|\((?![A-Za-z]{2})"
@@ -185,7 +198,10 @@ def answer_in(text: str) -> str:
     while found and _JOINED.fullmatch(text, found[-1].end(), parts[0].start()):
         parts.insert(0, found.pop())
     start, end = parts[0].start(), parts[-1].end()
-    if parts[0][4] and _BEFORE.search(text[max(0, start - 20) : start]):
+    before = text[max(0, start - 60) : start]
+    if _DOUBTED.search(before) or _DENIED.match(text, end):
+        return ""
+    if parts[0][4] and _BEFORE.search(before[-20:]):
         return ""
     if parts[-1][4] and _AFTER.match(text, end):
         return ""
@@ -201,7 +217,7 @@ _LEAD = re.compile(  # what may stand before the only number of a sentence
 _OTHER = re.compile(  # what makes another number of it
     r"(?i)[第不没倍十百千最]|至少|超过|少于|分之|[\d\\^_{}<>≤≥|+*/±~$%&¢]|not\b|n['’]t\b|exceed"
     r"|divi[ds]|multipl|\b(?:least|most|or|up to|almost|nearly|over|under|above|within|between|no"
-    r"|never|twice|double|triple|squared?|powers?|wrong|incorrect|a?(?:sin|cos|tan)h?|cot|csc|ln|log"
+    r"|unlikely|hardly|doubt|never|twice|double|triple|squared?|powers?|wrong|incorrect|a?(?:sin|cos|tan)h?|cot|csc|ln|log"
     r"|exp|sqrt|one|two|three|four|five|six|seven|eight|nine|ten|twenty|forty|fifty|hundred)\b"
 )
 

@@ -10,6 +10,7 @@ import json
 import math
 import random
 import re
+import sys
 import textwrap
 import warnings
 import zlib
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from lib.errors import UserError, shortened
 from tasks import TASKS, sandbox
-from tasks.answers import ANSWER_BLOCK, after_thinking, extract_answer
+from tasks.answers import ANSWER_BLOCK, after_thinking, extract_answer, in_sentence
 from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, split_of
 from tasks.choice import LETTERS, judge_choices, letter_of, without_letters
 
@@ -123,11 +124,13 @@ def _text(row: dict, name: str) -> str:
 
 
 def _prompt(row: dict, name: str) -> str:
-    """A text, or of chat messages the system's and the user's."""
-    if isinstance(row[name], str):
+    """A text, or of chat messages, which may be written as JSON, the system's and the user's."""
+    written = isinstance(row[name], str) and row[name].lstrip().startswith('[{"role"')
+    messages = _decoded(row, name) if written else row[name]
+    if not isinstance(messages, list):
         return _text(row, name)
     with contextlib.suppress(KeyError, TypeError):
-        said = [(m["role"], m["content"]) for m in row[name] if m["role"] != "assistant"]
+        said = [(m["role"], m["content"]) for m in messages if m["role"] != "assistant"]
         if [role for role, _ in said] in (["user"], ["system", "user"]):
             return _text({name: "\n\n".join(text for _, text in said).strip()}, name)
     raise UserError(f"'{name}' should be a text, or messages of which one is the user's")
@@ -136,7 +139,8 @@ def _prompt(row: dict, name: str) -> str:
 def _asked(row: dict) -> str:
     """The question, after the text that it is about."""
     asked, context = _prompt(row, _first(row, ASKED)), row.get(_first(row, CONTEXT))
-    if not isinstance(context, str) or context.strip() in asked or asked in context:
+    squeezed = ["".join(x.split()) if isinstance(x, str) else "" for x in (asked, context)]
+    if not squeezed[1] or squeezed[1] in squeezed[0] or squeezed[0] in squeezed[1]:
         return asked
     return f"{context.strip()}\n\n{asked}"
 
@@ -184,7 +188,13 @@ def _question(row: dict) -> Problem:
     answer = last.strip().split("\n")[0] if mark else extract_answer(text)
     if not answer and (mark or len(text.split()) > most_words):
         raise UserError(f"'{name}' ends in no '#### number' and has no \\boxed{{answer}}")
-    return Problem(_asked(row), answer or text, "math")
+    return Problem(_asked(row), _gold(answer or text), "math")
+
+
+def _gold(text: str) -> str:
+    """The mathematics of an answer that is a sentence: "Tom has 7 apples left." """
+    sentence = len(re.findall("[A-Za-z]{2,}", text)) > 2
+    return in_sentence(text) if sentence else re.sub(r"^\*\*([^*]+)\*\*$", r"\1", text)
 
 
 def _choice(row: dict) -> Problem:
@@ -213,8 +223,47 @@ def _gpqa(row: dict) -> Problem:
     return _choice(row | {"choices": [choices[i] for i in order], "answer": order.index(3)})
 
 
+# What HumanEval+'s tests need of numpy, which the sandbox does not have
+_NUMPY = """
+class {0}:
+    ndarray = type("ndarray", (), {{}})
+    float32 = float64 = float
+    def allclose(a, b, rtol=1e-5, atol=1e-8):
+        if hasattr(a, "__len__") or hasattr(b, "__len__"):
+            return len(a) == len(b) and all({0}.allclose(x, y, rtol, atol) for x, y in zip(a, b))
+        return bool(a == b or abs(a - b) <= atol + rtol * abs(b))
+    isclose = allclose
+"""
+_OF_NUMPY = {"ndarray", "float32", "float64", "allclose", "isclose"}
+
+
+def _without_packages(name: str, source: str) -> str:
+    """Tests whose `import numpy as np` is replaced by _NUMPY. UserError if they need more of it, or
+    another package: every program would fail."""
+    tree, stands = _python(name, source), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            package = (module or "").split(".")[0]
+            if package == "numpy" and isinstance(node, ast.Import):
+                stands[node.names[0].asname or "numpy"] = node.lineno
+            elif package not in sys.stdlib_module_names:
+                raise UserError(f"'{name}' imports {package}, which the sandbox does not have")
+    used = {
+        n.attr for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in stands
+    }  # fmt: skip
+    if more := sorted(used - _OF_NUMPY):
+        raise UserError(f"'{name}' uses numpy's {more[0]}, which the sandbox does not have")
+    lines = source.split("\n")
+    for number in stands.values():
+        lines[number - 1] = ""
+    return "\n".join([*map(_NUMPY.format, stands), *lines])
+
+
 def _humaneval(row: dict) -> Problem:
     prompt, entry, test = (_text(row, name) for name in ("prompt", "entry_point", "test"))
+    test = _without_packages("test", test)
     for name, source, function in ("prompt", prompt, entry), ("test", test, "check"):
         if function not in _functions(_python(name, source)):
             raise UserError(f"'{name}' does not define the function '{function}'")
@@ -233,6 +282,8 @@ def _mbpp(row: dict) -> Problem:
     asserts, setup = "\n".join(lists[0]), "\n".join([*lists[1], *lists[2]])
     solution, used = _python("code", code), [*ast.walk(_python("test_list", asserts))]
     _python("test_setup_code", setup)
+    _without_packages("test_list", f"{setup}\n{asserts}")
+    setup = _without_packages("test_imports", setup)
     calls = [n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     entry = next((name for name in calls if name in _functions(solution)), None)
     if entry is None:

@@ -4,6 +4,7 @@ import re
 
 from tasks.answers import after_thinking, extract_answer
 from tasks.base import Problem
+from tasks.math_equal import math_equal
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -14,6 +15,13 @@ def without_letters(choices: list[str]) -> list[str]:
     if [match and match[1] for match in found] != list(LETTERS[: len(choices)]):
         return choices
     return [text[match.end() :] for match, text in zip(found, choices)]
+
+
+def by_letter(problem: Problem) -> bool:
+    """Whether the answer is a choice's letter; of a mathematical problem the choices may stand in
+    its text, and the letter be the answer."""
+    lettered = problem.task == "math" and re.fullmatch("[A-J]", problem.answer)
+    return problem.task == "multiple_choice" or bool(lettered)
 
 
 def letter_of(right: str, choices: list[str], labels: object, is_index: bool) -> str | None:
@@ -31,16 +39,19 @@ def letter_of(right: str, choices: list[str], labels: object, is_index: bool) ->
 _DECORATION = re.compile(r"\\(?:text\w*|math[a-z]+|boxed|left|right)\b|[\s*`$\\{}]+")
 # "C. Paris", "C, not A", "option C because", "so it is C" at the end; not "A, C"
 _CHOSEN = re.compile(
-    r"(?:^(?:option|choice|选项)?|\b(?:option|choice|answer) is\b|答案)\W*([a-j])"
-    r"(?:\W*(?:$|because|is (?:the )?(?:correct|right))|,\s*not\b"
+    r"(?:^(?:option|choice|选项)?|\b(?:option|choice|answer)(?: is\b|\s*:)|答案)\W*([a-j])"
+    r"(?:(?:\s*\([^()]{3,}\)?)?\W*(?:$|because|is (?:the )?(?:correct|right))|,\s*not\b"
     r"|\s*[).:、–—-](?!\s*(?:is|was)\b|\W*(?:and|or|和|或)?\W*[a-j]\W*$))"
     r"|(?<!not )(?<!n't )(?<!不)(?:[为是は选→:]|选择|因此|所以"
-    r"|\b(?:is|be|so|thus|hence|therefore|choose|option|choice|answer|only|go with))\W*([a-j])\W*$"
+    r"|\b(?:is|be|so|thus|hence|therefore|choose|select|pick|option|choice|statement|answer|letter"
+    r"|only|go with|it['’]s|leaves|but|no,)|選)\W*([a-j])(?:\s*\([^()]{3,}\)?)?\W*$"
 )
 _VERDICT = re.compile(  # after a choice
-    r"\s*(?:\bis (?:the )?(?:correct|right)?(?: ?(?:answer|choice|option|one))?"
+    r"\s*(?:\bis (?:the )?(?:correct|right|best)?(?: ?(?:answer|choice|option|one))?"
     r"|(?:选?项)?(?:是?正确的?(?:答案|选项)?)?|です)\W*$"
 )
+_WRONG = re.compile(r"\b(?:wrong|incorrect|false|worst)\s+(?:answer|option|choice|statement)\b")
+_NAMED = re.compile(r"\b(?:correct|right|best) (?:option|choice) is\W*([a-j])\b(?!\W*(?:and|or)\b)")
 _FULL_WIDTH = {0xFEE0 + code: code for code in range(33, 127)}
 
 
@@ -48,7 +59,8 @@ def choice_in(problem: Problem, text: str) -> str | None:
     """The letter that a response to multiple choice gives, where it marks an answer, else in its
     last line, or None. The whole text of a choice stands for its letter. A first line that is
     nothing else counts too, if no other line is like it."""
-    text, texts = text.translate(_FULL_WIDTH), [*map(_plain, problem.tests["choices"])]
+    choices = problem.tests.get("choices", [""] * len(LETTERS))
+    text, texts = text.translate(_FULL_WIDTH), [*map(_plain, choices)]
     marked = extract_answer(text)
     said = [marked] if marked else after_thinking(text).split("\n")
     lines = [*filter(None, map(_plain, said))] or [""]
@@ -58,9 +70,21 @@ def choice_in(problem: Problem, text: str) -> str | None:
     last = _VERDICT.sub("", lines[-1])
     if letter := _whole(last, texts):
         return letter
-    if found := _CHOSEN.search(last):
-        letter = (found[1] or found[2]).upper()
+    if _WRONG.search(last):
+        return None
+    verdict = re.search(r"\b(?:correct|right|best)\b", lines[-1])  # "C is the best"
+    one = verdict and not re.search(r"\b(?:n?or|and|neither|not)\b|n['’]t\b", last)
+    judged = re.search(r"(?<!\w)([a-j])\W*$", last) if one else None
+    if chosen := _CHOSEN.search(last) or judged:
+        letter = next(filter(None, chosen.groups())).upper()
         return letter if letter in LETTERS[: len(texts)] else None
+    named = {letter.upper() for line in lines for letter in _NAMED.findall(line)}
+    if len(named) == 1 and not any(found):
+        return named.pop()
+    if marked:  # the same value in another spelling: 1/4 for \frac{1}{4}
+        equal = [x for x, c in zip(LETTERS, choices) if math_equal(marked, c)]
+        if len(equal) == 1:
+            return equal[0]
     return None if any(others) else first
 
 
@@ -73,8 +97,9 @@ def _whole(said: str, texts: list[str]) -> str | None:
     """The letter of a line that is a choice's letter, its text, or both."""
     found = []
     for letter, text in zip(LETTERS, texts):
-        x, t = letter.lower(), re.escape(text) if len(text) > 1 else "(?!)"
-        if re.fullmatch(rf"\W*(?:答案\W*)?{x}\W*|(?:\W*{x}\W+)?{t}|{t}\W+{x}\W*", said):
+        alone = len(text) == 1 and text.upper() in LETTERS  # which letter is meant?
+        x, t = letter.lower(), "(?!)" if alone or not text else rf"(?:the |an? )?{re.escape(text)}"
+        if re.fullmatch(rf"\W*(?:答案\W*)?{x}\W*|(?:\W*{x}\W+)?{t}\W*|{t}\W+{x}\W*", said):
             found.append(letter)
     return found[0] if len(found) == 1 else None
 

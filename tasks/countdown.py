@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from tasks.base import LANGUAGES, Problem, guessed, spoken_languages
-from tasks.math_equal import value_at
+from tasks.math_value import value_at
 
 LEVELS = {  # how many numbers; the largest number, target, and value on the way
     1: {"count": 3, "number": 9, "target": 60, "value": 60},

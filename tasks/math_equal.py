@@ -4,7 +4,7 @@ r"""Are two mathematical answers the same? Reads LaTeX and plain text.
 
 It never evaluates text as code, raises or hangs. `_clean` writes both answers in one spelling,
 `_build` splits them into lists, tuples, intervals and relations. Expressions are compared by value:
-`_Reader` computes them at a few fixed points, exactly if rational, else with 50 digits.
+tasks/math_value.py computes them at a few fixed points, exactly if rational, else with 50 digits.
 
 Rules where public graders disagree:
 - percent, degrees, currency, units and other words after a number may be left out: 10\% equals 10
@@ -26,26 +26,24 @@ Rules where public graders disagree:
   capitals as they are: HHT is not HTH. No answer equals an empty one.
 """
 
-import math
-import random
 import re
 import unicodedata
 from fractions import Fraction
-from functools import cache, lru_cache
-from operator import add, mul, sub, truediv
+from operator import truediv
 from typing import NamedTuple
 
 from tasks.answers import AMOUNT, CHANGING, LETTER, MEASURES, SCALES, closing_bracket
+from tasks.math_value import POINTS, POSITIVE, WORD, Value, apply, close, constant, number, value_at
 
 # Limits that keep every call short.
 _MAX_CHARS = 1000  # longer answers are compared as text
 _MAX_PARTS = 30  # of commas, signs of equality and the like; answers with more are compared as text
-_MAX_BITS = 10_000  # of an exact number; 50 digits would not tell 2^{99999} from 2^{99999} + 1
-_MAX_SIZE = 10**6  # exponent, or argument of a function
-_MAX_CELLS = 400  # of a product of matrices
 
 # ------------------------------------------------------------------------------ one spelling
-_CHARACTERS = str.maketrans("−–×·⋅÷⁄、°€£¥$~\n", "--***//," + " " * 7) | {ord("√"): "\\sqrt "}
+_CHARACTERS = str.maketrans("−–×·⋅÷⁄、°€£¥$~\n", "--***//," + " " * 7) | {
+    ord("√"): "\\sqrt ",
+    ord("∛"): "\\sqrt[3] ",
+}
 # A symbol and the LaTeX commands that become it; the last ones are left out.
 _SYMBOLS = r"""
 ≤ le leq leqslant; ≥ ge geq geqslant; < lt; > gt; ≠ ne neq; ≈ approx; ∪ cup; ∈ in; ∞ infty; ± pm;
@@ -53,7 +51,7 @@ _SYMBOLS = r"""
 | lvert rvert vert mid; \binom dbinom tbinom; ∅ emptyset varnothing;
 \frac dfrac tfrac cfrac nicefrac sfrac"""
 _DROPPED = """boxed fbox left right displaystyle textstyle limits circ degree big Big bigl bigr Bigl
-Bigr underline boldsymbol bm mathbf mathrm mathit text"""
+Bigr underline boldsymbol bm mathbf mathrm mathit text large Large LARGE huge normalsize small"""
 _COMMANDS = dict.fromkeys(_DROPPED.split(), "")
 _COMMANDS |= {n: sym for sym, *names in map(str.split, _SYMBOLS.split(";")) for n in names}
 
@@ -77,14 +75,34 @@ def _repeating(match: re.Match) -> str:
     return f"\\frac{{{top}}}{{{bottom * 10 ** len(match[2])}}}"
 
 
+_BASES = {"two": 2, "three": 3, "eight": 8, "ten": 10, "twelve": 12, "sixteen": 16}
+_CONDITION = (  # n\in\mathbb{N} after a formula
+    r"(?<=\S)[\s,(~\\]*(?:\\(?:text|mbox)\s*\{[^{}]*\}\s*)?[a-z]\s*(?:\\in\b|∈)\s*"
+    r"(?:\\mathbb\s*\{?\s*[NZQRC]\s*\}?|[ℕℤℚℝℂ])[\^_*+{}0-9]*\s*[)$\s]*$"
+)
 _LATEX = [
     (_REPEATING, _repeating),
+    (r"^\s*\\text(?:bf|rm)?\s*\{\s*\(?[A-E]\)?\s*\}(?=[\s~\\]*\S)", ""),  # AMC: (B) 12
+    (_CONDITION, ""),
+    (r"(?:\\mathbb\s*\{?\s*R\s*\}?|ℝ)(?!\s*[\^_])", r"(-\\infty,\\infty)"),
+    (r"\\\\\s*\[\s*[\d.]+\s*[a-z]{2}\s*\]", r"\\\\"),  # \\[4pt]
+    (r"\\begin\s*\{cases\}(.*?)\\end\s*\{cases\}", lambda m: m[1].replace("\\\\", ",")),
+    (r"\{\s*:\s*\}", ":"),
+    (r"\^\s*\{?\s*\\prime\s*\}?|′", "'"),
+    (r"\(\s*(\w+)\s*\)\s*(?=_\s*[\d{])", r"\1"),  # (1011)_2
+    (
+        rf"_\s*\{{\s*\\text\s*\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}",
+        lambda m: f"_{{{_BASES[m[1]]}}}",
+    ),
+    (r"(?<=[0-9])pi(?![A-Za-z])", "π"),
+    (r"[α-ορ-ωΓ-Ψ](?<!μ)", lambda m: f"\\{unicodedata.name(m[0]).split()[-1].lower()} "),
     ("[০-৯]", lambda m: str(int(m[0]))),
-    (r"[⁰¹²³⁴-⁹]+", lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}} "),
+    (r"[⁰¹²³⁴-⁹⁺⁻]+", lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}} "),
     (r"\\(?:text)?color(?:box)?\s*\{[^{}]*\}", ""),
     (r"\s*\}\s*/\s*\\(?:text|mathrm)\s*\{[\s~]*(?=[hs]\s*\})", "/"),  # \mathrm{~m} / \mathrm{s}
     (r"\bkm\s*/\s*h\b", "km/hour"),
     (_LETTER_UNIT, lambda m: " " + _LETTERS.get(m[1], "unit" + m[1].replace("/", ""))),
+    (r"\\mathrm\s*(\{[^{}]*\{[^{}]*\}[^{}]*\})(?=\W*$)", lambda m: f" {m[1][1:-1]} "),
     *[(_TEXT, r" \1 ")] * 2,  # one \text may stand in another
     (r"\\\\", " ↵ "),  # a new row of a matrix
     (r"\\begin\s*\{(?:[pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?", "⟦"),
@@ -112,15 +130,30 @@ def _mixed(match: re.Match) -> str:
     return f"({whole}+{top}/{bottom})" if proper else match[0]
 
 
+_REMARK = (  # 9 (apples), but not 5 (sin x) or 3 (mod 5)
+    r"(?<=[0-9A-Za-z}])\s+\((?=[^()\\]*[A-Za-z]{3})(?![^()]*\b(?:mod|sin|cos|tan|log|exp|sqrt|ln)\b)"
+    r"[^()\\]*\)[\s.]*$"
+)
 _OPERATORS = r"<=|=< ≤ >= ≥ != ≠ == = \*\* ^ \bpi\b π \b(?:oo|infinity)\b ∞".split()
+_ENGLISH = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_CHINESE = "零一二三四五六七八九十"
+
+
+def _digit(match: re.Match) -> str:
+    return str((_ENGLISH if match[1] in _ENGLISH else _CHINESE).index(match[1]))
+
+
 _PLAIN = [
     (r"\\([A-Za-z]+)", lambda m: _COMMANDS.get(m[1], m[0])),
     *zip(_OPERATORS[::2], _OPERATORS[1::2]),
-    (r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![a-z])", "∧"),  # joins a set
+    (r"(hours?|minutes?|days?|years?|feet|pounds?|dollars?)\s+and\s+(?=[0-9])", r"\1 "),
+    (r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![a-z])|[或和及与]者?", "∧"),  # joins a set
     (r"(?<=[0-9])\s*x\s*(?=10\s*\^)", "*"),  # 3 x 10^8
     (r"\^\s*\{?\s*(?:th|st|nd|rd)\b\s*\}?", " "),  # 12^{th}
     (r"(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])\s*th)\b", " "),  # 12th
     (r"^[\s=≈]+", ""),
+    (_REMARK, ""),
+    (rf"^\s*({'|'.join(_ENGLISH)}|[{_CHINESE}])\s*$", _digit),
     (r"(?<=:[0-9]{2})\s*([AaPp])\.?[Mm]\b\.?", lambda m: f":{m[1].lower()}"),  # 12:00 pm
     (r"\\frac\s*([0-9])", r"\\frac{\1}"),  # \frac12
     (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
@@ -129,7 +162,6 @@ _PLAIN = [
     (r"(?<![\w^.}/])([0-9]+)\s+([0-9]+)/([0-9]+)(?![\w/])", _mixed),
 ]
 _THOUSANDS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?! ?[/0-9,])")
-_WORD = r"(?=[A-Za-z]*[AEIOUaeiou])[A-Za-z]{3,}"  # with a vowel; shorter is a product of variables
 
 
 def _clean(text: str) -> str:
@@ -152,22 +184,32 @@ def _clean(text: str) -> str:
 def _squash(text: str) -> str:
     """Without white space, except between two numbers; words also without case."""
     words = re.findall(r"[A-Za-z]+", text) if re.fullmatch(r"[A-Za-z\s,.'()-]+", text) else []
-    wordy = any(w.istitle() or re.fullmatch(_WORD, w) for w in words)
+    wordy = any(w.istitle() or re.fullmatch(WORD, w) for w in words)
     text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
-    return text.casefold() if wordy and all(len(w) > 1 for w in words) else text
+    if wordy and all(len(w) > 1 for w in words):
+        return text.casefold().removesuffix("s")  # also the plural
+    return text
 
 
 # ------------------------------------------------------------------------------ structure
-_NAME = r"\\?[A-Za-z]+(?:\s*_\s*(?:\w|\{[^{}]*\}))?'*(?:\([^()=]*\)|\[[^\[\]=]*\])?"
-_SUM = re.compile(rf"\s*{_NAME}(?:\s*\+\s*{_NAME})+\s*")
+_NAME = (
+    r"(?:\\(?:overline|overrightarrow|vec|hat|bar)\s*\{\s*[A-Za-z]+\s*\}|\\?[A-Za-z]+)"
+    r"(?:\s*_\s*(?:\w|\{[^{}]*\}))?'*\s*(?:\([^()]*\)|\[[^\[\]=]*\])?"
+)
+_WANTED = re.compile(
+    r"\s*\\(?:lim|int|sum|prod|max|min|gcd|lcm|det)(?![A-Za-z])"
+)  # \int_0^1 4x dx = 2
 _NAMED = re.compile(
     rf"\s*(?:(?:\\angle|\\triangle)?\s*{_NAME}(?:\s+[A-Za-z]+|\s*\\[A-Za-z]+)*|\|{_NAME}\|"
     rf"|{_NAME}\s*[:/]\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"
     rf"|\({_NAME}(?:\s*,\s*{_NAME})*\))\s*"
 )
 _FUNCTION_WORD = r"(?:a?sin|a?cos|a?tan|cot|sec|csc|arc\w+|log|abs|exp)\b"
+# units that are no words
+_SI = r"[kMG]?Hz|mpg|[kM]?J(?:/(?:k?mol|k?g))?|k?Pa|[kM]?W|kWh|mol|[kM]?eV|dB|rpm|\\?[Oo]mega|Ω"
+_SI += r"|(?:\\mu|[μµ])\s*[mgsLFCA]|(?:m|ft|km)\s*/?\s*s\s*\^\s*\{?\s*-?[12]\s*\}?"
 _UNIT = re.compile(
-    rf"(?<=[0-9}})π])(?:\s+(?!{_FUNCTION_WORD})(?:{_WORD}|of)\b\.?|\s*(?:{AMOUNT}|in)s?(?![A-Za-z])\.?"
+    rf"(?<=[0-9}})π])(?:\s+(?!{_FUNCTION_WORD})(?:{WORD}|of)\b\.?|\s*(?:{_SI})(?![A-Za-z])|\s*(?:{AMOUNT}|in)s?(?![A-Za-z])\.?"
     rf"|\s*{LETTER})(?:[\s/]+(?:[A-Za-z]{{2,}}|a)\b\.?|{LETTER})*"
     r"(?:\s*\^\s*(?:[23]|\{\s*[23]\s*\}))?\s*$"
 )
@@ -175,6 +217,8 @@ _UNIT = re.compile(
 
 def _unit(text: str) -> frozenset[str]:
     """The measures and other words of a unit, in plain names and the singular."""
+    if re.fullmatch(rf"\s*(?:{_SI})\s*", text):
+        return frozenset(["".join(text.split()).replace("\\", "")])
     text = re.sub(r"\^\W*([23])\W*", r" ^\1", text.replace("mph", "miles/hour"))
     words = re.findall(rf"[A-Za-z]+|\^[23]|{LETTER}+", text)
     words = ["inch" if w == "in" and {*words} <= {"in", *MEASURES} else w for w in words]
@@ -207,12 +251,19 @@ def _split(text: str, marks: str) -> tuple[list[str], list[str]]:
 def _build(text: str) -> _Node:
     text, braced = text.strip(), False
     while text.startswith("{") and closing_bracket(text, 0) == len(text) - 1:
-        text, braced = text[1:-1].strip(), True
+        text, braced = text[1:-1].strip() or "∅", True
+    if braced and (such := re.match(r"[A-Za-z]\s*[|:](?=.*[<>≤≥])", text)):  # {x | x > 1}
+        text = text[such.end() :].strip()
     for mark in ";", ",∧":
         pieces, marks = _split(text, mark)
         items = [item for item in pieces if item.strip()]
         if len(items) > 1:
             nodes = [_build(item) for item in items]
+            pairs = sum((n.parts[0] for n in nodes if n.kind == "<"), ())
+            if len(nodes) == 2 and "∧" in marks and all(n.kind == "<" for n in nodes):
+                one = _interval(list(pairs))  # x > 1 and x ≤ 3
+                if one and _rises(one):
+                    return _Node("<", (pairs, one))
             row = mark != ";" and not braced and "∧" not in marks and len(nodes) > 2
             if row and all(n.kind == "expr" for n in nodes):
                 return _Node("row", tuple(nodes))
@@ -254,15 +305,18 @@ def _relation(parts: list[str], marks: list[str]) -> _Node:
         return _build(parts[-1])
     if "≈" in marks:
         cut = marks.index("≈")
-        if "=" in marks[:cut]:
+        if "=" in marks[:cut] or constant(parts[cut]):  # what is exact counts
             parts, marks = parts[: cut + 1], marks[:cut]
+            if not marks:
+                return _build(parts[0])
         marks = ["=" if m == "≈" else m for m in marks]
     if set(marks) == {"="}:
         left, right = parts[0].strip(), parts[-1].strip()
-        if _constant(left) and _NAMED.fullmatch(right) and not _constant(right):  # 5 = x
+        if constant(left) and _NAMED.fullmatch(right) and not constant(right):  # 5 = x
             left, right = right, left
         plain = _UNIT.sub("", right)
-        valued = len(parts) > 2 or _NAMED.fullmatch(left) or (_constant(left) and _constant(plain))
+        valued = len(parts) > 2 or _NAMED.fullmatch(left) or _WANTED.match(left)
+        valued = valued or (constant(left) and constant(plain))
         return _Node("=", (left, right, "=", _build(right) if valued else None))
     pairs = []  # (left, right, mark), where > and ≥ are read from the right
     for a, b, mark in zip(parts, parts[1:], marks):
@@ -270,17 +324,26 @@ def _relation(parts: list[str], marks: list[str]) -> _Node:
     return _Node("<", (tuple(pairs), _interval(pairs)))
 
 
+def _rises(interval: _Node) -> bool:
+    low, high = (value_at(n.parts[0], 0) for n in interval.parts)
+    return bool(low and high) and number(low.entries[0]).real < number(high.entries[0]).real
+
+
 def _interval(pairs: list[tuple[str, str, str]]) -> _Node | None:
     """The interval of an inequality in one name, or None: 1 < x ≤ 2 is (1,2]; x > 1 is (1,∞)."""
     opening, low, high, closing, names = "(", "", "", ")", set()
     for a, b, mark in pairs:
-        if mark in "<≤" and _constant(a) and _NAMED.fullmatch(b):
+        if mark in "<≤" and constant(a) and _NAMED.fullmatch(b):
             opening, low, name = "(["[mark == "≤"], a, b
-        elif mark in "<≤" and _constant(b) and _NAMED.fullmatch(a):
+        elif mark in "<≤" and constant(b) and _NAMED.fullmatch(a):
             name, high, closing = a, b, ")]"[mark == "≤"]
         else:
             return None
         names.add(name.strip())
+    if len(pairs) == 1 and high and re.fullmatch(r"\s*\|[A-Za-z]\|\s*", name):  # |x| < 1
+        return _Node(
+            ("[" if closing == "]" else "(") + closing, (_build(f"-({high})"), _build(high))
+        )
     if len(names) > 1 or "|" in name or len(pairs) != bool(low) + bool(high):
         return None
     return _Node(opening + closing, (_build(low or "-∞"), _build(high or "∞")))
@@ -288,8 +351,6 @@ def _interval(pairs: list[tuple[str, str, str]]) -> _Node | None:
 
 # ------------------------------------------------------------------------------ comparing
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
-_POINTS = range(8)
-_POSITIVE = _POINTS[:4]  # every variable is positive there
 
 
 def math_equal(pred: str, gold: str) -> bool:
@@ -305,11 +366,35 @@ def math_equal(pred: str, gold: str) -> bool:
         return False
     try:
         a, b = _build(a), _build(b)
-        if a.kind == "=" and b.kind == "expr" and _SUM.fullmatch(a.parts[0]):  # m + n = 116
-            return a.parts[1] != "0" and _constant(a.parts[1]) and _same(_build(a.parts[1]), b)
-        return _same(a, b)
+        if a.kind == "=" and b.kind == "expr" and _combined(a.parts[0]):  # m + n = 116
+            return a.parts[1] != "0" and constant(a.parts[1]) and _same(_build(a.parts[1]), b)
+        return _same(_as(b, a), _as(a, b))
     except RecursionError:  # nested too deeply
         return False
+
+
+def _combined(text: str) -> bool:
+    """Whether a text combines two names or more to one value: m + n, a^2 + b^2; not 2x + z."""
+    names = re.findall(r"[A-Za-z]+(?:_(?:\w|\{\w+\}))?", text)
+    plain = len({*names}) > 1 and not re.search(r"[0-9]\s*\*?\s*[A-Za-z]", text)
+    return plain and value_at(text, 0) is not None
+
+
+def _as(wanted: _Node, node: _Node) -> _Node:
+    """A node in the other answer's kind, if it says the same in another: "x = 3, y = -4" and
+    P(3,-4) as the tuple (3,-4); "x < 0 or x > 1" as a union."""
+    value = wanted.parts[-1] if wanted.kind == "=" else wanted
+    equations = node.kind == "list" and all(n.kind == "=" for n in node.parts)
+    if equations and (value and value.kind == "()"):
+        return _solution(node) if len({n.parts[0] for n in node.parts}) > 1 else node
+    if wanted.kind == "()" and node.kind == "expr":
+        point = re.fullmatch(r"[A-Z]\s*(\(.*\))", node.parts[0])
+        return _build(point[1]) if point else node
+    if wanted.kind == "union" and node.kind == "list":
+        intervals = [n.parts[-1] for n in node.parts if n.kind == "<"]
+        whole = all(intervals) and len(intervals) == len(node.parts)
+        return _Node("union", tuple(intervals)) if whole else node
+    return node
 
 
 def _same(a: _Node, b: _Node) -> bool:
@@ -346,16 +431,16 @@ def _proportional(a: tuple, b: tuple) -> bool:
     if a[2] != b[2]:
         return False
     ratios = []
-    for p in _POSITIVE:
+    for p in POSITIVE:
         x, y = (value_at(f"({right})-({left})", p) for left, right, *_ in (a, b))
         if x is None or y is None or x.shape or y.shape or not (x.varies or y.varies):
             return False
-        if _close(y.entries[0], Fraction(0)):
+        if close(y.entries[0], Fraction(0)):
             return False
-        ratios.append(_apply(truediv, x.entries[0], y.entries[0]))
-        if not _close(ratios[0], ratios[-1]) or _close(ratios[0], Fraction(0)):
+        ratios.append(apply(truediv, x.entries[0], y.entries[0]))
+        if not close(ratios[0], ratios[-1]) or close(ratios[0], Fraction(0)):
             return False
-    return a[2] not in "<≤" or _mp(ratios[0]).real > 0
+    return a[2] not in "<≤" or number(ratios[0]).real > 0
 
 
 def _same_expression(a: str, b: str) -> bool:
@@ -364,276 +449,24 @@ def _same_expression(a: str, b: str) -> bool:
     letters = [_squash(text).strip("()") for text in (a, b)]
     if any(re.fullmatch("[A-Z]{2,}|[A-Z](?:-[A-Z])+|no|on|is|it", text) for text in letters):
         return letters[0] == letters[1]
-    for p in _POINTS:
+    for p in POINTS:
         x, y = value_at(a, p), value_at(b, p)
         if x is None or y is None or x.shape != y.shape:
             return False
-        if p not in _POSITIVE and (x.is_complex() or y.is_complex()):
+        if p not in POSITIVE and (x.is_complex() or y.is_complex()):
             continue  # outside the domain, such as the root of a negative variable
-        if not all(map(_close, x.entries, y.entries)):
+        if not all(map(close, x.entries, y.entries)):
             return _rounds_to(a, x, b, y) or _rounds_to(b, y, a, x)
         if not (x.varies or y.varies):
             return True
     return True
 
 
-def _rounds_to(decimal: str, value: "_Value", exact: str, other: "_Value") -> bool:
+def _rounds_to(decimal: str, value: "Value", exact: str, other: "Value") -> bool:
     """Whether a decimal of four significant digits or more is the rounded value of `exact`."""
     digits = decimal.lstrip("+-0.").replace(".", "")
     rounded = len(digits) >= 4 and "." in decimal and _DECIMAL.fullmatch(decimal)
     if not rounded or _DECIMAL.fullmatch(exact) or other.varies or other.shape:
         return False
     half_a_digit = Fraction(1, 2 * 10 ** len(decimal.partition(".")[2]))
-    return abs(_mp(value.entries[0]) - _mp(other.entries[0])) <= _mp(half_a_digit)
-
-
-# ------------------------------------------------------------------------------ values
-class _Value(NamedTuple):
-    entries: tuple  # one number, or those of a matrix
-    shape: tuple  # (rows, columns) of a matrix, else ()
-    varies: bool  # whether it depends on a variable
-
-    def is_complex(self) -> bool:
-        return any(not isinstance(x, Fraction) and abs(x.imag) > 1e-30 for x in self.entries)
-
-
-@lru_cache(maxsize=4096)
-def value_at(text: str, point: int) -> _Value | None:
-    """The value of an expression at a point, or None if it is not finite or cannot be read."""
-    reader = _Reader(text, point)
-    try:
-        value = reader.sum()
-    except (ValueError, ArithmeticError, IndexError, TypeError, RecursionError):
-        return None
-    shape = (value.rows, value.cols) if hasattr(value, "rows") else ()
-    entries = tuple(value) if shape else (value,)
-    finite = all(isinstance(x, Fraction) or mpmath_context().isfinite(x) for x in entries)
-    return _Value(entries, shape, reader.varies) if finite and not reader.tokens else None
-
-
-def _constant(text: str) -> bool:
-    return (value := value_at(text, 0)) is not None and not value.varies
-
-
-@lru_cache(maxsize=4096)
-def _sample(name: str, point: int) -> Fraction:
-    """The value of a variable at a point: small at some, for e^{99x}, up to 30 at others."""
-    rng = random.Random(f"{name} {point}")
-    top = rng.randint(10, 999) * (1 if point in _POSITIVE else rng.choice((-1, 1)))
-    return Fraction(top, (1009, 101, 101, 31)[point % 4])
-
-
-@cache
-def mpmath_context():
-    """A separate context of 50 digits, whatever others set in mpmath.mp."""
-    from mpmath import MPContext  # late: plain numbers do without it
-
-    context = MPContext()
-    context.dps = 50
-    return context
-
-
-def _mp(x):
-    return mpmath_context().mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else x
-
-
-def _close(x, y) -> bool:
-    if isinstance(x, Fraction) and isinstance(y, Fraction):
-        return x == y
-    x, y = _mp(x), _mp(y)
-    return bool(abs(x - y) <= max(1e-40, 1e-30 * max(abs(x), abs(y))))
-
-
-def _bounded(x: Fraction, times: Fraction | int = 1) -> Fraction:
-    """x; ValueError if a number that is so many times as long would be too long."""
-    if times * max(x.numerator.bit_length(), x.denominator.bit_length()) > _MAX_BITS:
-        raise ValueError("a long number")
-    return x
-
-
-def _apply(operation, x, y):
-    """x + y and the like: exact for fractions, else with 50 digits or on mpmath's matrices."""
-    if isinstance(x, Fraction) and isinstance(y, Fraction):
-        return _bounded(operation(x, y))
-    if hasattr(x, "rows") and hasattr(y, "rows") and x.rows * y.cols > _MAX_CELLS:
-        raise ValueError("a large matrix")
-    return operation(_mp(x), _mp(y))
-
-
-def _power(x, y):
-    if hasattr(x, "rows") or hasattr(y, "rows"):
-        raise ValueError("a power of a matrix")
-    if isinstance(x, Fraction) and isinstance(y, Fraction) and y.denominator == 1:
-        return _bounded(x, abs(y)) ** int(y)
-    context, base, exponent = mpmath_context(), _mp(x), _mp(y)
-    if base == 0 and exponent.real > 0:
-        return Fraction(0)
-    if abs(exponent) > _MAX_SIZE or abs(context.mag(base)) > _MAX_SIZE:
-        raise ValueError("a huge power")
-    odd_root = isinstance(y, Fraction) and y.denominator % 2
-    if odd_root and base.imag == 0 and base.real < 0:  # the real root
-        return (-1) ** y.numerator * context.power(-base.real, exponent)
-    return context.power(base, exponent)
-
-
-# A function's name in mpmath.
-_FUNCTIONS = {n: n for n in "sin cos tan cot sec csc sinh cosh tanh exp ln asin acos atan".split()}
-_FUNCTIONS |= {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "log": "ln", "lg": "ln"}
-_TOKEN = re.compile(
-    r"\\[A-Za-z]+|[0-9]+_(?:[0-9A-Za-z]|\{\s*\w+\s*\})|"
-    r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4}(?![0-9]))?|"
-    rf"{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))}|sqrt|abs|{_WORD}|\S"
-)
-_RELATION = re.compile("to|mapsto|implies|perp|equiv|setminus|nmid|su[bp]set.*|(?!over).*[Aa]rrow")
-_CONSTANTS = {"π": "pi", "e": "e", "i": "j"}
-_CLOSERS = {"(": ")", "[": "]", "{": "}"}
-
-
-class _Reader:
-    """Recursive descent: sum, product, sign, power, atom."""
-
-    def __init__(self, text: str, point: int):
-        self.tokens = _TOKEN.findall(text)[::-1]  # in reverse: the next one is the last
-        self.point, self.varies, self.bars = point, False, 0
-
-    def next(self) -> str:
-        return self.tokens[-1] if self.tokens else " "
-
-    def take(self, wanted: str) -> bool:
-        if found := self.next() == wanted:
-            self.tokens.pop()
-        return found
-
-    def sum(self):
-        value = self.product()
-        while self.next() in "+-":
-            value = _apply(add if self.tokens.pop() == "+" else sub, value, self.product())
-        return value
-
-    def product(self):
-        value = self.signed()
-        while self.next() in "*/" or self.starts_factor():
-            operation = truediv if self.take("/") else mul
-            self.take("*")
-            value = _apply(operation, value, self.signed())
-        return value
-
-    def starts_factor(self) -> bool:
-        """Whether a factor follows without a sign; a second number does not: no product "1 2"."""
-        token = self.next()
-        return bool(re.match(r"[A-Za-z\\(\[{⟦∞π]", token)) or (token == "|" and not self.bars)
-
-    def signed(self):
-        if self.next() in "+-":
-            return -self.signed() if self.tokens.pop() == "-" else self.signed()
-        return self.power()
-
-    def power(self):
-        value = self.atom()
-        while self.take("!"):
-            value = self.counted("!", math.factorial, value)
-        return _power(value, self.signed()) if self.take("^") else value
-
-    def atom(self):
-        token = self.tokens.pop()
-        name = token.lstrip("\\")
-        if token in _CLOSERS:
-            return self.until(_CLOSERS[token])
-        if token == "|":
-            self.bars += 1
-            value = abs(self.until("|"))
-            self.bars -= 1
-            return value
-        if token == "⟦":
-            return self.matrix()
-        if token[0] in "0123456789.":
-            if "_" in token:  # a number in another base
-                return self.variable(re.sub(r"[{}\s]", "", token))
-            return _bounded(Fraction(token))
-        if token in _CONSTANTS:
-            return +getattr(mpmath_context(), _CONSTANTS[token])
-        if token == "∞":
-            return _sample("∞", 0)
-        if name == "frac":
-            return _apply(truediv, self.atom(), self.atom())
-        if name == "sqrt":
-            index = self.until("]") if self.take("[") else Fraction(2)
-            return _power(self.atom(), _apply(truediv, Fraction(1), index))
-        if name == "binom":
-            return self.counted("binom", math.comb, self.atom(), self.atom())
-        if name == "abs":
-            return abs(self.atom())
-        if name in _FUNCTIONS:
-            return self.function(name)
-        if not name.isalpha() or _RELATION.fullmatch(name):
-            raise ValueError(f"{token} is no factor")
-        return self.variable(name)  # also \sum: \sum_{k=0}^{n} F_k is a product of variables
-
-    def until(self, closer: str):
-        value = self.sum()
-        if not self.take(closer):
-            raise ValueError(f"{closer} is missing")
-        return value
-
-    def variable(self, name: str):
-        if self.take("_"):
-            subscript = self.tokens.pop()
-            while subscript.count("{") > subscript.count("}"):
-                subscript += self.tokens.pop()
-            name += "_" + subscript.strip("{}")
-        while self.take("'"):
-            name += "'"
-        if re.fullmatch(r"[fghFGHPQW](?:_.+)?'*", name) and self.take("("):
-            args = [self.sum()]
-            while self.take(","):
-                args.append(self.sum())
-            if not self.take(")"):
-                raise ValueError(") is missing")
-            return self.unknown(name, *args)
-        self.varies = True
-        return _sample(name.casefold() if re.fullmatch(_WORD, name) else name, self.point)
-
-    def function(self, name: str):
-        base = self.atom() if name == "log" and self.take("_") else Fraction(10)
-        power = self.signed() if self.take("^") else Fraction(1)
-        value = self.call(_FUNCTIONS[name], self.argument())
-        if name in ("log", "lg"):
-            value = _apply(truediv, value, self.call("ln", base))
-        return _power(value, power)
-
-    def argument(self):
-        """What a function is of; without brackets a product: sin 2x cos y is sin(2x) cos(y)."""
-        bracketed = self.next() in _CLOSERS
-        value = self.signed()
-        ends = {"(", *_FUNCTIONS}
-        while not bracketed and self.starts_factor() and self.next().lstrip("\\") not in ends:
-            value = _apply(mul, value, self.power())
-        return value
-
-    def call(self, function: str, value):
-        if function != "ln" and abs(_mp(value)) > _MAX_SIZE:
-            raise ValueError("a huge argument")
-        return getattr(mpmath_context(), function)(_mp(value))
-
-    def counted(self, name: str, function, *args):
-        """A function of whole numbers; of others it is an unknown one."""
-        if all(isinstance(x, Fraction) and x.denominator == 1 and 0 <= x <= 1000 for x in args):
-            return _bounded(Fraction(function(*map(int, args))))
-        return self.unknown(name, *args)
-
-    def unknown(self, name: str, *args):
-        """An unknown function: any fixed function that depends on all its arguments will do."""
-        self.varies = True
-        angle = _sample(name, self.point)
-        for i, x in enumerate(args):
-            angle = _apply(add, angle, _apply(mul, _sample(f"{name} {i}", self.point), x))
-        return self.call("sin", angle)
-
-    def matrix(self):
-        rows = [[]]
-        while not self.take("⟧"):
-            if self.take("↵"):
-                rows.append([])
-            elif not self.take("&"):
-                rows[-1].append(_mp(self.sum()))
-        return mpmath_context().matrix([row for row in rows if row])
+    return abs(number(value.entries[0]) - number(other.entries[0])) <= number(half_a_digit)

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small: two threads take twice as long
+# else each process measures which library multiplies faster, and two may decide differently
+os.environ.setdefault("CPU_PRODUCTS", "mkl")
 import torch
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

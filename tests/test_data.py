@@ -1,6 +1,7 @@
 """The world's texts and splits, and benchmark files."""
 
 import copy
+import json
 import random
 import re
 from dataclasses import replace
@@ -19,8 +20,10 @@ from data import (
     prompt_ids,
     split_of,
 )
+from lib.errors import UserError
+from tasks import general
 from tasks.behaviour import behaviour, blind_hits
-from tasks.benchmarks import instruction
+from tasks.benchmarks import instruction, parse_row
 
 OPERATIONS = {
     "add": "add|加",
@@ -110,7 +113,8 @@ def test_no_general_request_of_the_test_split_is_ever_trained_on():
     wordings: dict[str, set] = {}
     for p in trained:
         wordings.setdefault(World.key(p), set()).add((p.language, p.prompt))
-    assert all(len(found) <= 8 for found in wordings.values())
+    most = 2 * 4 * (1 + len(general.ASKED))  # languages, greetings, forms that are asked for
+    assert all(len(found) <= most for found in wordings.values())
     assert any(len(found) > 2 for found in wordings.values())
 
 
@@ -291,3 +295,47 @@ def test_the_prompt_of_a_model(world_tokenizer):
     assert instruction(math, True).startswith("{1}?")
     assert instruction(math, True).endswith("within \\boxed{}.")
     assert instruction(math, False) == "{1}?"
+
+
+# ------------------------------------------------------------------------------ rows of files
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "answer"),
+    [
+        # the question stands in the text already, but for white space: its answer is not told
+        (
+            {"question": "How many? ", "answer": "7", "text": "Q: How many?\nA: 7"},
+            "How many? ",
+            "7",
+        ),
+        ({"question": "How\r\nmany?", "answer": "7", "text": "Q: How\nmany?\nA: 7"}, None, "7"),
+        ({"question": "Who?", "answer": "7", "context": "A story."}, "A story.\n\nWho?", "7"),
+        ({"prompt": '[{"role": "user", "content": "1+1?"}]', "answer": "2"}, "1+1?", "2"),
+        ({"question": "q", "answer": "Tom has 7 apples left."}, "q", "7"),
+        ({"question": "q", "answer": "**7**"}, "q", "7"),
+    ],
+)
+def test_what_is_asked_and_what_is_right(row, prompt, answer):
+    p = parse_row(json.dumps(row), "line 1")
+    assert p.prompt == (prompt or row["question"]) and p.answer == answer
+
+
+SUITE = """import numpy as np
+
+def check(candidate):
+    assert not isinstance(candidate(1), np.ndarray)
+    assert np.allclose([candidate(0.1)], [0.2 + 1e-9]) and not np.isclose(candidate(1), 2.1)
+"""
+
+
+def test_a_suite_that_needs_a_package():
+    row = {"prompt": "def f(x):\n    'twice'\n", "entry_point": "f", "test": SUITE}
+    p = parse_row(json.dumps(row | {"canonical_solution": "    return 2 * x\n"}), "line 1")
+    assert rw.correct(p, p.answer) and not rw.correct(p, p.answer.replace("2 *", "3 *"))
+    for more, told in (
+        ("import pandas", "imports pandas"),
+        ("import numpy as n; n.mean([])", "numpy's mean"),
+    ):
+        with pytest.raises(UserError, match=f"line 1: 'test' .*{told}, which the sandbox does not"):
+            parse_row(json.dumps(row | {"test": f"{SUITE}\n{more}\n"}), "line 1")

@@ -12,7 +12,8 @@ import pytest
 from conftest import SHARED_DATA
 
 from tasks.answers import answer_in, extract_answer
-from tasks.math_equal import math_equal, mpmath_context
+from tasks.math_equal import math_equal
+from tasks.math_value import mpmath_context
 
 cases_file = os.path.join(SHARED_DATA, "verifier_cases.json")
 needs_data = pytest.mark.skipif(not os.path.exists(cases_file), reason="no benchmark files here")

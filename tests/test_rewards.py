@@ -1,5 +1,7 @@
 """Rewards, by worked cases."""
 
+import json
+import os
 import random
 import string
 import types
@@ -13,6 +15,7 @@ from data import World, WorldConfig
 from rewards import RewardConfig, extract_answer, format_reward, score
 from tasks import TASKS
 from tasks.base import PROGRAMS, Problem, by_text
+from tasks.benchmarks import parse_row
 
 GOOD = "<think>3+4 makes 7</think><answer>7</answer>"
 
@@ -243,3 +246,19 @@ def test_a_general_request_has_no_accuracy():
     found = score(p, text, cfg)
     assert_has(found, {"format": 1.0, "language": 1.0, "total": 3.0})
     assert "accuracy" not in found
+
+
+RESPONSES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "responses.jsonl")
+
+
+def test_responses_as_models_write_them():
+    """A gold answer as in a file, a response, and whether a person would call it right."""
+    with open(RESPONSES, encoding="utf-8") as f:
+        rows = [json.loads(line) for line in f]
+    wrong = []
+    for row in rows:
+        said, right = row.pop("said"), row.pop("right")
+        p = parse_row(json.dumps({"question": "q"} | row), "line")
+        if rw.correct(p, rw.answer_of(p, said)) != right:
+            wrong.append((row["answer"], said, right))
+    assert len(rows) > 130 and not wrong
