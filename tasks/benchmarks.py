@@ -36,7 +36,7 @@ INSTRUCTIONS["multiple_choice"] = INSTRUCTIONS["math"]
 # names of columns in files; of several the first that is not empty counts
 ASKED = "question|problem|query|question_stem|prompt|messages"
 CONTEXT = "body|passage|context|article|text"  # what a question is about
-ANSWER = "answer|final_answer|final_ans|answer_number|golden"
+ANSWER = "answer|final_answer|final_ans|answer_number|golden|expected_answer|ground_truth"
 RIGHT = "answer|answerkey|correct|correct_option|label|gold"  # of choices
 _ANSWERS = {*ANSWER.split("|"), *RIGHT.split("|"), "solution", "choices"}
 
@@ -88,8 +88,9 @@ def _fields(line: str) -> dict:
     if not isinstance(row, dict):
         raise UserError(f"a {type(row).__name__}, not an object with fields")
     named = {name.lower().replace(" ", "_"): value for name, value in row.items()}
-    row = {name: value for name, value in named.items() if value is not None}
-    verl = row.get("reward_model")
+    empty = {"choices": [[], "", {}], "options": [[], "", {}], "time_limit": [""]}
+    row = {k: v for k, v in named.items() if v is not None and v not in empty.get(k, [])}
+    verl = _decoded(row, "reward_model")
     if isinstance(verl, dict) and verl.get("ground_truth") is not None:
         row |= _ground_truth(verl)
     for name in _ANSWERS & row.keys():
@@ -130,10 +131,16 @@ def _prompt(row: dict, name: str) -> str:
     if not isinstance(messages, list):
         return _text(row, name)
     with contextlib.suppress(KeyError, TypeError):
-        said = [(m["role"], m["content"]) for m in messages if m["role"] != "assistant"]
-        if [role for role, _ in said] in (["user"], ["system", "user"]):
+        said = [(m["role"], _content(m)) for m in messages if m["role"] != "assistant"]
+        if [role for role, _ in said] in (["user"], ["system", "user"], ["developer", "user"]):
             return _text({name: "\n\n".join(text for _, text in said).strip()}, name)
     raise UserError(f"'{name}' should be a text, or messages of which one is the user's")
+
+
+def _content(message: dict) -> str:
+    """A message's text, which may be in parts: [{"type": "text", "text": "..."}]."""
+    content = message["content"]
+    return "".join(p["text"] for p in content) if isinstance(content, list) else content
 
 
 def _asked(row: dict) -> str:
@@ -202,6 +209,8 @@ def _choice(row: dict) -> Problem:
     name, column = _first(row, RIGHT), _first(row, "choices|options")
     letters = {x: row[x] for x in LETTERS.lower() if x in row}
     found, labels = _decoded(row, column) if column else letters, []
+    if isinstance(found, list) and all(isinstance(x, dict) and "text" in x for x in found):
+        found = {x.get("label", i): x["text"] for i, x in enumerate(found)}
     if isinstance(found, dict):  # {"text": [...], "label": [...]} or {"A": ..., "B": ...}
         found = {label: text for label, text in found.items() if text is not None}
         labels, found = found.get("label", [*found]), found.get("text", [*found.values()])

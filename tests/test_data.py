@@ -314,11 +314,25 @@ def test_the_prompt_of_a_model(world_tokenizer):
         ({"prompt": '[{"role": "user", "content": "1+1?"}]', "answer": "2"}, "1+1?", "2"),
         ({"question": "q", "answer": "Tom has 7 apples left."}, "q", "7"),
         ({"question": "q", "answer": "**7**"}, "q", "7"),
+        ({"problem": "q", "expected_answer": "5"}, "q", "5"),
+        ({"prompt": "q", "reward_model": '{"ground_truth": "5"}'}, "q", "5"),
+        ({"question": "q", "choices": [], "options": "", "answer": "5"}, "q", "5"),
     ],
 )
 def test_what_is_asked_and_what_is_right(row, prompt, answer):
     p = parse_row(json.dumps(row), "line 1")
     assert p.prompt == (prompt or row["question"]) and p.answer == answer
+
+
+def test_messages_and_choices_in_parts():
+    parts = [{"type": "text", "text": "1+"}, {"type": "text", "text": "1?"}]
+    messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
+    p = parse_row(json.dumps({"messages": messages, "answer": "2"}), "line 1")
+    assert p.prompt == "Be brief.\n\n1+1?"
+    choices = [{"label": "A", "text": "red"}, {"label": "B", "text": "blue"}]
+    row = {"question": "q", "choices": choices, "answer": "B"}
+    p = parse_row(json.dumps(row), "line 1")
+    assert (p.task, p.answer, p.tests["choices"]) == ("multiple_choice", "B", ["red", "blue"])
 
 
 SUITE = """import numpy as np
