@@ -86,9 +86,11 @@ def percent(share: float | None) -> str:
 
 
 def behaviour_table(rows: list[tuple[str, Report]]) -> str:
-    """What each model did, a row for each (name, Report) of a task of the world."""
-    head = "model,task,pass@1,reasons,ends,right if both,right if blurted,steps,errors,checks"
-    head += ",checks that say no,put right,checking pays,hits a try,if blind,repeated"
+    """What each model did, a row for each (name, Report) of a task of the world: shares, and counts
+    a response."""
+    head = "model,task,pass@1 %,reasons %,ends %,right if both %,right if blurted %"
+    head += ",steps,errors,checks,checks that say no,put right,checking pays points"
+    head += ",hits a try %,if blind %,repeated %"
     body = []
     for name, r in rows:
         did = r.did
