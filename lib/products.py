@@ -38,6 +38,17 @@ def use_onednn() -> bool:
         return is_faster() if wanted == "auto" else wanted == "onednn"
 
 
+def library() -> str:
+    return "onednn" if use_onednn() else "mkl"
+
+
+def keep(name: str | None) -> None:
+    """Go on with the library that a run has begun with, since the other rounds otherwise; what the
+    environment says holds."""
+    if name in ("mkl", "onednn"):
+        os.environ.setdefault("CPU_PRODUCTS", name)
+
+
 @lru_cache(maxsize=1)
 def is_faster() -> bool:
     """Whether oneDNN is faster here, on a product of a laptop model by one thread, whoever asks

@@ -20,7 +20,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
-from lib import loggers, page, report, start
+from lib import loggers, page, products, report, start
 from lib.distributed import barrier, gather, is_main_process, rank, sum_floats, world_size
 from lib.errors import UserError, shortened
 from lib.files import UTF8, checksum, load_json, lock, to_json, write_json, write_lines
@@ -71,6 +71,10 @@ class Run:
                 os.makedirs(os.path.join(folder, "checkpoint"), exist_ok=True)
                 write_json(os.path.join(folder, "config.json"), self.settings)
         about = report.provenance(report.command())
+        before = self.status or {}
+        if before.get("hardware") == about["hardware"]:  # else it may be the slow one there
+            products.keep(before.get("products"))
+        about["products"] = products.library()
         self.set_status(stage=stage, saved=self.state.get("step", 0), finished=False, **about)
         barrier()
 
@@ -419,7 +423,8 @@ def run_status(folder: str) -> dict | None:
     path, metrics = (os.path.join(folder, name) for name in ("status.json", "metrics.jsonl"))
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
         status = load_json(path)
-        return {key: status[key] for key in ("stage", "saved", "finished")}
+        more = {key: status[key] for key in ("hardware", "products") if key in status}
+        return {key: status[key] for key in ("stage", "saved", "finished")} | more
     found = checkpoints(folder)
     if not found and not os.path.exists(metrics):
         return None

@@ -17,6 +17,7 @@ from conftest import run as script
 import sft
 from lib import start
 from lib.errors import UserError
+from lib.files import load_json
 from lib.run import (
     Journal,
     Run,
@@ -275,6 +276,19 @@ def test_a_run_has_ended_when_its_model_is_complete(tmp_path):
     assert finished(run.folder, {"lr": 1}, "x") == str(tmp_path / "model")
     with pytest.raises(ValueError, match="--lr 1, not 2"):
         finished(run.folder, {"lr": 2}, "x")
+
+
+def test_a_run_goes_on_with_the_library_of_products_that_it_began_with(tmp_path, monkeypatch):
+    """The libraries round otherwise, and which is faster is measured anew in each process."""
+    monkeypatch.setenv("CPU_PRODUCTS", "onednn")
+    Run(str(tmp_path), {}, False, "x")
+    assert load_json(tmp_path / "status.json")["products"] == "onednn"
+    monkeypatch.delenv("CPU_PRODUCTS")
+    Run(str(tmp_path), {}, True, "x")
+    assert os.environ["CPU_PRODUCTS"] == "onednn"
+    monkeypatch.setenv("CPU_PRODUCTS", "mkl")  # who says so decides
+    Run(str(tmp_path), {}, True, "x")
+    assert load_json(tmp_path / "status.json")["products"] == "mkl"
 
 
 def test_a_stop_after_the_last_step_is_not_forgotten(tmp_path):
