@@ -53,7 +53,8 @@ class R1Config:
     preference_steps: int = setting(20, low=0)  # the last ones of stage 4, with general requests
     general: float = setting(0.5, low=0)  # requests in those for each reasoning problem
     language: float = 1.0  # weight of language consistency in stages 2 and 4
-    epochs: int = setting(3, low=1)  # of fine-tuning
+    cold_epochs: int = setting(8, low=1)  # of the cold start, whose texts are few
+    epochs: int = setting(3, low=1)  # of other fine-tuning
     tokens_per_step: int = setting(4096, low=1)  # of fine-tuning: there are few texts
     lr: float = 0.3  # of fine-tuning, as a share of pretraining's
 
@@ -80,10 +81,11 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     which is pretrained if it is not there, and of a Zero, if it is another run's. start: the stage
     from which on all are made again."""
     cfg = stages.settings_of(cfg, Config)
-    init, prompts = models["base"], cfg.r1.cold_prompts + cfg.r1.reject_prompts
-    texts = prompts * cfg.r1.most_kept * (1 + cfg.r1.demonstrations)
-    learnt = round(cfg.r1.epochs * texts * cfg.eval.max_new_tokens)
-    known = init if inputs.is_model(init) else None
+    r, base = cfg.r1, os.path.dirname(models["base"])
+    prompts = r.cold_prompts + r.reject_prompts
+    texts = r.cold_epochs * r.cold_prompts + r.epochs * r.reject_prompts
+    learnt = round(texts * r.most_kept * (1 + r.demonstrations) * cfg.eval.max_new_tokens)
+    known = models["base"] if inputs.is_model(models["base"]) else None
     if not known:
         stages.check_read(cfg, "r1.tasks", cfg.r1.tasks)
     stages.check_room(cfg, known, learnt, 3 * cfg.r1.steps, prompts * cfg.r1.samples)
@@ -93,8 +95,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
         stages.set_aside(out, later, preference.KINDS)
     if not known:
         print("there is no finished base model yet: pretraining one first", flush=True)
-        folder = os.path.dirname(init)
-        sft.pretrain(cfg, folder, os.path.exists(folder))
+        sft.pretrain(cfg, base, os.path.exists(base))
     lock_settings(out, stages.settings_to_lock(cfg, **models))
 
     # Zero and the four stages
@@ -136,6 +137,7 @@ def zero(cfg, models: dict[str, str], out: str, resume: bool) -> str:
 def dev1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
     """Cold start: Zero's clean samples, rewritten readably, teach the base the form."""
     rows = texts_of(cfg, models["zero"], "dev1", cfg.r1.cold_prompts, out)
+    cfg = replace(cfg, r1=replace(cfg.r1, epochs=cfg.r1.cold_epochs))
     return fine_tune(cfg, models["base"], rows, out, resume)
 
 
