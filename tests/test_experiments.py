@@ -351,7 +351,7 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     other = row | {"claim": "lambda matters", "verdict": "inconclusive"}
     write("results/ppo.json", {"minutes": 12.4, "claims": [row, other]})
     write("results/search.json", {"claims": [row | {"claim": "trees fail", "p": 0.049}]})
-    runs, keys = [], ("reasoning", "helpfulness", "language_consistency")
+    runs, keys = [], ("reasoning", "helpfulness", "language_consistency", "follows")
     for v, d in ((0.54, 0.1), (0.56, 0.11)):
         values = {"zero": v, "dev1": v - 0.1, "dev2": v, "dev3": v, "r1": v + d}
         runs.append({m: dict.fromkeys(keys, value) for m, value in values.items()})
