@@ -82,7 +82,8 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
     if algorithms is not None:
         told = ", ".join(algorithms)
         parser.add_argument("--algorithm", metavar="NAME", help=f"GRPO or a relative: {told}")
-    parser.set_defaults(quick=False, algorithm=None)  # of scripts without them
+    # of scripts without them; held: the settings of a config.json
+    parser.set_defaults(quick=False, algorithm=None, held=[])
     with user_errors():
         told = ["settings, with the values of `tiny`:", *cli.settings_help(cls())]
         parser.epilog = "\n".join(told)
@@ -95,7 +96,7 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
             raise cli.nearest("config", args.config, names)
         cfg = make(cls, args.config if args.config in PRESETS else "tiny")
         if saved:
-            cli.load(cfg, args.config)
+            args.held = cli.load(cfg, args.config)
             cfg.name = re.sub(r"[^\w-]", "", cfg.name) or "saved"  # it is in names of folders
         else:
             cfg.name = args.config

@@ -251,8 +251,9 @@ def main() -> None:
         stem, ending = os.path.splitext(args.out)
         if ending != ".json":
             raise UserError(f"--out is '{shortened(args.out)}': name a file that ends in .json")
+        begun = os.path.exists(f"{stem}.stopped.jsonl")  # it may have written one of the two
         for path in (args.out, *([f"{stem}.jsonl"] if args.models else [])):
-            if os.path.exists(path):
+            if os.path.exists(path) and not begun:
                 raise UserError(f"'{shortened(path)}' is there already: name another --out")
         sets = chosen_problems(cfg, args)
         check_sandbox(sets, cfg.sandbox)
@@ -269,16 +270,16 @@ def main() -> None:
             for path in args.models:
                 reports = evaluate_folder(cfg, path, sets, cfg.seed, path, journal)
                 rows += [(path, r) for r in reports.values()]
+        save_reports(rows, args.out)
+        if journal:
+            responses.save(rows, list(sets.values()) * len(args.models), f"{stem}.jsonl")
+            journal.remove()
         if any(r.task in PROGRAMS for _, r in rows):
             print(sandbox.protection())
-        print(table(rows) + of_requests(rows))
-        save_reports(rows, args.out)
-        print(f"figures: {args.out}")
+        print(f"{table(rows)}{of_requests(rows)}\nfigures: {args.out}")
         if journal:
-            path = f"{stem}.jsonl"
-            responses.save(rows, list(sets.values()) * len(args.models), path)
-            journal.remove()
-            print(f"responses: {path}; judge them again: python eval.py --rescore {path}")
+            told = f"judge them again: python eval.py --rescore {stem}.jsonl"
+            print(f"responses: {stem}.jsonl; {told}")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ def main() -> None:
     add("--tokenizer", required=True, help="model folder; of a run with LoRA its base")
     args = parser.parse_args()
     with config.user_errors():
-        if not os.path.isdir(args.checkpoint):
-            raise UserError(f"there is no checkpoint '{args.checkpoint}': see runs/NAME/checkpoint")
+        if not os.path.isfile(os.path.join(args.checkpoint, "progress.json")):
+            told = f"there is no checkpoint '{args.checkpoint}'"
+            raise UserError(f"{told}: name a folder in the run's checkpoint/")
         if os.path.isdir(args.out) and os.listdir(args.out):
             raise UserError(f"'{args.out}' is not empty: name a new folder")
         content = read_progress(args.checkpoint)
         shape, settings = content["shape"], content["settings"]
         known = {f.name for f in fields(ModelConfig)}
-        tokenizer = tokenizers.load(args.tokenizer)
+        asked = {key: settings[key] for key in ("template", "template_args") if key in settings}
+        tokenizer = tokenizers.load(args.tokenizer, **asked)
         if settings.get("lora", {}).get("rank"):  # adapters: the weights are the base's
             model = GPT.from_pretrained(args.tokenizer)
             if model.fingerprint() not in (settings.get("init"), settings.get("base")):
@@ -42,6 +44,9 @@ def main() -> None:
             add_adapters(model, LoRAConfig(**settings["lora"]), settings["seed"])
         else:
             model = GPT(ModelConfig(**{k: v for k, v in shape.items() if k in known}))
+            ends, rows = model.cfg.eos_ids, model.cfg.vocab_size
+            if tokenizer.eos_id not in ends or tokenizer.vocab_size > rows:
+                raise UserError(f"'{args.tokenizer}' is not the run's tokenizer: name its base")
         load_checkpoint(args.checkpoint, tensors({"model": model}, []))
         make_folder(args.out)
         tokenizer.save(args.out)

@@ -37,7 +37,7 @@ def check_tokenizer(cfg) -> None:
 def suited(cfg, folder: str | None, args):
     """cfg, and for a model from elsewhere what the command line leaves open: it is told. Where tags
     are rewarded its prompts ask for them, and weights that cost so much move in small steps."""
-    if not folder or args.config.endswith(".json"):
+    if not folder:
         return cfg
     GPT.from_pretrained(folder, device="meta")  # whatever is wrong with it is told first
     with hf_tokenizer.clear_errors(folder):
@@ -50,7 +50,7 @@ def suited(cfg, folder: str | None, args):
     trained = (hf_tokenizer.template_source(found["files"]) or "").startswith(hf_tokenizer.OURS)
     if "rewards.format" in known and cfg.rewards.format and not trained:
         chosen["template"] = "r1"  # else it keeps the one that it was trained with here
-    chosen = {key: value for key, value in chosen.items() if key not in args.typed}
+    chosen = {k: v for k, v in chosen.items() if k not in args.typed and k not in args.held}
     for key, value in chosen.items():
         config.set_key(cfg, key, value)
     told = "".join(f" --{key} {value}" for key, value in chosen.items())

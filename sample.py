@@ -138,6 +138,7 @@ def generate(model: GPT, prompts, params: SamplingParams, seed=None, on_token=No
     if longest >= context:
         told = f"a prompt of {longest} tokens leaves no room in the model's context of {context}"
         raise UserError(f"{told}: shorten it")
+    engine.check_ids(prompts, model.cfg.vocab_size)
     steps = min(params.max_new_tokens, context - min(map(len, prompts)))
     generator, n = torch.Generator(model.device), params.num_return_sequences
     generator.seed() if seed is None else generator.manual_seed(seed)

@@ -33,7 +33,7 @@ from data import World, WorldConfig
 from lib import distributed, lora
 from lib import run as runs
 from lib.ahead import ahead, workers_for
-from lib.engine import padded, positions_of
+from lib.engine import check_ids, padded, positions_of
 from lib.errors import UserError
 from lib.lora import LoRAConfig
 from lib.optim import Muon, adamw
@@ -228,6 +228,7 @@ def fine_tuned(cfg, base: str, rows: list[dict], where: str, out: str, resume: b
     from `where`; returns the folder of the result."""
     model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, **cfg.asked)
     examples = to_examples(rows, tokenizer, model.cfg.max_seq_len, where)
+    check_ids((ids for ids, _ in examples), model.cfg.vocab_size)
     settings = {"sft": asdict(cfg.sft), "lora": asdict(cfg.lora), "seed": cfg.seed} | cfg.asked
     settings |= {"rows": runs.fingerprint(rows), "base": model.fingerprint()}
     if resume and (done := runs.finished(out, settings, "sft")):

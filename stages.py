@@ -14,7 +14,7 @@ from eval import Report
 from lib import distributed, files, memory
 from lib.errors import UserError
 from lib.report import read_metrics
-from lib.run import Journal
+from lib.run import Journal, read_settings
 from model import GPT
 from tasks.benchmarks import check_sandbox
 
@@ -55,6 +55,17 @@ def check_room(
     memory.check_room(cfg, model, learnt, steps, sampled, networks, prompt)
     if not init:
         inputs.check_tokenizer(cfg)
+
+
+def check_origin(out: str, cfg, models: dict[str, str]) -> None:
+    """UserError if stages that are there come from other models than these."""
+    path = os.path.join(out, "settings.json")
+    before = read_settings(path) if os.path.exists(path) else {}
+    for name, flag in (("base", "--init"), ("zero", "--zero")):
+        there = name in models and inputs.is_model(models[name])
+        found = GPT.from_pretrained(models[name]).fingerprint() if there else None
+        if name in before and found != before[name]:
+            raise UserError(f"'{out}' was made from another {name}: name it with {flag}")
 
 
 def set_aside(out: str, later: list[str], judges: tuple[str, ...]) -> None:

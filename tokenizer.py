@@ -232,7 +232,7 @@ def load(name: str, template: str = "auto", template_args: dict | None = None) -
             vocabulary = Vocabulary(**hf_tokenizer.read(name))
             files, arguments = vocabulary.files, template_args or {}
             if text := templates.choose(vocabulary, template, arguments):
-                if arguments or template != "auto":  # what is trained so is asked so later
+                if arguments or template not in ("auto", "chat"):  # asked so later, too
                     vocabulary.files = hf_tokenizer.with_template(vocabulary, text)
                 found = Tokenizer(vocabulary, text)
                 found.files, found.arguments = files, arguments

@@ -89,6 +89,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     if not known:
         stages.check_read(cfg, "r1.tasks", cfg.r1.tasks)
     stages.check_room(cfg, known, learnt, 3 * cfg.r1.steps, prompts * cfg.r1.samples)
+    stages.check_origin(out, cfg, models)
     inputs.begin(out, resume)
     if start:
         later = list(STAGES)[list(STAGES).index(start) :]

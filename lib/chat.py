@@ -76,17 +76,18 @@ class Chat:
 
     def ask(self, question: str) -> str:
         """Stream the answer to stdout; returns it without its thinking."""
-        printer = Printer(self.tokenizer, self.thinking)
+        printer = None if self.as_json else Printer(self.tokenizer, self.thinking)
         ids = self.prompt(question)
         try:
-            ids, finished = self.respond(ids, None if self.as_json else printer.show)
+            ids, finished = self.respond(ids, printer and printer.show)
         finally:  # of dim text, which Ctrl-C may have cut off
-            if not self.as_json:
+            if printer:
                 print(printer.plain, end="", flush=True)
         thinking, content = parts(self.tokenizer.response(ids))
         if self.as_json:
             told = {"question": question, "reasoning_content": thinking, "content": content}
-            print(json.dumps(told | {"finished": finished}, ensure_ascii=False), flush=True)
+            escaped = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+            print(json.dumps(told | {"finished": finished}, ensure_ascii=escaped), flush=True)
         else:
             printer.write(printer.text)
             print("" if finished else CUT)

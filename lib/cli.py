@@ -90,7 +90,10 @@ def _convert(text: str, kind: type, key: str) -> object:
         return None
     kind = options[0]
     if typing.get_origin(kind) is tuple:
-        return tuple(_convert(part, typing.get_args(kind)[0], key) for part in text.split(","))
+        return tuple(
+            _convert(part, typing.get_args(kind)[0], key)
+            for part in map(str.strip, text.split(","))
+        )
     try:
         return BOOLS[text.lower()] if kind is bool else parse_number(text, kind)
     except (KeyError, ValueError, OverflowError):
@@ -129,8 +132,9 @@ def path(text: str) -> str:
     return text
 
 
-def load(cfg: object, path: str) -> None:
-    """Take over the settings that a run's config.json has; what is not a setting is passed over."""
+def load(cfg: object, path: str) -> list[str]:
+    """Take over the settings that a run's config.json has, and return their keys; what is not a
+    setting is passed over."""
     fix = "name a run's config.json"
     try:
         with open(path, encoding="utf-8") as f:
@@ -150,6 +154,7 @@ def load(cfg: object, path: str) -> None:
         set_key(cfg, key, tuple(value) if isinstance(value, list) else value)
     if isinstance(saved.get("template_args"), dict):
         cfg.template_args = saved["template_args"]
+    return found
 
 
 def _inside(saved: object, key: str) -> object:
@@ -287,7 +292,7 @@ class Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if words is None else words
         with user_errors():  # a flag that does not exist gets its nearest name
             split_words(words, [], self.flags())
-        return super().parse_args(words, namespace)
+        return super().parse_intermixed_args(words, namespace)  # flags may stand between
 
     def flags(self) -> list[str]:
         """The names of the script's own flags, without dashes."""

@@ -11,7 +11,7 @@ until the cache grows or rows leave. Tests hold the result equal to the plain lo
 import functools
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from lib import products, profiling
 from lib.cache import BlockCache
+from lib.errors import UserError
 from lib.profiling import phase
 
 # tokens after which the loop waits for the device to tell how many rows are left; 16 on GPUs
@@ -39,6 +40,14 @@ def padded(rows: list[list[int]], pad_id: int, device, multiple=1) -> tuple[Tens
     tokens = [row + [pad_id] * (T - len(row)) for row in rows]
     lengths = torch.tensor(list(map(len, rows)), dtype=torch.long, device=device)
     return torch.tensor(tokens, dtype=torch.long, device=device).view(len(rows), T), lengths
+
+
+def check_ids(rows: Iterable[list[int]], vocab_size: int) -> None:
+    """UserError for a token that the model does not have: its tokenizer has more."""
+    most = max((max(row, default=0) for row in rows), default=0)
+    if most >= vocab_size:
+        told = f"the tokenizer has a token {most}, but the model's vocabulary ends at {vocab_size}"
+        raise UserError(f"{told}: the folder's files do not belong together")
 
 
 def positions_of(lengths: Tensor, T: int) -> Tensor:

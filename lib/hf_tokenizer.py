@@ -43,7 +43,6 @@ def clear_errors(folder: str):
         raise UserError(f"{path} is damaged or of another kind ({reason})") from None
 
 
-@functools.cache  # said once
 def encoding(name: str) -> tiktoken.Encoding:
     """A tiktoken encoding by name. UserError if there is none, or if it cannot be fetched."""
     if name not in tiktoken.list_encoding_names():
@@ -58,6 +57,7 @@ def encoding(name: str) -> tiktoken.Encoding:
         raise UserError(f"{error}: {fix}, or train a tokenizer with --tokenizer corpus") from None
 
 
+@functools.cache  # said once
 def check_template(folder: str) -> None:
     """Say so if a model has come without the file that holds its chat template."""
     names = ("tokenizer_config.json", "chat_template.jinja")
@@ -160,7 +160,11 @@ def template_source(files: dict) -> str | None:
     source = files.get("chat_template.jinja")
     source = source or files.get("tokenizer_config.json", {}).get("chat_template")
     if isinstance(source, list):
-        return {t["name"]: t["template"] for t in source}["default"]
+        named = {t["name"]: t["template"] for t in source}
+        if source and "default" not in named:
+            told = f"none of its chat templates ({', '.join(named)}) is named default"
+            raise UserError(f"{told}: try --template none")
+        return named.get("default")
     return source
 
 

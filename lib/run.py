@@ -30,6 +30,8 @@ PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a ru
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
 ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "eval.rows"}
 ADJUSTABLE |= {"recompute", "sandbox", "yes", "log"}
+CONTENTS = {"rows": "texts", "data": "problems", "init": "a model", "base": "a base"}
+CONTENTS |= {"zero": "a Zero", "teacher": "a teacher"}  # what a run has the checksums of
 UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}}  # of earlier versions
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
@@ -497,4 +499,7 @@ def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
         elif before != value and name not in ADJUSTABLE:
             fix = "use the same settings, or name another --out"
             told = f"'{folder}' was started with --{name} {before}, not {value}"
+            if name in CONTENTS:  # of which the number is a checksum
+                fix = f"use the same {CONTENTS[name]}, or name another --out"
+                told = f"'{folder}' was started with {CONTENTS[name]} of another content"
             raise UserError(f"{shortened(told, 140)}: {fix}")

@@ -89,6 +89,7 @@ if is_script():
     for name in CACHES:
         os.environ.setdefault(name, "128")
     told = choose_waiting()
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  it may be closed
     for stream in (sys.stdout, sys.stderr):
         if stream:  # a terminal that cannot show a letter shows "?"
             stream.reconfigure(errors="replace")
