@@ -135,6 +135,18 @@ def test_json_from_a_pipe(tokenizer, monkeypatch, capsys):
     assert "leaves no room" in err
 
 
+def test_json_of_a_model_whose_template_opens_the_thinking(tmp_path, capsys):
+    folder = chat_folder(tmp_path / "chat")
+    about = {"eos_token": "<|im_end|>", "pad_token": "<|end|>"}
+    about["chat_template"] = "Q: {{ messages[-1].content }}<think>"
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(about))
+    tokenizer = T.load(folder)
+    assert tokenizer.opened == "<think>"
+    Chat(tokenizer, Model(tokenizer, "hm</think>7"), 500, 100, as_json=True).ask("3+4")
+    row = json.loads(capsys.readouterr().out)
+    assert (row["reasoning_content"], row["content"]) == ("hm", "7")
+
+
 def test_ctrl_c_during_an_answer_ends_it(tokenizer, monkeypatch):
     def stopped(ids, on_token):
         raise KeyboardInterrupt

@@ -218,3 +218,14 @@ def test_settings_that_differ_from_the_preset_s():
     cfg = config.make(Everything)
     cfg.name = "saved"  # of a run's config.json
     assert config.changed(cfg) == {"name": "saved"}
+
+
+def test_flags_may_stand_between_what_they_are_not_of():
+    parser = config.Parser("doc")
+    parser.add_argument("model")
+    parser.add_argument("prompt", nargs="?")
+    parser.add_argument("--k", type=int)
+    args = parser.parse_args(["m", "--k", "3", "hello"])
+    assert (args.model, args.k, args.prompt) == ("m", 3, "hello")
+    args = parser.parse_args(["m", "--k", "3", "--", "-5+3?"])
+    assert args.prompt == "-5+3?"

@@ -180,6 +180,24 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
     assert evaluate("e.json", "--resume")[0] == 2
 
 
+def test_an_evaluation_that_ended_between_its_files_goes_on(
+    tiny_model, world_tokenizer, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    tiny_model.save_pretrained("m")
+    world_tokenizer.save("m")
+    asked = "--task logic --k 1 --eval.problems 2 --eval.max_new_tokens 4".split()
+    with monkeypatch.context() as m:
+        m.setattr(E.responses, "save", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(monkeypatch, capsys, "eval", "m", *asked)
+    assert os.path.exists("eval.json") and not os.path.exists("eval.jsonl")
+    assert "add --resume" in run(monkeypatch, capsys, "eval", "m", *asked)[2]
+    status, out, _ = run(monkeypatch, capsys, "eval", "m", *asked, "--resume")
+    assert status == 0 and "| logic " in out
+    assert sorted(os.listdir()) == ["eval.json", "eval.jsonl", "m"]
+
+
 def test_a_stopped_evaluation_may_go_on_with_other_rows(tiny_model, world_tokenizer, tmp_path):
     problems, stopped = WORLD.problems("arithmetic", 4, "test"), E.Journal(f"{tmp_path}/e.json", {})
     for rows in (2, 1):

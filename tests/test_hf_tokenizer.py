@@ -227,6 +227,27 @@ def test_a_chat_template_that_cannot_be_used_is_named(tmp_path):
             T.load(folder)
 
 
+def test_templates_none_of_which_is_the_default(tmp_path):
+    folder, about = chat_folder(tmp_path / "chat"), {"eos_token": "<|im_end|>"}
+    about |= {"pad_token": "<|end|>", "chat_template": [{"name": "tool_use", "template": "x"}]}
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"\(tool_use\) is named default: try --template none"):
+        T.load(folder)
+    assert T.load(folder, "none").template == "{prompt}"
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(
+        json.dumps(about | {"chat_template": []})
+    )
+    assert T.load(folder).template == T.TEMPLATES["r1"]
+
+
+def test_a_template_that_is_chosen_as_it_is_stays_as_it_is(tmp_path):
+    folder = chat_folder(tmp_path / "chat")
+    T.load(folder, "chat").save(str(tmp_path / "saved"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        before, after = (json.loads((tmp_path / x / name).read_text()) for x in ("chat", "saved"))
+        assert before == after
+
+
 def test_a_lost_chat_template_is_said_once(tmp_path, capsys):
     folder = chat_folder(tmp_path / "chat")
     (tmp_path / "chat" / "tokenizer_config.json").unlink()

@@ -49,6 +49,13 @@ def test_a_model_from_elsewhere_is_asked_for_what_is_rewarded(chat, capsys):
     assert inputs.suited(cfg, chat, args).template == "auto"
 
 
+def test_settings_of_a_file_hold_and_the_others_are_still_suited(chat, tmp_path):
+    (tmp_path / "mine.json").write_text('{"grpo": {"lr": 1e-3, "steps": 2}}')
+    cfg, args = parsed(train_zero.Config, "--config", str(tmp_path / "mine.json"))
+    found = inputs.suited(cfg, chat, args)
+    assert (found.grpo.lr, found.grpo.minibatches, found.template) == (1e-3, 1, "r1")
+
+
 def test_a_model_of_ours_keeps_the_preset(world_tokenizer, tmp_path, capsys):
     world_tokenizer.save(str(tmp_path))
     cfg, args = parsed(train_zero.Config)

@@ -15,6 +15,7 @@ from conftest import FORKS
 from conftest import run as script
 
 import sft
+import tokenizer as tokenizers
 from lib import start
 from lib.errors import UserError
 from lib.files import load_json
@@ -170,6 +171,8 @@ def test_a_vanished_folder_and_other_settings(saved):
 def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, monkeypatch, capsys):
     run, model, _ = saved
     world_tokenizer.save(str(tmp_path / "tokenizer"))
+    texts = (str(n) for n in range(10_000))  # of another tokenizer, which is larger
+    tokenizers.train(texts, 3000).save(str(tmp_path / "other"))
     out, last = str(tmp_path / "out"), checkpoints(run.folder)[-1]
 
     def export(checkpoint, tokenizer="tokenizer"):
@@ -188,6 +191,8 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
     for checkpoint, tokenizer, message in (
         (str(tmp_path / "none"), "tokenizer", "there is no checkpoint"),
         (last, "none", "is neither a model folder nor a tiktoken encoding"),
+        (last, "other", "is not the run's tokenizer: name its base"),
+        (run.folder, "tokenizer", "name a folder in the run's checkpoint/"),
     ):
         status, _, err = export(checkpoint, tokenizer)
         assert status == 2 and message in err and err.count("\n") == 1

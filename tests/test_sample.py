@@ -10,6 +10,7 @@ from conftest import token_logprobs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib import distributed, engine
+from lib.errors import UserError
 from model import GPT, ModelConfig
 from sample import Rollout, SamplingParams, generate, sample_tokens, sampling_logprobs
 
@@ -301,3 +302,11 @@ def test_rollouts_one_after_the_other():
     assert both.tokens.tolist() == [[7, 7, 7, 9, 9]] * 2 + [[8] * 5] * 2
     assert both.logprobs[0].tolist() == [-1, -1, -1, 0, 0] and both.lengths.tolist() == [2, 3, 2, 5]
     assert both.routes is None and both.select(torch.tensor([3])).lengths.tolist() == [5]
+
+
+def test_a_token_that_the_model_does_not_have_is_named(tiny_model):
+    """A tokenizer to which tokens were added, and a model that was not made larger."""
+    beyond = tiny_model.cfg.vocab_size + 3
+    told = f"the tokenizer has a token {beyond}, but the model's vocabulary ends at"
+    with pytest.raises(UserError, match=told):
+        generate(tiny_model, [[2, 3], [2, beyond]], SamplingParams(max_new_tokens=2))

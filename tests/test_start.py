@@ -76,3 +76,9 @@ def test_threads_wait_quietly_beside_other_programs(monkeypatch):
     monkeypatch.setattr(start_file, "busy_cores", lambda: 2.0)
     assert start_file.choose_waiting() == "" and "OMP_WAIT_POLICY" not in os.environ
     assert 0 <= busy_cores(0.01) <= (os.cpu_count() or 1)
+
+
+def test_a_closed_stdout_is_no_error_of_the_code():
+    command = f"{sys.executable} data.py --count 1 >&-"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr

@@ -161,6 +161,12 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(
     assert [a == b for a, b in zip(written(), first)] == [True, True, True, False, False]
     assert any(name.startswith("dev3-") for name in os.listdir("r"))
 
+    for flag in ("--resume", "--from=r1"):
+        another = ("--init", "r/dev1/model", *FLAGS[6:])
+        status, _, err = run(monkeypatch, capsys, "train_r1", flag, "--out", "r", *another)
+        assert status == 2 and "'r' was made from another base: name it with --init" in err
+    assert os.path.exists("r/settings.json")
+
     os.makedirs("z")  # another run's Zero
     os.rename("r/zero/model", "z/model")
     flags[1] = "r2"
