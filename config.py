@@ -82,8 +82,7 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
     if algorithms is not None:
         told = ", ".join(algorithms)
         parser.add_argument("--algorithm", metavar="NAME", help=f"GRPO or a relative: {told}")
-    # of scripts without them; held: the settings of a config.json
-    parser.set_defaults(quick=False, algorithm=None, held=[])
+    parser.set_defaults(quick=False, algorithm=None, held=[])  # held: what a config.json has
     with user_errors():
         told = ["settings, with the values of `tiny`:", *cli.settings_help(cls())]
         parser.epilog = "\n".join(told)

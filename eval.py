@@ -122,8 +122,7 @@ def evaluate(
         print(f"{len(too_long)} problems exceed the context of {context} tokens: not answered")
     samples = [(i, "", 0, False) for i in too_long for _ in range(cfg.k)]  # see score_texts
     rows = -(-cfg.rows // distributed.world_size())  # of each process
-    settings = sampling(cfg)
-    settings.pop("begun")
+    settings = {k: v for k, v in sampling(cfg).items() if k != "begun"}
     params = SamplingParams(**settings, num_return_sequences=cfg.k, rows=rows)
     per_call = max(1, RESPONSES_PER_ROW.get(model.device.type, 16) * cfg.rows // cfg.k)
     total = len(fits) * cfg.k // distributed.world_size()
@@ -278,8 +277,7 @@ def main() -> None:
             print(sandbox.protection())
         print(f"{table(rows)}{of_requests(rows)}\nfigures: {args.out}")
         if journal:
-            told = f"judge them again: python eval.py --rescore {stem}.jsonl"
-            print(f"responses: {stem}.jsonl; {told}")
+            print(f"responses: {stem}.jsonl; judge again: python eval.py --rescore {stem}.jsonl")
 
 
 if __name__ == "__main__":

@@ -229,9 +229,6 @@ class Algorithm:
 ALGORITHMS = {"grpo": Algorithm()}  # the recipes import algorithms/, which adds the relatives
 
 
-# ------------------------------------------------------------------------------ one step
-
-
 class Learner:
     """A policy in training with all that its steps need. cfg: a Config with grpo, rewards, seed.
     Everything random is a function of (cfg.seed, step), so a resumed run continues as if it had
