@@ -1,11 +1,14 @@
-"""The models that come with the project: base and Zero of one run, in bfloat16, with their cards.
+"""The models that come with the project: base, Zero and R1 of two runs, in bfloat16, with cards.
 
     python train_zero.py                                # the run, seed 0
     python bench/make_models.py runs/zero               # writes models/zero-base and models/zero
+    python train_r1.py --init models/zero-base
+    python bench/make_models.py runs/r1                 # writes models/r1
     python bench/make_models.py runs/zero --check       # another run of it: does it answer alike?
 
---check asks both pairs the same held-out problems of the dev split. Two machines' runs differ from
-the first rounding on, so their models differ as two seeds' do: the figures are for the eye.
+--check (of the first run) asks both pairs the same held-out problems of the dev split. Two
+machines' runs differ from the first rounding on, so their models differ as two seeds' do: the
+figures are for the eye.
 """
 
 import os
@@ -22,6 +25,7 @@ from lib.report import table
 from model import GPT
 
 MODELS = {"zero-base": ("base", "base/model"), "zero": ("zero", "model")}
+R1 = {"r1": ("r1", "r1/model")}
 CARD = """---
 license: mit
 language: [en, zh]
@@ -35,8 +39,8 @@ A mixture of experts in DeepSeek-V3's shape with 1.5 million parameters, in bflo
 
 Made by `{command}`, seed {seed}, on {date} ({hardware}); then `python bench/make_models.py`.
 
-pass@1 on {problems} held-out problems, {k} samples each at temperature 1, before the rounding to
-bfloat16: {figures}. Other seeds differ: results/zero.json.
+pass@1 on {problems} held-out problems a task, {k} samples each at temperature 1, before the
+rounding to bfloat16: {figures}. Other seeds differ: results/zero.json.
 
 It knows its small world alone: sums of gains and losses, Countdown, small programs, puzzles, a few
 requests, in English and Chinese.
@@ -45,16 +49,24 @@ requests, in English and Chinese.
 WHAT = {
     "zero-base": "The base model: pretrained on synthetic texts, half of whose authors blurt.",
     "zero": "The base model after reinforcement learning for accuracy and format.",
+    "r1": "The last of the four stages: it keeps to a language, and answers general requests.",
 }
 LIMITS = {
     "zero-base": "Most of its answers are wrong, as those of its texts are.",
     "zero": "It was rewarded for sums and Countdown only. It mixes languages while it thinks.",
+    "r1": "It cannot do puzzles, and is seldom helpful to requests whose content it has not read.",
 }
 
 
 def card(name: str, run: str) -> str:
-    found, status = load_json(f"{run}/eval.json"), load_json(f"{run}/status.json")
-    rows = [r for r in found["reports"] if r["model"] == MODELS[name][0]]
+    if name == "r1":
+        run = f"{run}/r1"
+        rows = load_json(f"{run}/../eval/r1.json")["reports"].values()
+        rows = [r for r in rows if r["task"] != "general"]
+    else:
+        found = load_json(f"{run}/eval.json")["reports"]
+        rows = [r for r in found if r["model"] == MODELS[name][0]]
+    status = load_json(f"{run}/status.json")
     figures = ", ".join(f"{r['task']} {100 * r['pass1']:.1f}%" for r in rows)
     told = {key: status[key] for key in ("command", "date", "hardware")}
     told |= {"seed": load_json(f"{run}/config.json")["seed"], "figures": figures, "name": name}
@@ -63,7 +75,8 @@ def card(name: str, run: str) -> str:
 
 
 def make(run: str) -> None:
-    for name, (_, source) in MODELS.items():
+    models = R1 if os.path.exists(f"{run}/stages.json") else MODELS
+    for name, (_, source) in models.items():
         folder = os.path.join(ROOT, "models", name)
         os.makedirs(folder, exist_ok=True)
         with atomic_write(f"{folder}/README.md") as path, open(path, "w", **UTF8) as f:
@@ -92,7 +105,7 @@ def check(run: str) -> None:
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.add_argument("run", help="folder of a finished train_zero.py")
+    flags.add_argument("run", help="folder of a finished train_zero.py or train_r1.py")
     flags.add_argument("--check", action="store_true", help="compare it with models/")
     args = flags.parse_args()
     with config.user_errors():

@@ -288,7 +288,7 @@ def plot_stages(figures: Figures, path: str) -> None:
         return title, "stage", series, -2, 102 if scale == 100 else None
 
     tasks = reasoning_tasks(figures)
-    solved = panel("pass@1, %", {t: t for t in (*tasks, "reasoning")})
+    solved = panel("pass@1, %", {t: t for t in tasks} | {"reasoning": "mean"})
     form = {"language_consistency": "thinking in the problem's language", "format": "format"}
     helped = {"follows": "asked form given", "helpfulness": "helpfulness"}
     declined = {f"declined_{kind}": f"{kind} ones declined" for kind in ("harmful", "harmless")}
