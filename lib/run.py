@@ -30,8 +30,14 @@ PATIENCE = 3  # steps in a row whose loss or gradient is not finite, before a ru
 # lengths of runs, and how much a machine holds at once: a run may resume with other values
 ADJUSTABLE = {"grpo.steps", "grpo.rows", "grpo.micro_tokens", "eval.rows"}
 ADJUSTABLE |= {"recompute", "sandbox", "yes", "log"}
-CONTENTS = {"rows": "texts", "data": "problems", "init": "a model", "base": "a base"}
-CONTENTS |= {"zero": "a Zero", "teacher": "a teacher"}  # what a run has the checksums of
+CONTENTS = {  # what a run has the checksums of
+    "rows": "other texts",
+    "data": "other problems",
+    "init": "another model (--init)",
+    "base": "another base (--init)",
+    "zero": "another Zero (--zero)",
+    "teacher": "another teacher (--teacher)",
+}
 UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}}  # of earlier versions
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
@@ -74,7 +80,7 @@ class Run:
                 write_json(os.path.join(folder, "config.json"), self.settings)
         about = report.provenance(report.command())
         before = self.status or {}
-        if before.get("hardware") == about["hardware"]:  # else it may be the slow one there
+        if before.get("hardware") == about.get("hardware"):  # else it may be the slow one there
             products.keep(before.get("products"))
         about["products"] = products.library()
         self.set_status(stage=stage, saved=self.state.get("step", 0), finished=False, **about)
@@ -500,6 +506,8 @@ def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
             fix = "use the same settings, or name another --out"
             told = f"'{folder}' was started with --{name} {before}, not {value}"
             if name in CONTENTS:  # of which the number is a checksum
-                fix = f"use the same {CONTENTS[name]}, or name another --out"
-                told = f"'{folder}' was started with {CONTENTS[name]} of another content"
+                fix, told = (
+                    fix.replace(" settings", ""),
+                    f"'{folder}' was started with {CONTENTS[name]}",
+                )
             raise UserError(f"{shortened(told, 140)}: {fix}")

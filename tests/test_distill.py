@@ -69,7 +69,7 @@ def test_the_recipe_with_a_saved_data_set(known_tokenizer, tmp_path, monkeypatch
     status, _, err = run(
         monkeypatch, capsys, "distill", "--resume", *flags, "--data", "other.jsonl"
     )
-    assert status == 2 and "rows" in err
+    assert status == 2 and "other texts" in err
     for folder, student in (("a", "llama-s"), ("b", "qwen-s")):  # two students of one name
         os.makedirs(folder)
         shutil.copytree(f"d/{student}/base/model", f"{folder}/model")

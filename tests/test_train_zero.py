@@ -225,7 +225,7 @@ def test_one_process_writes_in_a_folder(base, tmp_path):
 def test_other_data_or_another_base_is_another_run(base, tmp_path):
     data = [Problem("1+1?", "2", "math"), Problem("1+2?", "3", "math")]
     train_zero.train(small(grpo__steps=1), base, str(tmp_path / "a"), False, data)
-    with pytest.raises(ValueError, match="--data"):
+    with pytest.raises(ValueError, match="other problems"):
         train_zero.train(small(grpo__steps=2), base, str(tmp_path / "a"), True, data[:1])
     shorter = small(tokenizer=base, sft__tokens=3000)
     other = sft.pretrain(shorter, str(tmp_path / "other"), False)
