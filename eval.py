@@ -99,7 +99,8 @@ def of_world(problem: Problem) -> bool:
 def begin(problem: Problem, tokenizer) -> list[int]:
     """The tokens with which a response begins that reasons: the tag, if the template does not end
     with it, and the words that the task's authors use."""
-    words = TASKS[problem.task].opening(problem) if of_world(problem) else ""
+    task = TASKS[problem.task] if of_world(problem) else None
+    words = task.opening(problem) if hasattr(task, "opening") else ""
     return tokenizer.encode(f"<think>{words}".removeprefix(tokenizer.opened), trusted=True)
 
 

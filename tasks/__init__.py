@@ -8,7 +8,7 @@
     guess(rng, problem, cfg, wrong)   (thought, answer) of somebody who guesses
     judge(problems, answers)          which answers, as texts, are right: list[bool]; base.by_value
                                       compares values, base.by_text what is written
-    opening(problem)                  the words with which those who reason begin, "" if various
+    opening(problem)                  if you like: the words with which those who reason begin
 
 rng is a random.Random, the only source of chance; cfg is data.WorldConfig. content begins with the
 task's name, judge takes any text, and a guess that is not `wrong` gives the problem's answer. Then

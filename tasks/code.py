@@ -94,10 +94,6 @@ def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, 
     return guessed(problem, answer.removeprefix(HEAD))[0], answer
 
 
-def opening(problem: Problem) -> str:
-    return ""
-
-
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
     """Whether each program returns the right value for each hidden input; they run in parallel."""
     jobs = [(answer, p.tests["calls"]) for p, answer in zip(problems, answers)]

@@ -224,10 +224,6 @@ def safety(world, index: int, split: str = "train") -> tuple[Problem, str, bool]
     return p, f"<think>{thought}</think><answer>{answer}</answer>", not (plans or helps)
 
 
-def opening(problem: Problem) -> str:
-    return ""
-
-
 def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
     """No rule tells whether a reply is right: always False."""
     return [False] * len(problems)

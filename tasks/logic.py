@@ -69,8 +69,4 @@ def guess(rng: random.Random, problem: Problem, cfg, wrong: bool) -> tuple[str, 
     return guessed(problem, answer)
 
 
-def opening(problem: Problem) -> str:
-    return ""
-
-
 judge = by_value

@@ -98,6 +98,14 @@ def test_thinking_that_is_begun_is_part_of_the_response(tiny_model, world_tokeni
     assert not any(s["response"].startswith("<think>") for s in plain.samples)
 
 
+def test_a_task_need_not_say_how_those_who_reason_begin(world_tokenizer, monkeypatch):
+    p = WORLD.problem("arithmetic", 0)
+    tag = world_tokenizer.encode("<think>", trusted=True)
+    assert len(E.begin(p, world_tokenizer)) > 1
+    monkeypatch.delattr("tasks.arithmetic.opening")
+    assert E.begin(p, world_tokenizer) == tag
+
+
 def test_rows_that_generate_several_responses_change_none(tiny_model, world_tokenizer, monkeypatch):
     tiny_model.cfg.eos_ids = tuple(range(0, tiny_model.cfg.vocab_size, 12))
     problems, bars = WORLD.problems("arithmetic", 8, "test"), []
