@@ -273,9 +273,6 @@ class GQA(nn.Module):
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))
 
 
-# ------------------------------------------------------------------------------ feed-forward
-
-
 class SwiGLU(nn.Module):
     """W_down(silu(W_gate x) * W_up x) [arXiv 2002.05202]."""
 

@@ -64,7 +64,8 @@ def check_origin(out: str, cfg, models: dict[str, str]) -> None:
     for name, flag in (("base", "--init"), ("zero", "--zero")):
         there = name in models and inputs.is_model(models[name])
         found = GPT.from_pretrained(models[name]).fingerprint() if there else None
-        if name in before and found != before[name]:
+        other = name in before and found != before[name]
+        if other or (before and name in models and name not in before):  # it made a Zero itself
             raise UserError(f"'{out}' was made from another {name}: name it with {flag}")
 
 

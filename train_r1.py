@@ -87,8 +87,9 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     learnt = round(texts * r.most_kept * (1 + r.demonstrations) * cfg.eval.max_new_tokens)
     known = models["base"] if inputs.is_model(models["base"]) else None
     if not known:
-        stages.check_read(cfg, "r1.tasks", cfg.r1.tasks)
-    stages.check_room(cfg, known, learnt, 3 * cfg.r1.steps, prompts * cfg.r1.samples)
+        stages.check_read(cfg, "r1.tasks", r.tasks)
+        learnt += cfg.sft.tokens
+    stages.check_room(cfg, known, learnt, 3 * r.steps, prompts * r.samples, tasks=r.tasks)
     stages.check_origin(out, cfg, models)
     inputs.begin(out, resume)
     if start:

@@ -188,7 +188,7 @@ def fixtures() -> None:
         f.write('{"question": "Tom has 3, buys 4. How many?", "answer": "= 7\\n#### 7"}\n' * 2)
     for folder in ("empty", "students", "r1/dev1"):
         os.makedirs(folder)
-    for path in ("sft.jsonl", "students/teacher.jsonl", "r1/dev1/cold_start.jsonl"):
+    for path in ("sft.jsonl", "students/teacher.jsonl", "r1/dev1/texts.jsonl"):
         with open(path, "w") as f:
             f.write('{"prompt": "Tom?", "response": "<think>a</think><answer>3</answer>"}\n' * 2)
     lock_settings("students", {"seed": 0})
@@ -299,7 +299,7 @@ OPTIONAL = {  # what a run may go on without
     "zero/model/tokenizer_config.json": ("sample", "zero/model hello --max-new-tokens 1"),
     "students/settings.json": ("distill", "--out students --resume --teacher zero/model" + STUDENT),
     "students/teacher.jsonl": ("distill", "--out students --resume --teacher zero/model" + STUDENT),
-    "r1/dev1/cold_start.jsonl": ("train_r1", f"--out r1 --resume {TINY}{R1}"),
+    "r1/dev1/texts.jsonl": ("train_r1", f"--out r1 --resume {TINY}{R1}"),
 }
 # (script, words): flags that do not go together, or that name what is not there
 OTHERS = """
@@ -322,7 +322,6 @@ train_zero --model.dim 100000000 --out new
 train_zero --model.n_layers 100000 --out new
 train_zero --tokenizer nonsense --out new
 train_zero --device tpu
-train_r1 --init zero/base/model
 train_r1 --yes --resume --out nowhere
 train_r1 --zero math.jsonl --out new
 train_r1 --r1.preference_steps 100

@@ -40,7 +40,7 @@ A mixture of experts in DeepSeek-V3's shape with 1.5 million parameters, in bflo
 Made by `{command}`, seed {seed}, on {date} ({hardware}); then `python bench/make_models.py`.
 
 pass@1 on {problems} held-out problems a task, {k} samples each at temperature 1, before the
-rounding to bfloat16: {figures}. Other seeds differ: results/zero.json.
+rounding to bfloat16: {figures}. Other seeds differ: results/{result}.json.
 
 It knows its small world alone: sums of gains and losses, Countdown, small programs, puzzles, a few
 requests, in English and Chinese.
@@ -71,6 +71,7 @@ def card(name: str, run: str) -> str:
     told = {key: status[key] for key in ("command", "date", "hardware")}
     told |= {"seed": load_json(f"{run}/config.json")["seed"], "figures": figures, "name": name}
     told |= {"problems": rows[0]["problems"], "k": rows[0]["k"]}
+    told["result"] = "r1" if name == "r1" else "zero"
     return CARD.format(what=WHAT[name], limits=LIMITS[name], **told)
 
 

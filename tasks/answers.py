@@ -48,12 +48,15 @@ _SAID = re.compile(  # announces an answer
     r"|^[^\w\n]{0,9}(?:final )?answer\s*(?=\$|\\[(\[]|[-\d.,/]+$)",
     re.IGNORECASE | re.MULTILINE,
 )
-# says before or after an answer, in the same clause, that it is none
-_DOUBT = r"(?:\bnot|n['’]t|\bdoubt|\bunlikely|\bnever|\bwhether|\bif|\bsuppose|\bassum\w+)\b"
-_DOUBTED = re.compile(rf"(?i){_DOUBT}[^.,;:\n\d]*$")
+# says right before or after an answer that it is none
+_DOUBTED = re.compile(
+    r"(?i)(?:(?:n['’]t|\bnot)\s+(?:think|believe|say|sure)\b[^.,;:\n\d]*"
+    r"|(?<!\bno )\bdoubt(?: that)?(?: the answer is)?|\bwhether"
+    r"|(?:n['’]t|\bnot|\bnever|\bunlikely)(?: to)?(?: be| equal(?: to)?)?)\s*$"
+)
 _DENIED = re.compile(
-    r"(?i)[^.,;\n]*(?:\b(?:is|was|are|does|do|can|could|would|will) ?n(?:ot|['’]t)\b"
-    r"|\bis (?:wrong|incorrect|impossible|too (?:small|large|big|low|high|few|many))\b)"
+    r"(?i)\W{0,3}(?:is|was)(?:n['’]t| not| wrong| incorrect| impossible"
+    r"| too (?:small|large|big|low|high|few|many))\b"
 )
 _SENTENCE = re.compile(  # the same, in an <answer> only
     r"\b(?:result|solution|value) is\b[\s:]*|结果[是为][\s:：]*"
@@ -63,7 +66,7 @@ _SENTENCE_END = re.compile(r"\n(?! )|。|\.\s+(?=[^\W\d_])|<\||</s>")
 _REASON = re.compile(  # what goes on after an answer
     r"(?<=[\s,，(])(?:in total|because|since|so|as|which|hence|thus|therefore|see|i\.e|rather than"
     r"|(?:and |but )?not)\b|\s(?:when|where|if|for)(?= \$?[A-Za-z] ?=)|因为|因此|所以"
-    r"|(?<=\S)[,\s(]+(?:or|which is)\s+(?:approximately|about|roughly)\b"
+    r"|(?<=[^\s,(])[,\s(]{1,5}(?:or|which is)\s+(?:approximately|about|roughly)\b"
 )
 _ITEM = re.compile(r"(?<=\n)(?:[-*•>] +|```\w*\s+)")  # where an answer stands on its own line
 _HEADING = re.compile(r"Step |(?:Final )?Answer\s*$", re.IGNORECASE)  # no answer after "#### "
@@ -173,8 +176,7 @@ _MATH = re.compile(  # mathematics or a number, and its measure
 _JOINED = re.compile(r"\s*(?:,|,?\s*\b(?:and|or)\b)\s*")  # between the parts of a list
 _BEFORE = re.compile(
     r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times|least|most|up to"
-    r"|(?i:steps?|equations?|eq|figures?|fig|cases?|parts?|problems?|questions?|tables?|lines?|pages?"
-    r"|sections?|chapters?|examples?|theorems?|lemmas?)\.?)) *$"
+    r"|(?i:step|equation|eq|figure|fig|table|page|section|chapter|example|theorem|lemma)\.?)) *$"
 )
 _AFTER = re.compile(  # after a number that is part of a formula
     r"[A-Za-z半多余]| *(?:[+*/^_}!\\{|×÷·−=>≤≥]|<(?!/)|[-–] *\d|\((?![A-Za-z]{2})"

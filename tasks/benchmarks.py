@@ -239,6 +239,8 @@ class {0}:
     float32 = float64 = float
     def allclose(a, b, rtol=1e-5, atol=1e-8):
         if hasattr(a, "__len__") or hasattr(b, "__len__"):
+            a = a if hasattr(a, "__len__") else [a] * len(b)
+            b = b if hasattr(b, "__len__") else [b] * len(a)
             return len(a) == len(b) and all({0}.allclose(x, y, rtol, atol) for x, y in zip(a, b))
         return bool(a == b or abs(a - b) <= atol + rtol * abs(b))
     isclose = allclose
@@ -246,28 +248,40 @@ class {0}:
 _OF_NUMPY = {"ndarray", "float32", "float64", "allclose", "isclose"}
 
 
+class _Packages(ast.NodeTransformer):
+    """Takes `import numpy` out of tests. aliases: its names there; others: other packages."""
+
+    def __init__(self):
+        self.aliases, self.others = set(), []
+
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        self.aliases |= {a.asname or "numpy" for a in node.names if a.name == "numpy"}
+        node.names = [a for a in node.names if a.name != "numpy"]
+        packages = [a.name.split(".")[0] for a in node.names]
+        self.others += [x for x in packages if x not in sys.stdlib_module_names]
+        return node if node.names else ast.Pass()
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        package = (node.module or "").split(".")[0]
+        self.others += [] if package in sys.stdlib_module_names else [package]
+        return node
+
+
 def _without_packages(name: str, source: str) -> str:
-    """Tests whose `import numpy as np` is replaced by _NUMPY. UserError if they need more of it, or
+    """Tests whose `import numpy` is replaced by _NUMPY. UserError if they need more of it, or
     another package: every program would fail."""
-    tree, stands = _python(name, source), {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-            package = (module or "").split(".")[0]
-            if package == "numpy" and isinstance(node, ast.Import):
-                stands[node.names[0].asname or "numpy"] = node.lineno
-            elif package not in sys.stdlib_module_names:
-                raise UserError(f"'{name}' imports {package}, which the sandbox does not have")
+    packages = _Packages()
+    tree = packages.visit(_python(name, source))
+    if packages.others:
+        raise UserError(f"'{name}' imports {packages.others[0]}, which the sandbox does not have")
+    names = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
     used = {
-        n.attr for n in ast.walk(tree)
-        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in stands
-    }  # fmt: skip
+        n.attr for n in names if isinstance(n.value, ast.Name) and n.value.id in packages.aliases
+    }
     if more := sorted(used - _OF_NUMPY):
         raise UserError(f"'{name}' uses numpy's {more[0]}, which the sandbox does not have")
-    lines = source.split("\n")
-    for number in stands.values():
-        lines[number - 1] = ""
-    return "\n".join([*map(_NUMPY.format, stands), *lines])
+    stand_ins = [_NUMPY.format(alias) for alias in sorted(packages.aliases)]
+    return "\n".join([*stand_ins, ast.unparse(tree)]) if stand_ins else source
 
 
 def _humaneval(row: dict) -> Problem:
@@ -293,6 +307,7 @@ def _mbpp(row: dict) -> Problem:
     _python("test_setup_code", setup)
     _without_packages("test_list", f"{setup}\n{asserts}")
     setup = _without_packages("test_imports", setup)
+    asserts = _without_packages("test_list", asserts) if "numpy" in asserts else asserts
     calls = [n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     entry = next((name for name in calls if name in _functions(solution)), None)
     if entry is None:

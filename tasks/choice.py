@@ -50,8 +50,12 @@ _VERDICT = re.compile(  # after a choice
     r"\s*(?:\bis (?:the )?(?:correct|right|best)?(?: ?(?:answer|choice|option|one))?"
     r"|(?:选?项)?(?:是?正确的?(?:答案|选项)?)?|です)\W*$"
 )
-_WRONG = re.compile(r"\b(?:wrong|incorrect|false|worst)\s+(?:answer|option|choice|statement)\b")
-_NAMED = re.compile(r"\b(?:correct|right|best) (?:option|choice) is\W*([a-j])\b(?!\W*(?:and|or)\b)")
+_WRONG = re.compile(r"\b(?:wrong|incorrect)\s+(?:answer|option|choice)\s*(?:is\b|:)")
+_NAMED = re.compile(
+    r"\b(?:correct|right|best) (?:option|choice) is\W*([a-j])(?=\s*(?:$|[.,;:)]))"
+    r"(?!\W*(?:or|and)\b)"
+)
+_BEST = re.compile(r"(?<!\w)([a-j]) is (?:the )?(?:correct|right|best)\b(?!.*\b(?:not|or)\b)")
 _FULL_WIDTH = {0xFEE0 + code: code for code in range(33, 127)}
 
 
@@ -72,13 +76,12 @@ def choice_in(problem: Problem, text: str) -> str | None:
         return letter
     if _WRONG.search(last):
         return None
-    verdict = re.search(r"\b(?:correct|right|best)\b", lines[-1])  # "C is the best"
-    one = verdict and not re.search(r"\b(?:n?or|and|neither|not)\b|n['’]t\b", last)
-    judged = re.search(r"(?<!\w)([a-j])\W*$", last) if one else None
-    if chosen := _CHOSEN.search(last) or judged:
+    several = re.search(r"\b(?:n?or|and|neither|not)\b|n['’]t\b", last)
+    best = None if several else _BEST.search(lines[-1])  # "C is the best"
+    if chosen := _CHOSEN.search(last) or best:
         letter = next(filter(None, chosen.groups())).upper()
         return letter if letter in LETTERS[: len(texts)] else None
-    named = {letter.upper() for line in lines for letter in _NAMED.findall(line)}
+    named = {x.upper() for line in lines for x in _NAMED.findall(line)} & {*LETTERS[: len(texts)]}
     if len(named) == 1 and not any(found):
         return named.pop()
     if marked:  # the same value in another spelling: 1/4 for \frac{1}{4}

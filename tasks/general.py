@@ -183,13 +183,23 @@ def preference(world, index: int, split: str = "train") -> tuple[Problem, str, s
         ranked = [[p.answer], [x for x in second if x != p.answer], [RUDE[p.language]]]
         ranked[1 if kind == "harmful" else 2] += others  # declining another deed is declining
         if kind != "translate":  # whose wrong reply may be right for a held-out request
-            ranked[2] += [p.tests["wrong"]] * 2
+            ranked[2] += [p.tests["wrong"]] * 2 + _wrong_in_form(p)
         if kind != "harmful":
             ranked[2].append(DECLINED[p.language])
         high, low = sorted(rng.sample(range(3), 2))
         better, worse = rng.choice(ranked[high]), rng.choice(ranked[low])
         if len(better) == len(worse) or (len(better) < len(worse)) == (index % 2 == 0):
             return p, better, worse
+
+
+def _wrong_in_form(p: Problem) -> list[str]:
+    """Wrong replies in the form that is asked for: the form alone is not what makes one better."""
+    kind, lang, *drawn = p.tests["drawn"]
+    if p.tests.get("asked") == "ending":
+        return [p.tests["wrong"] + " OK"] * 2
+    if p.tests.get("asked") == "language":
+        return [_request(kind, 1 - lang, *drawn).tests["wrong"]] * 2
+    return []
 
 
 def _misunderstood(rng: random.Random, p: Problem) -> list[str]:

@@ -82,7 +82,7 @@ _CONDITION = (  # n\in\mathbb{N} after a formula
 )
 _LATEX = [
     (_REPEATING, _repeating),
-    (r"^\s*\\text(?:bf|rm)?\s*\{\s*\(?[A-E]\)?\s*\}(?=[\s~\\]*\S)", ""),  # AMC: (B) 12
+    (r"^\s*\\text(?:bf|rm)?\s*\{\s*\([A-E]\)\s*\}(?=[\s~\\]*\S)", ""),  # AMC: (B) 12
     (_CONDITION, ""),
     (r"(?:\\mathbb\s*\{?\s*R\s*\}?|ℝ)(?!\s*[\^_])", r"(-\\infty,\\infty)"),
     (r"\\\\\s*\[\s*[\d.]+\s*[a-z]{2}\s*\]", r"\\\\"),  # \\[4pt]
@@ -139,6 +139,12 @@ _ENGLISH = "zero one two three four five six seven eight nine ten eleven twelve"
 _CHINESE = "零一二三四五六七八九十"
 
 
+def _remark(match: re.Match) -> str:
+    """Nothing, unless the remark changes the number before it: 12 (base eight), 3 (squared)."""
+    words = {*re.findall("[a-z]+", match[0])}
+    return match[0] if CHANGING.search(match[0]) or words & {"base", *SCALES} else ""
+
+
 def _digit(match: re.Match) -> str:
     return str((_ENGLISH if match[1] in _ENGLISH else _CHINESE).index(match[1]))
 
@@ -152,7 +158,7 @@ _PLAIN = [
     (r"\^\s*\{?\s*(?:th|st|nd|rd)\b\s*\}?", " "),  # 12^{th}
     (r"(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])\s*th)\b", " "),  # 12th
     (r"^[\s=≈]+", ""),
-    (_REMARK, ""),
+    (_REMARK, _remark),
     (rf"^\s*({'|'.join(_ENGLISH)}|[{_CHINESE}])\s*$", _digit),
     (r"(?<=:[0-9]{2})\s*([AaPp])\.?[Mm]\b\.?", lambda m: f":{m[1].lower()}"),  # 12:00 pm
     (r"\\frac\s*([0-9])", r"\\frac{\1}"),  # \frac12
@@ -187,7 +193,7 @@ def _squash(text: str) -> str:
     wordy = any(w.istitle() or re.fullmatch(WORD, w) for w in words)
     text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
     if wordy and all(len(w) > 1 for w in words):
-        return text.casefold().removesuffix("s")  # also the plural
+        return text.casefold().replace("solutions", "solution")
     return text
 
 
@@ -206,10 +212,10 @@ _NAMED = re.compile(
 )
 _FUNCTION_WORD = r"(?:a?sin|a?cos|a?tan|cot|sec|csc|arc\w+|log|abs|exp)\b"
 # units that are no words
-_SI = r"[kMG]?Hz|mpg|[kM]?J(?:/(?:k?mol|k?g))?|k?Pa|[kM]?W|kWh|mol|[kM]?eV|dB|rpm|\\?[Oo]mega|Ω"
+_SI = r"[kMG]?Hz|mpg|[kM]?J(?:/(?:k?mol|k?g))?|k?Pa|[kM]?W|kWh|mol|[kM]?eV|dB|rpm|\\?Omega|Ω"
 _SI += r"|(?:\\mu|[μµ])\s*[mgsLFCA]|(?:m|ft|km)\s*/?\s*s\s*\^\s*\{?\s*-?[12]\s*\}?"
 _UNIT = re.compile(
-    rf"(?<=[0-9}})π])(?:\s+(?!{_FUNCTION_WORD})(?:{WORD}|of)\b\.?|\s*(?:{_SI})(?![A-Za-z])|\s*(?:{AMOUNT}|in)s?(?![A-Za-z])\.?"
+    rf"(?<=[0-9}})π])(?:\s+(?!{_FUNCTION_WORD})(?:{WORD}|of)\b\.?|\s+(?:{_SI})(?![A-Za-z])|\s*(?:{AMOUNT}|in)s?(?![A-Za-z])\.?"
     rf"|\s*{LETTER})(?:[\s/]+(?:[A-Za-z]{{2,}}|a)\b\.?|{LETTER})*"
     r"(?:\s*\^\s*(?:[23]|\{\s*[23]\s*\}))?\s*$"
 )
@@ -259,11 +265,6 @@ def _build(text: str) -> _Node:
         items = [item for item in pieces if item.strip()]
         if len(items) > 1:
             nodes = [_build(item) for item in items]
-            pairs = sum((n.parts[0] for n in nodes if n.kind == "<"), ())
-            if len(nodes) == 2 and "∧" in marks and all(n.kind == "<" for n in nodes):
-                one = _interval(list(pairs))  # x > 1 and x ≤ 3
-                if one and _rises(one):
-                    return _Node("<", (pairs, one))
             row = mark != ";" and not braced and "∧" not in marks and len(nodes) > 2
             if row and all(n.kind == "expr" for n in nodes):
                 return _Node("row", tuple(nodes))
@@ -324,11 +325,6 @@ def _relation(parts: list[str], marks: list[str]) -> _Node:
     return _Node("<", (tuple(pairs), _interval(pairs)))
 
 
-def _rises(interval: _Node) -> bool:
-    low, high = (value_at(n.parts[0], 0) for n in interval.parts)
-    return bool(low and high) and number(low.entries[0]).real < number(high.entries[0]).real
-
-
 def _interval(pairs: list[tuple[str, str, str]]) -> _Node | None:
     """The interval of an inequality in one name, or None: 1 < x ≤ 2 is (1,2]; x > 1 is (1,∞)."""
     opening, low, high, closing, names = "(", "", "", ")", set()
@@ -366,7 +362,8 @@ def math_equal(pred: str, gold: str) -> bool:
         return False
     try:
         a, b = _build(a), _build(b)
-        if a.kind == "=" and b.kind == "expr" and _combined(a.parts[0]):  # m + n = 116
+        valued = a.kind != "=" or a.parts[-1]
+        if not valued and b.kind == "expr" and _combined(a.parts[0]):  # m + n = 116
             return a.parts[1] != "0" and constant(a.parts[1]) and _same(_build(a.parts[1]), b)
         return _same(_as(b, a), _as(a, b))
     except RecursionError:  # nested too deeply

@@ -169,6 +169,9 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(
 
     os.makedirs("z")  # another run's Zero
     os.rename("r/zero/model", "z/model")
+    other = ("--zero", "z", "--init", "runs/zero/base/model", "--out", "r", *FLAGS[6:])
+    status, _, err = run(monkeypatch, capsys, "train_r1", "--resume", *other)
+    assert status == 2 and "'r' was made from another zero: name it with --zero" in err
     flags[1] = "r2"
     status, _, err = run(monkeypatch, capsys, "train_r1", "--zero", "z", *flags)
     assert status == 2 and "there is no base in 'z/base/model': name it with --init" in err
