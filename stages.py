@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import eval as evaluation
 import grpo
@@ -46,6 +46,9 @@ def check_room(
     only; problems: of a data set, else the world's of the tasks. The world's prompts count as 256
     tokens, and three bytes of another as one."""
     check_sandbox({p.task for p in problems} or tasks, cfg.sandbox)
+    if hasattr(cfg, "r1"):  # general requests are added to the last rollouts
+        most = round(cfg.grpo.problems_per_step * (1 + cfg.r1.general))
+        cfg = replace(cfg, grpo=replace(cfg.grpo, problems_per_step=most))
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
     if cfg.lora.rank and networks > 1:
