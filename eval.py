@@ -251,11 +251,11 @@ def main() -> None:
         stem, ending = os.path.splitext(args.out)
         if ending != ".json":
             raise UserError(f"--out is '{shortened(args.out)}': name a file that ends in .json")
-        begun = os.path.exists(f"{stem}.stopped.jsonl")  # it may have written one of the two
-        if begun and args.rescore:
+        stopped = os.path.exists(f"{stem}.stopped.jsonl")  # it may have written one of the two
+        if stopped and args.rescore:
             raise UserError(f"'{stem}.stopped.jsonl' holds an evaluation: name another --out")
         for path in (args.out, *([f"{stem}.jsonl"] if args.models else [])):
-            if os.path.exists(path) and not begun:
+            if os.path.exists(path) and not stopped:
                 raise UserError(f"'{shortened(path)}' is there already: name another --out")
         sets = chosen_problems(cfg, args)
         check_sandbox(sets, cfg.sandbox)

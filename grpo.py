@@ -95,9 +95,6 @@ class GRPOConfig:
         extensions.check_algorithm(self.algorithm, ALGORITHMS[self.algorithm], GRPOConfig)
 
 
-# ------------------------------------------------------------------------------ the mathematics
-
-
 def group_advantages(rewards: Tensor, group_size: int) -> Tensor:
     """A_i = (r_i - mean(r_1 .. r_G)) / std(r_1 .. r_G): how much better than its group [eq 3].
 

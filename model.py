@@ -128,9 +128,6 @@ def apply_rope(x: Tensor, freqs_cis: Tensor) -> Tensor:
     return out.type_as(x)
 
 
-# ------------------------------------------------------------------------------ attention
-
-
 def float32_on_cpu(x: Tensor) -> Tensor:
     """x in float32 on CPUs, where some bfloat16 kernels are slower (results/log.md)."""
     return x.float() if x.device.type == "cpu" else x

@@ -39,16 +39,22 @@ def check_read(cfg, name: str, tasks: tuple[str, ...]) -> None:
 
 
 def check_room(
-    cfg, init: str | None, learnt: int, steps: int, sampled=0, problems=(), tasks=REASONING
+    cfg,
+    init: str | None,
+    learnt: int,
+    steps: int,
+    sampled=0,
+    problems=(),
+    tasks=REASONING,
+    added=0.0,
 ) -> None:
     """memory.check_room() of a recipe, and whether its programs can be run here. init: the folder
     of a model to start from; learnt: tokens of next-token training; sampled: responses to sample
-    only; problems: of a data set, else the world's of the tasks. The world's prompts count as 256
-    tokens, and three bytes of another as one."""
+    only; problems: of a data set, else the world's of the tasks; added: general requests to each
+    in a rollout. The world's prompts count as 256 tokens, and three bytes of another as one."""
     check_sandbox({p.task for p in problems} or tasks, cfg.sandbox)
-    if hasattr(cfg, "r1"):  # general requests are added to the last rollouts
-        most = round(cfg.grpo.problems_per_step * (1 + cfg.r1.general))
-        cfg = replace(cfg, grpo=replace(cfg.grpo, problems_per_step=most))
+    most = round(cfg.grpo.problems_per_step * (1 + added))
+    cfg = replace(cfg, grpo=replace(cfg.grpo, problems_per_step=most))
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
     if cfg.lora.rank and networks > 1:
@@ -60,15 +66,17 @@ def check_room(
         inputs.check_tokenizer(cfg)
 
 
-def check_origin(out: str, cfg, models: dict[str, str]) -> None:
+def check_origin(out: str, models: dict[str, str]) -> None:
     """UserError if stages that are there come from other models than these."""
     path = os.path.join(out, "settings.json")
-    before = read_settings(path) if os.path.exists(path) else {}
+    if not os.path.exists(path):
+        return
+    before = read_settings(path)
     for name, flag in (("base", "--init"), ("zero", "--zero")):
         there = name in models and inputs.is_model(models[name])
         found = GPT.from_pretrained(models[name]).fingerprint() if there else None
         other = name in before and found != before[name]
-        if other or (before and name in models and name not in before):  # it made a Zero itself
+        if other or (name in models and name not in before):  # it made a Zero itself
             raise UserError(f"'{out}' was made from another {name}: name it with {flag}")
 
 

@@ -89,8 +89,9 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     if not known:
         stages.check_read(cfg, "r1.tasks", r.tasks)
         learnt += cfg.sft.tokens
-    stages.check_room(cfg, known, learnt, 3 * r.steps, prompts * r.samples, tasks=r.tasks)
-    stages.check_origin(out, cfg, models)
+    more = {"sampled": prompts * r.samples, "tasks": r.tasks, "added": r.general}
+    stages.check_room(cfg, known, learnt, 3 * r.steps, **more)
+    stages.check_origin(out, models)
     inputs.begin(out, resume)
     if start:
         later = list(STAGES)[list(STAGES).index(start) :]
@@ -179,9 +180,8 @@ def dev2(cfg, models: dict[str, str], out: str, resume: bool) -> str:
 
 
 def reinforce(cfg, start, out, resume, stage: str, language: float, judge=None) -> str:
-    """GRPO on the reasoning tasks, interleaved, on the stage's problems. language: weight
-    of that reward. judge: of general requests, which are added in the last
-    cfg.r1.preference_steps steps."""
+    """GRPO on the reasoning tasks, interleaved, on the stage's problems. language: weight of that
+    reward. judge: of general requests, added in the last cfg.r1.preference_steps steps."""
     r, n, steps, first = cfg.r1, cfg.grpo.problems_per_step, cfg.r1.steps, FIRST[stage]
     rl = replace(cfg.grpo, steps=steps, tasks=r.tasks)
     cfg = replace(cfg, grpo=rl, rewards=replace(cfg.rewards, language=language))

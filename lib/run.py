@@ -506,8 +506,6 @@ def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
             fix = "use the same settings, or name another --out"
             told = f"'{folder}' was started with --{name} {before}, not {value}"
             if name in CONTENTS:  # of which the number is a checksum
-                fix, told = (
-                    fix.replace(" settings", ""),
-                    f"'{folder}' was started with {CONTENTS[name]}",
-                )
+                told = f"'{folder}' was started with {CONTENTS[name]}"
+                fix = "use the same, or name another --out"
             raise UserError(f"{shortened(told, 140)}: {fix}")

@@ -219,7 +219,8 @@ _LEAD = re.compile(  # what may stand before the only number of a sentence
 _OTHER = re.compile(  # what makes another number of it
     r"(?i)[第不没倍十百千最]|至少|超过|少于|分之|[\d\\^_{}<>≤≥|+*/±~$%&¢]|not\b|n['’]t\b|exceed"
     r"|divi[ds]|multipl|\b(?:least|most|or|up to|almost|nearly|over|under|above|within|between|no"
-    r"|unlikely|hardly|doubt|never|twice|double|triple|squared?|powers?|wrong|incorrect|a?(?:sin|cos|tan)h?|cot|csc|ln|log"
+    r"|unlikely|hardly|doubt|never|twice|double|triple|squared?|powers?|wrong|incorrect"
+    r"|a?(?:sin|cos|tan)h?|cot|csc|ln|log"
     r"|exp|sqrt|one|two|three|four|five|six|seven|eight|nine|ten|twenty|forty|fifty|hundred)\b"
 )
 

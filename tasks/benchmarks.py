@@ -146,8 +146,10 @@ def _content(message: dict) -> str:
 def _asked(row: dict) -> str:
     """The question, after the text that it is about."""
     asked, context = _prompt(row, _first(row, ASKED)), row.get(_first(row, CONTEXT))
-    squeezed = ["".join(x.split()) if isinstance(x, str) else "" for x in (asked, context)]
-    if not squeezed[1] or squeezed[1] in squeezed[0] or squeezed[0] in squeezed[1]:
+    if not isinstance(context, str):
+        return asked
+    question, about = ("".join(text.split()) for text in (asked, context))
+    if question in about or about in question:  # one has the other, but for white space
         return asked
     return f"{context.strip()}\n\n{asked}"
 
@@ -305,9 +307,8 @@ def _mbpp(row: dict) -> Problem:
     asserts, setup = "\n".join(lists[0]), "\n".join([*lists[1], *lists[2]])
     solution, used = _python("code", code), [*ast.walk(_python("test_list", asserts))]
     _python("test_setup_code", setup)
-    _without_packages("test_list", f"{setup}\n{asserts}")
+    _without_packages("test_list", f"{setup}\n{asserts}")  # what they need together
     setup = _without_packages("test_imports", setup)
-    asserts = _without_packages("test_list", asserts) if "numpy" in asserts else asserts
     calls = [n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     entry = next((name for name in calls if name in _functions(solution)), None)
     if entry is None:
@@ -318,7 +319,8 @@ def _mbpp(row: dict) -> Problem:
     prelude = [ast.unparse(n) for n in imports if names & {a.asname or a.name for a in n.names}]
     prompt = f"You are an expert Python programmer, and here is your task: {text} "
     prompt += f"Your code should pass these tests:\n\n{asserts}"
-    tests = {"entry": entry, "prelude": "\n".join([*prelude, setup]), "asserts": asserts}
+    tests = {"entry": entry, "prelude": "\n".join([*prelude, setup])}
+    tests["asserts"] = _without_packages("test_list", asserts)
     return Problem(prompt, code, "mbpp", "en", tests)
 
 
