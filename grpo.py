@@ -16,13 +16,14 @@ docs/equations.md has the formulas, algorithms/ GRPO's relatives (DAPO, PPO, ...
 the log-probabilities of responses that share their prompt, and the optimiser step.
 
 Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and, by default,
-public trainers, we have one for each token. (2) Groups whose responses all earned the same carry no
-gradient; they are counted, and left out before the minibatches are cut: means run over the other
-groups, and the KL over theirs. (3) The reference model and its KL are off by default. (4) The loss
-is a mean over the tokens of a question's group, then over questions (the KL: over all tokens); so
-DAPO's equation is written (its code, as `token` here, divides by all tokens of a batch);
-DeepSeekMath divides each response's sum by its length. Single runs led to this choice
-(results/log.md). (5) The experts' balance loss and the router's bias go on as in pretraining.
+public trainers, we have one for each token. (2) Groups whose responses all earned the same have no
+gradient; they are counted, and left out before the minibatches are cut, so every mean, the KL's
+too, is over the other groups. (3) The reference model and its KL are off by default. (4) Which mean
+the loss is, `average` says. "question", our default: over the tokens of a question's 16 responses,
+then over questions (DAPO's printed equation). "token": over all tokens of a minibatch (DAPO's
+code). "sequence": over each response, then over responses (DeepSeekMath). The KL's is over tokens
+under "question" too. Single runs led to this choice (results/log.md). (5) The experts' balance loss
+and the router's bias go on as in pretraining.
 
 Shapes: B responses, G of them a group, side by side; R tokens of the longest response, the prompt
 not counted: column j is response token j.
@@ -131,10 +132,9 @@ def policy_loss(
         rho_it = pi(o_it | q, o_i,<t) / pi_old(o_it | q, o_i,<t)
 
     At rho = 1 its gradient is -A_i grad log pi: REINFORCE with the group's mean as the baseline,
-    over the group's deviation. Alone, this is a mean over tokens: for a mean over questions
-    Learner.update has scaled the advantages (question_weights).
-    logprobs, old_logprobs, ref_logprobs, weights (factors on the tokens' terms), mask (1 at the
-    response's tokens): [B, R]; advantages [B], or [B, R] with a critic. normalizer: N, see average.
+    over the group's deviation. logprobs, old_logprobs, ref_logprobs, mask (1 at the response's
+    tokens): [B, R]; advantages [B], or [B, R] with a critic; weights [B, 1] or [B, R]: factors on
+    the tokens' terms, such as question_weights. normalizer: N, see average.
 
     >>> old = torch.tensor([[-0.7, -1.2]])
     >>> new = old + torch.tensor([[0.5, 0.05]])      # ratios 1.65, clipped at 1.2, and 1.05
@@ -149,12 +149,12 @@ def policy_loss(
     loss = -torch.min(ratio * advantages, clipped * advantages)  # eq 1, a ratio a token
     if weights is not None:
         loss = loss * weights
-    metrics = clip_metrics(ratio, advantages, mask, cfg)
+    sums = clip_metrics(ratio, advantages, mask, cfg)
     if ref_logprobs is not None and cfg.kl_beta:
         kl = k3(logprobs, ref_logprobs, mask)  # eq 2
         loss = loss + cfg.kl_beta * kl
-        metrics["kl"] = (kl * mask).sum().item()
-    return average(loss, mask, cfg, normalizer), metrics
+        sums["kl"] = (kl * mask).sum().item()
+    return average(loss, mask, cfg, normalizer), sums
 
 
 def per_token(advantages: Tensor, mask: Tensor) -> Tensor:
@@ -171,8 +171,7 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
 def average(loss: Tensor, mask: Tensor, cfg: GRPOConfig, normalizer: float | None) -> Tensor:
     """The sum over tokens ("sequence": of each response's mean), divided by the normalizer: that of
     the whole optimiser step, so that micro-batches and processes add up to one loss; by default of
-    this call. For "question" this is as for "token": Learner.update has scaled the advantages with
-    question_weights, and with them each token's term, which is linear in them (the KL has none)."""
+    this call. "question" is "token" with question_weights on the tokens' terms."""
     if normalizer is None:
         normalizer = step_normalizer(mask.sum(1).tolist(), cfg)
     if cfg.average == "sequence":
@@ -187,7 +186,7 @@ def step_normalizer(lengths: list, cfg: GRPOConfig) -> float:
         return float(len(lengths))
     if cfg.average == "constant":
         return float(len(lengths) * cfg.max_new_tokens)
-    return float(sum(lengths))  # "token"; and "question", which also needs question_weights
+    return float(sum(lengths))  # "token", and "question" with its weights
 
 
 @torch.no_grad()
@@ -201,8 +200,8 @@ def clip_metrics(ratio: Tensor, advantages: Tensor, mask: Tensor, cfg: GRPOConfi
 
 
 def question_weights(lengths: list[int], group_size: int) -> Tensor:
-    """[B] factors on the advantages under which a mean over all tokens becomes one over questions
-    of their means over tokens.
+    """[B] factors on the tokens' terms under which a mean over all tokens becomes one over
+    questions of their means over tokens.
 
     >>> question_weights([1, 1, 3, 3], 2).tolist()      # 2 and 6 tokens, 4 on average
     [2.0, 2.0, 0.6666666865348816, 0.6666666865348816]
@@ -311,60 +310,77 @@ class Learner:
 
     def update(self, batch: Rollout, advantages: Tensor, lr_factor: float, rng) -> dict[str, float]:
         """One optimiser step on each of cfg.minibatches parts of a rollout: a response is used at
-        most once, a question's group never split. In the first part the policy is still the one
-        that sampled: every ratio is 1. advantages [B], or [B, R] with a critic. Returns metrics."""
+        most once, a question's group never split. advantages [B], or [B, R] with a critic. Returns
+        metrics.
+
+        parts: the questions of each optimiser step; works: of a part what this process trains on,
+        without torchrun all of it; micro-batches: of a work, one forward and backward pass each."""
         cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
-        advantages = advantages.reshape(len(advantages), -1).clone()  # [B, 1] or [B, R]
+        advantages = advantages.reshape(len(advantages), -1)  # [B, 1] or [B, R]
         questions, size = with_gradient(advantages, G), len(advantages) / G / cfg.minibatches
         parts = training.minibatches(questions, size, rng)
         works = [training.LocalWork.of(part, responses, G, cfg.micro_tokens) for part in parts]
 
-        def logprobs_of(network: GPT, works: list) -> Tensor:  # [B, R]
-            return training.score_responses(network, batch, responses, works, cfg.temperature)
-
-        with lora.plain(self.model, merged=False):
-            ref = logprobs_of(self.ref, works) if self.ref else None  # [B, R]
-        # pi_old is the trainer's. In float32 the sampler's is the same but for rounding (1e-6), and
-        # saves a forward pass; in bfloat16 it is not, nor where the gap is to be corrected for.
-        at_start = responses.logprobs  # [B, R], of use from the second part on
-        if cfg.importance_cap or self.cfg.precision == "bfloat16":
-            at_start = logprobs_of(self.model, works[1:])
-        updates, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
+        ref, old_logprobs = self.fixed_logprobs(batch, responses, works)  # [B, R]
+        weights = torch.ones(len(advantages), 1, device=advantages.device)  # [B, 1] of the tokens
+        steps, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
         for work in works:
-            lengths = [responses.lengths[row] for row in work.rows]
+            first, lengths = not steps, [responses.lengths[row] for row in work.rows]
             normalizer = step_normalizer(lengths, cfg)
             if cfg.average == "question":
-                per_question = question_weights(lengths, G).to(advantages.device)
-                advantages[work.rows] *= per_question[:, None]
+                weights[work.rows] = question_weights(lengths, G).to(weights.device)[:, None]
             # A prompt runs forward once, and its responses start from copies of its cache; when all
             # are done, the copies' gradients are summed and sent back through the prompt. When the
             # block ends, the gradient's norm is limited, and the optimiser steps.
-            with self.trainer.optimizer_step(lr_factor) as update:
-                for micro, prompts in training.micro_batches_of(self.model, batch, work):
+            with self.trainer.optimizer_step(lr_factor) as step:
+                # rows [b]: places in the rollout; which [b]: places of their prompts in the cache
+                for rows, which, cache in training.micro_batches_of(self.model, batch, work):
                     with phase("forward"):
                         logprobs, mask = training.response_logprobs(
-                            self.model, prompts, micro, responses, cfg.temperature
-                        )  # [b, R] of the micro-batch's b rows, with R the longest of them
-                        rows, R = micro[0], mask.shape[1]
-                        old = at_start[rows, :R] if updates else logprobs.detach()  # log pi_old
+                            self.model, cache, rows, which, responses, cfg.temperature
+                        )  # [b, R], R the longest of these
+                        R = mask.shape[1]
+                        # In the first part pi_old is pi itself: every ratio is 1, but the gradient
+                        # is that of log pi, since pi_old is detached.
+                        old = logprobs.detach() if first else old_logprobs[rows, :R]
                         gap = (old - responses.logprobs[rows, :R]) * mask  # to the sampler
-                        weights = None
+                        token_weights = weights[rows]
                         if cfg.importance_cap:  # truncated importance sampling
-                            weights = gap.exp().clamp(max=cfg.importance_cap)
+                            token_weights = token_weights * gap.exp().clamp(max=cfg.importance_cap)
                         loss, counts = self.algorithm.loss(
                             logprobs, old, advantages[rows], mask, cfg,
                             ref_logprobs=None if ref is None else ref[rows, :R],
-                            normalizer=normalizer, weights=weights,
+                            normalizer=normalizer, weights=token_weights,
                         )  # fmt: skip
-                    update.backward(loss, balance_weight=len(rows) / len(work.rows))
+                    step.backward(loss, balance_weight=len(rows) / len(work.rows))
                     sums.update(counts)
-                    if not updates:  # the weights that sampled: any gap is rounding
+                    if first:  # the weights that sampled: any gap is rounding
                         widest_gap = max(widest_gap, gap.abs().max().item())
                         sums["gap"] += gap.abs().sum().item() / sum(lengths)
-            updates.append(update)
-        logged = metrics.of_update(updates, sums, widest_gap)
+            steps.append(step)
+        logged = metrics.of_update(steps, sums, widest_gap)
         return logged | {"learning_rate": cfg.lr * lr_factor}
+
+    def fixed_logprobs(
+        self, batch: Rollout, responses, works: list
+    ) -> tuple[Tensor | None, Tensor]:
+        """log pi_ref [B, R], None without a KL penalty, and log pi_old [B, R], of use from the
+        second part on.
+
+        In float32 what was noted while sampling is what the trainer would compute for pi_old, to
+        1e-6: that saves a forward pass. In bfloat16 they differ, and importance_cap corrects for
+        just that difference: then the trainer computes it."""
+
+        def of(network: GPT, works: list) -> Tensor:
+            temperature = self.cfg.grpo.temperature
+            return training.score_responses(network, batch, responses, works, temperature)
+
+        with lora.plain(self.model, merged=False):
+            ref = of(self.ref, works) if self.ref else None
+        if self.cfg.grpo.importance_cap or self.cfg.precision == "bfloat16":
+            return ref, of(self.model, works[1:])
+        return ref, responses.logprobs
 
 
 def with_gradient(advantages: Tensor, group_size: int) -> list[int]:

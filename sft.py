@@ -15,7 +15,6 @@ they were (results/log.md).
 import lib.start  # noqa: F401
 
 import itertools
-import math
 import os
 import random
 from contextlib import closing
@@ -130,11 +129,8 @@ def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg:
         step.backward(loss / learned, balance_weight=weight, value=loss.item())
 
     mine = batch[distributed.rank() :: distributed.world_size()]  # some for each process
-    threads = trainer.twins.threads(len(rows))
-    cut = threads // math.gcd(threads, max(1, len(mine)))  # so that all have as much to do
-    parts = [micro[i::cut] for micro in mine for i in range(cut) if micro[i:]]
-    with trainer.optimizer_step(factor) as step:
-        step.share(learn, parts)
+    with trainer.optimizer_step(factor) as step:  # which steps when the block ends
+        step.share(learn, mine)  # gradients of all micro-batches add up
     out = step.metrics() | {"loss": step.loss / learned, "learning_rate": cfg.adam_lr * factor}
     return out | step.balance | {"num_tokens": sum(len(ids) for ids, _ in rows)}
 
@@ -154,10 +150,10 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         trainer, models = make_trainer(model, cfg.sft), {"model": model}
         if run.state:
             run.restore(models, trainer.optimizers)
-        seen, step, *place = (run.state.get(k, 0) for k in ("seen", "step", "pool", "skip"))
+        seen, step, pool, skip = (run.state.get(k, 0) for k in ("seen", "step", "pool", "skip"))
         told = f"{total:,} tokens; {tokenizer.vocab_size} in the vocabulary; into {folder}"
         print(f"pretraining on {told}", flush=True)
-        batches, every = corpus_batches(cfg, tokenizer, *place), cfg.sft.save_every
+        batches, every = corpus_batches(cfg, tokenizer, pool, skip), cfg.sft.save_every
         # closed at once when it stops: processes may be at work on the next texts
         with Progress(total, "base", "tok", seen) as bar, closing(batches):
             while seen < total:

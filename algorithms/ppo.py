@@ -55,9 +55,8 @@ class Critic(RewardModel):
         hidden = self.gpt(tokens, cache, positions, return_hidden=True, counted=counted)
         return self.head(hidden)[..., 0].float()
 
-    def values(self, prompts: GrowingCache, micro, responses: Responses) -> tuple[Tensor, Tensor]:
-        """(values [b, R] before the response tokens of a chunk's micro-batch, mask [b, R])."""
-        rows, which = micro
+    def values(self, prompts: GrowingCache, rows, which, responses) -> tuple[Tensor, Tensor]:
+        """(values [b, R] before the response tokens of a micro-batch, their mask [b, R])."""
         R = max(responses.lengths[i] for i in rows.tolist())
         positions = responses.positions[rows, :R]
         return self(responses.inputs[rows, :R], prompts.select(which), positions), positions >= 0
@@ -72,9 +71,9 @@ class Critic(RewardModel):
         questions = list(range(len(mask) // cfg.group_size))
         work = LocalWork.of(questions, responses, cfg.group_size, cfg.micro_tokens)
         with distributed.gathered(self), phase("scoring"):
-            for micro, prompts in micro_batches_of(self, batch, work):
-                found, inside = self.values(prompts, micro, responses)
-                values[micro[0], : found.shape[1]] = found.masked_fill(~inside, 0.0)
+            for rows, which, prompts in micro_batches_of(self, batch, work):
+                found, inside = self.values(prompts, rows, which, responses)
+                values[rows, : found.shape[1]] = found.masked_fill(~inside, 0.0)
         distributed.all_reduce(values)  # each process has those of its rows
         raw = gae(rewards, values, mask, self.gae_lambda)
         scaled = (raw - raw[mask].mean()) / raw[mask].std(correction=0).clamp(min=1e-8)
@@ -93,10 +92,10 @@ class Critic(RewardModel):
             tokens = sum(responses.lengths[q * G + j] for q in questions for j in range(G))
             work = LocalWork.of(questions, responses, G, cfg.micro_tokens)
             with self.trainer.optimizer_step(factor) as step:
-                for micro, prompts in micro_batches_of(self, batch, work):
+                for rows, which, prompts in micro_batches_of(self, batch, work):
                     with phase("forward"):
-                        values, mask = self.values(prompts, micro, responses)
-                        errors = (values - returns[micro[0], : mask.shape[1]])[mask]
+                        values, mask = self.values(prompts, rows, which, responses)
+                        errors = (values - returns[rows, : mask.shape[1]])[mask]
                         loss = errors.square().sum() / tokens
                     step.backward(loss)
             steps.append(step)

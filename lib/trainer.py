@@ -73,8 +73,12 @@ class Step:
         self.start, self.twins = time.perf_counter(), twins
         self.balance: dict[str, float] = {}  # metrics of the experts' load
 
-    def share(self, learn: Callable[["Step", object], None], parts: list) -> None:
-        """learn(step, part) for each part; on CPUs, for a small model, by one thread a core."""
+    def share(self, learn: Callable[["Step", list], None], micro_batches: list[list]) -> None:
+        """learn(step, micro-batch) for each; on CPUs, for a small model, by one thread a core, for
+        which micro-batches are cut so that all have as much to do."""
+        threads = self.twins.threads(sum(map(len, micro_batches)))
+        cut = threads // math.gcd(threads, max(1, len(micro_batches)))
+        parts = [micro[i::cut] for micro in micro_batches for i in range(cut) if micro[i:]]
         count = self.twins.threads(len(parts))
         steps = [self] + [Step(model, self.twins) for model in self.twins.models(count - 1)]
         self.twins.run(lambda i: [learn(steps[i], part) for part in parts[i::count]], count)
@@ -275,22 +279,22 @@ def read_prompts(model: nn.Module, batch, chunk: "Chunk") -> GrowingCache:
 
 
 def micro_batches_of(model: nn.Module, batch, work: "LocalWork"):
-    """Each micro-batch of `work`, with the cache of its chunk's prompts. When all of a chunk have
-    been through the backward pass, the gradients that they left at the cache go on through the
-    prompts: activations of only one chunk are alive at a time."""
+    """Each micro-batch of `work`: (rows in the rollout [b], which of the cache's prompts each
+    follows [b], the cache). When all of a chunk have been through the backward pass, the gradients
+    that they left at the cache go on through the prompts: activations of only one chunk are alive
+    at a time."""
     for chunk in work.chunks:
         with phase("forward"):
             cache = read_prompts(model, batch, chunk)
         leaves = cache.detached()
-        for micro in chunk.micro:
-            yield micro, leaves
+        for rows, which in chunk.micro:
+            yield rows, which, leaves
         with phase("backward"):
             cache.backward(leaves)
 
 
-def response_logprobs(model, prompts: GrowingCache, micro, responses, temperature: float):
-    """(log p [b, R] of the response tokens of a chunk's micro-batch, their mask [b, R])."""
-    rows, which = micro
+def response_logprobs(model, prompts: GrowingCache, rows, which, responses, temperature: float):
+    """(log p [b, R] of the response tokens of a micro-batch, their mask [b, R])."""
     R = products.rounded(max(responses.lengths[i] for i in rows.tolist()), products.LENGTHS)
     positions = responses.positions[rows, :R]
     mask = positions >= 0
@@ -309,9 +313,11 @@ def score_responses(model, batch, responses: Responses, works: list, temperature
     out = torch.zeros_like(responses.logprobs)
     with distributed.gathered(model), phase("scoring"):
         for work in works:
-            for micro, prompts in micro_batches_of(model, batch, work):
-                logprobs, mask = response_logprobs(model, prompts, micro, responses, temperature)
-                out[micro[0], : mask.shape[1]] = logprobs
+            for rows, which, prompts in micro_batches_of(model, batch, work):
+                logprobs, mask = response_logprobs(
+                    model, prompts, rows, which, responses, temperature
+                )
+                out[rows, : mask.shape[1]] = logprobs
     return out
 
 
