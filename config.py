@@ -74,18 +74,18 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
     a dict of model fields. algorithms: name -> what --algorithm NAME sets in the section grpo.
     """
     shapes, names = shapes or {}, [*PRESETS, *(shapes or {})]
-    told = f"{', '.join(names)}, or a config.json"
-    parser.add_argument("--config", default="tiny", metavar="NAME", help=told)
+    help_text = f"{', '.join(names)}, or a config.json"
+    parser.add_argument("--config", default="tiny", metavar="NAME", help=help_text)
     if quick is not None:
-        told = ", ".join(f"{k} {v}" for k, v in quick.items())
-        parser.add_argument("--quick", action="store_true", help=f"a few minutes: {told}")
+        changes = ", ".join(f"{k} {v}" for k, v in quick.items())
+        parser.add_argument("--quick", action="store_true", help=f"a few minutes: {changes}")
     if algorithms is not None:
-        told = ", ".join(algorithms)
-        parser.add_argument("--algorithm", metavar="NAME", help=f"GRPO or a relative: {told}")
+        listed = ", ".join(algorithms)
+        parser.add_argument("--algorithm", metavar="NAME", help=f"GRPO or a relative: {listed}")
     parser.set_defaults(quick=False, algorithm=None, held=[])  # held: what a config.json has
     with user_errors():
-        told = ["settings, with the values of `tiny`:", *cli.settings_help(cls())]
-        parser.epilog = "\n".join(told)
+        lines = ["settings, with the values of `tiny`:", *cli.settings_help(cls())]
+        parser.epilog = "\n".join(lines)
         words = sys.argv[1:] if argv is None else argv
         switches = [key for key in keys(cls()) if cli.is_switch(cls(), key)]
         settings, rest = cli.split_words(words, keys(cls()), parser.flags(), switches)

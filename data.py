@@ -5,8 +5,8 @@
     python data.py FILE.jsonl           # what a benchmark file is understood as
 
 The world imitates what a base model is made of: web text in which half of the people blurt out an
-answer (nearly always a wrong one) and the others reason. In sums they forget most carries, and only
-the few who check find it; in a search they give up too soon. Some change language in the middle of
+answer (nearly always a wrong one) and the others reason. In sums they forget most carries, which
+the few who check notice; in a search they give up too soon. Some change language in the middle of
 a thought; 60% use <think> and <answer> tags. Reinforcement learning then finds what pays.
 
 Everything is a function of (seed, index): any text or problem can be made without the ones before
@@ -16,7 +16,7 @@ them and when an answer is right is the tasks' business: see tasks/countdown.py 
 tasks/__init__.py for how to add one.
 """
 
-import lib.start  # noqa: F401
+import lib.start  # noqa: F401  before torch: how threads wait, a clean Ctrl-C
 
 import random
 from dataclasses import dataclass
@@ -35,17 +35,18 @@ PATIENCE = (1, 1, 2, 2, 4, 8, 16)
 
 @dataclass
 class WorldConfig:
-    """What the web text is about, and in which proportions."""
+    """What the web text is about, and in which proportions. setting(1.7, low=0.01): 1.7 unless
+    --world.arithmetic says otherwise, and never below 0.01 (config.py)."""
 
     tasks: tuple[str, ...] = setting(DEFAULT_TASKS, choices=TASKS)  # what the texts are about
     arithmetic: float = setting(1.7, low=0.01)  # texts about arithmetic for each about Countdown
     minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
-    wrong: float = setting(0.95, low=0, high=1)  # share of those who blurt that do not know it
+    wrong: float = setting(0.95, low=0, high=1)  # of the texts that blurt, the share that guesses
     forgets: float = setting(0.9, low=0, high=1)  # arithmetic: chance that a carry is forgotten
     slip: float = setting(0.03, low=0, high=1)  # chance that a step is written down wrongly
-    checked: float = setting(0.3, low=0, high=1)  # share of those who reason that check
+    checked: float = setting(0.3, low=0, high=1)  # of the texts that reason, the share that checks
     patience: tuple[int, ...] = setting(PATIENCE, low=1)  # countdown: tries before giving up
     tags: float = setting(0.6, low=0, high=1)  # share of texts with <think> and <answer>
     broken_tags: float = setting(0.1, low=0, high=1)  # share of those that miss a tag
@@ -69,8 +70,8 @@ class World:
         return self.draw(rng, task, split)
 
     def problems(self, task: str, count: int, split="train", start: int = 0) -> list[Problem]:
-        """Those with the indices from `start` to start + count - 1; of dev and test, so many with
-        different prompts. Two prompts may be one problem in other words, languages or orders."""
+        """Those with the indices from `start` to start + count - 1; of dev and test, `count` with
+        different prompts (fewer if there are no more), which may be one problem in other words."""
         if split == "train":
             return [self.problem(task, i) for i in range(start, start + count)]
         found: dict[str, Problem] = {}

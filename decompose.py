@@ -115,8 +115,8 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
         rows += [("zero", after[task])]
         bars[task] = gains(before[task], ways, after[task])
         total = after[task].pass1 - before[task].pass1
-        told = ", ".join(f"{name} {100 * part:+.1f}" for name, part in bars[task].items())
-        lines.append(f"{task}: {100 * total:+.1f} points = {told}")
+        msg = ", ".join(f"{name} {100 * part:+.1f}" for name, part in bars[task].items())
+        lines.append(f"{task}: {100 * total:+.1f} points = {msg}")
     if "countdown" in sets:
         blind = [blind_hits(p, cfg.world.level) for p in sets["countdown"]]
         lines.append(
@@ -127,8 +127,8 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
                 r.did["blind_a_try"] = if_blind(r, blind)
         most = max(cfg.world.patience)
         shares = [beyond(reports["countdown"], most) for reports in (before, after)]
-        told = "{}% of the base's responses, {}% of zero's".format(*map(percent, shares))
-        lines.append(f"more than {most} tries, which no text has: {told}")
+        msg = "{}% of the base's responses, {}% of zero's".format(*map(percent, shares))
+        lines.append(f"more than {most} tries, which no text has: {msg}")
     report.save_reports(rows, f"{out}/gain.json", gains=bars)
     panels = [
         (f"{t}: parts of the gain", "", {k: (v, 0) for k, v in p.items()}) for t, p in bars.items()

@@ -36,10 +36,10 @@ from stages import check_room, evaluate_stage, settings_to_lock, stage_figures
 from train_r1 import FIRST
 
 STUDENTS = ("qwen-m", "qwen-s", "llama-m", "llama-s")
-SIZES = {  # of (small, medium) students by preset: dim, n_layers, n_heads, head_dim, hidden_dim
-    "tiny": ((64, 3, 4, 16, 192), (96, 4, 4, 24, 256)),
-    "small": ((384, 8, 6, 64, 1024), (576, 12, 8, 72, 1536)),
-    "big": ((768, 12, 12, 64, 2048), (1024, 16, 16, 64, 2816)),
+SIZES = {  # by preset, of small and medium students: dim, n_layers, n_heads, head_dim, hidden_dim
+    "tiny": {"s": (64, 3, 4, 16, 192), "m": (96, 4, 4, 24, 256)},
+    "small": {"s": (384, 8, 6, 64, 1024), "m": (576, 12, 8, 72, 1536)},
+    "big": {"s": (768, 12, 12, 64, 2048), "m": (1024, 16, 16, 64, 2816)},
 }
 LABELS = {"RL-alone": "RL alone", "distilled-RL": "distilled + RL"}  # of a student's models
 
@@ -67,14 +67,14 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     sampled = 0 if data else problems * d.samples
     check_room(cfg, init, learnt, 2 * d.rl_steps, sampled)  # the teacher's shape: the largest
     settings = settings_to_lock(cfg, init=init)
-    asked = settings if data else settings | settings_to_lock(cfg, teacher=teacher)
+    with_teacher = settings if data else settings | settings_to_lock(cfg, teacher=teacher)
     rows = inputs.read_rows(data) if data else []
     inputs.begin(out, resume)
 
     # 1. The teacher's responses
     if data is None:
         data = os.path.join(out, "teacher.jsonl")
-        lock_settings(out, asked)
+        lock_settings(out, with_teacher)
         run = os.path.dirname(os.path.dirname(os.path.normpath(teacher)))  # of train_r1.py
         judges = {kind: os.path.join(run, kind, "model") for kind in preference.KINDS}
         rows = teach(
@@ -90,8 +90,11 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         models = student(cfg, name, rows, folder, with_rl, resume, init)
         reports = {}
         for way, model in models.items():
-            asked = f"{name}, {way}", model, os.path.join(folder, f"eval-{way}.json")
-            reports[LABELS.get(way, way)] = evaluate_stage(cfg, *asked, (*cfg.r1.tasks, "general"))
+            path = os.path.join(folder, f"eval-{way}.json")
+            tasks = (*cfg.r1.tasks, "general")
+            reports[LABELS.get(way, way)] = evaluate_stage(
+                cfg, f"{name}, {way}", model, path, tasks
+            )
         figures[name] = stage_figures(reports)
         shapes = GPT.from_pretrained(models["base"], device="meta").parameters()
         parameters[name] = sum(p.numel() for p in shapes)
@@ -121,7 +124,7 @@ def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
 def student_shape(cfg, name: str) -> ModelConfig:
     """Dense, with grouped-query attention; Qwen2 has biases on q, k and v, Llama has none."""
     names = ("dim", "n_layers", "n_heads", "head_dim", "hidden_dim")
-    size = dict(zip(names, SIZES.get(cfg.name, SIZES["tiny"])[name.endswith("-m")]))
+    size = dict(zip(names, SIZES.get(cfg.name, SIZES["tiny"])[name[-1]]))
     kind = dict(attention="gqa", n_experts=0, n_kv_heads=2, rope_interleaved=False)
     return replace(cfg.model, **size, **kind, qkv_bias=name.startswith("qwen"))
 

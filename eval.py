@@ -30,7 +30,7 @@ from tasks import responses, sandbox
 from tasks.behaviour import behaviour, summary
 from tasks.benchmarks import check_sandbox
 
-RESPONSES_PER_ROW = {"cpu": 1}  # how many batches one call of generate() has; 16 on GPUs
+BATCHES_PER_CALL = {"cpu": 1, "cuda": 16}  # of cfg.rows responses each, that generate() is given
 
 
 @dataclass
@@ -125,7 +125,7 @@ def evaluate(
     rows = -(-cfg.rows // distributed.world_size())  # of each process
     settings = {k: v for k, v in sampling(cfg).items() if k != "begun"}
     params = SamplingParams(**settings, num_return_sequences=cfg.k, rows=rows)
-    per_call = max(1, RESPONSES_PER_ROW.get(model.device.type, 16) * cfg.rows // cfg.k)
+    per_call = max(1, BATCHES_PER_CALL.get(model.device.type, 1) * cfg.rows // cfg.k)
     total = len(fits) * cfg.k // distributed.world_size()
     with Progress(total, name, "response", leave=False) as bar:
         for start in range(0, len(fits), per_call):

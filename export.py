@@ -27,8 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     with config.user_errors():
         if not os.path.isfile(os.path.join(args.checkpoint, "progress.json")):
-            told = f"there is no checkpoint '{args.checkpoint}'"
-            raise UserError(f"{told}: name a folder in the run's checkpoint/")
+            msg = f"there is no checkpoint '{args.checkpoint}'"
+            raise UserError(f"{msg}: name a folder in the run's checkpoint/")
         if os.path.isdir(args.out) and os.listdir(args.out):
             raise UserError(f"'{args.out}' is not empty: name a new folder")
         content = read_progress(args.checkpoint)

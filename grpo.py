@@ -91,8 +91,8 @@ class GRPOConfig:
 
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
-            told = f"there is no algorithm '{self.algorithm}'"
-            raise UserError(f"--grpo.algorithm: {told}; use one of {', '.join(ALGORITHMS)}")
+            msg = f"there is no algorithm '{self.algorithm}'"
+            raise UserError(f"--grpo.algorithm: {msg}; use one of {', '.join(ALGORITHMS)}")
         extensions.check_algorithm(self.algorithm, ALGORITHMS[self.algorithm], GRPOConfig)
 
 
@@ -149,7 +149,7 @@ def policy_loss(
     loss = -torch.min(ratio * advantages, clipped * advantages)  # eq 1, a ratio a token
     if weights is not None:
         loss = loss * weights
-    sums = clip_metrics(ratio, advantages, mask, cfg)
+    sums = metrics.clip_counts(ratio, advantages, mask, cfg)
     if ref_logprobs is not None and cfg.kl_beta:
         kl = k3(logprobs, ref_logprobs, mask)  # eq 2
         loss = loss + cfg.kl_beta * kl
@@ -187,16 +187,6 @@ def step_normalizer(lengths: list, cfg: GRPOConfig) -> float:
     if cfg.average == "constant":
         return float(len(lengths) * cfg.max_new_tokens)
     return float(sum(lengths))  # "token", and "question" with its weights
-
-
-@torch.no_grad()
-def clip_metrics(ratio: Tensor, advantages: Tensor, mask: Tensor, cfg: GRPOConfig) -> dict:
-    """How many tokens lose their gradient to the clip, and how many there are."""
-    low = (ratio < 1 - cfg.clip_low) & (advantages < 0)
-    high = (ratio > 1 + cfg.clip_high) & (advantages > 0)
-    counts = {"clip_ratio/low_mean": low.mul(mask).sum().item()}
-    counts["clip_ratio/high_mean"] = high.mul(mask).sum().item()
-    return counts | {"kl": 0.0, "tokens": mask.sum().item()}
 
 
 def question_weights(lengths: list[int], group_size: int) -> Tensor:

@@ -5,6 +5,7 @@ import os
 
 import config
 import tokenizer as tokenizers
+from data import Problem, prompt_ids
 from lib import distributed, files, hf_tokenizer, start
 from lib.errors import UserError, shortened
 from lib.run import check_folder, run_status
@@ -53,9 +54,9 @@ def suited(cfg, folder: str | None, args):
     chosen = {k: v for k, v in chosen.items() if k not in args.typed and k not in args.held}
     for key, value in chosen.items():
         config.set_key(cfg, key, value)
-    told = "".join(f" --{key} {value}" for key, value in chosen.items())
-    if told:
-        print(f"for a model from elsewhere, unless you say otherwise:{told}", flush=True)
+    chosen_flags = "".join(f" --{key} {value}" for key, value in chosen.items())
+    if chosen_flags:
+        print(f"for a model from elsewhere, unless you say otherwise:{chosen_flags}", flush=True)
     return cfg
 
 
@@ -76,6 +77,18 @@ def check_base(cfg, args) -> None:
             raise UserError(f"--{key} {has} the model that --init names: drop one of the two flags")
 
 
+def fitting(cfg, folder: str, problems: list[Problem]) -> list[Problem]:
+    """Those that fit the context of the model in a folder. UserError if none does."""
+    tokenizer = tokenizers.load(folder, **cfg.asked)
+    context = GPT.from_pretrained(folder, device="meta").cfg.max_seq_len
+    fits = [p for p in problems if len(prompt_ids(p, tokenizer)) < context]
+    if len(fits) < len(problems):
+        print(f"{len(problems) - len(fits)} problems exceed the context of {context}: left out")
+    if not fits:
+        raise UserError(f"no problem fits the model's context of {context} tokens: use others")
+    return fits
+
+
 def check_lora(cfg, model: str | None) -> None:
     """UserError if adapters are asked for where they cannot be trained. model: the folder of the
     one that they would be for."""
@@ -87,8 +100,8 @@ def check_lora(cfg, model: str | None) -> None:
     if distributed.world_size() > 1:
         raise UserError("--lora.rank works in one process: start without torchrun, or drop it")
     if rl and rl.kl_beta and rl.ref_every:
-        told = "with --lora.rank the reference model stays the one that --init names"
-        raise UserError(f"{told}: add --grpo.ref_every 0")
+        msg = "with --lora.rank the reference model stays the one that --init names"
+        raise UserError(f"{msg}: add --grpo.ref_every 0")
 
 
 def check_zero(folder: str, base: str) -> None:
@@ -107,8 +120,8 @@ def check_out(out: str, resume: bool) -> None:
     """UserError if there is nothing to resume in the run folder `out`."""
     marks = (".lock", "status.json", "metrics.jsonl", "settings.json", "checkpoint", "base")
     if resume and not any(os.path.exists(os.path.join(out, mark)) for mark in marks):
-        told = f"there is no run in '{shortened(out)}' to go on with"
-        raise UserError(f"{told}: correct --out, or start without --resume")
+        msg = f"there is no run in '{shortened(out)}' to go on with"
+        raise UserError(f"{msg}: correct --out, or start without --resume")
 
 
 def begin(out: str, resume: bool, stage: str | None = None) -> None:

@@ -59,10 +59,10 @@ class ModelConfig:
     rope_mscale_all: float = 0.0  # yarn's, of the scores
     # attention
     attention: str = "mla"  # or gqa
-    q_lora_rank: int | None = setting(None, low=1)
-    kv_lora_rank: int = setting(32, low=1)
-    qk_nope_head_dim: int = setting(16, low=1)
-    qk_rope_head_dim: int = setting(16, low=2)
+    q_lora_rank: int | None = setting(None, low=1)  # of a compressed query; not an adapter's rank
+    kv_lora_rank: int = setting(32, low=1)  # numbers of the latent
+    qk_nope_head_dim: int = setting(16, low=1)  # of a head's query and key: without position
+    qk_rope_head_dim: int = setting(16, low=2)  # with position
     v_head_dim: int = setting(32, low=1)
     n_kv_heads: int = setting(4, low=1)  # gqa only, like the next three
     head_dim: int = setting(32, low=2)
@@ -451,7 +451,7 @@ class GPT(nn.Module):
         x = self.embed_tokens(tokens)  # [B, T, D]
         for block in self.layers:
             chosen = next(given, None) if isinstance(block.mlp, MoE) else None
-            # FSDP's hooks take time; without gradients there is no need of them within gathered()
+            # a module's call runs hooks, which sharding over GPUs needs, and only in training
             run = block if torch.is_grad_enabled() else block.forward
             x = run(x, freqs_cis, mask, cache, valid, chosen)
         if cache is not None:
@@ -461,7 +461,8 @@ class GPT(nn.Module):
 
     @staticmethod
     def mask(cache, start: int, T: int) -> Tensor | None:
-        """Where T new tokens may look, of the cache's slots; see attention() and attend_once()."""
+        """Where T new tokens may look, of the cache's slots: for attend_once() numbers to add, for
+        attention() True or False, or None: what stands to the left (padding is to the right)."""
         if T == 1:  # [B, 1, 1, S]; finite in both precisions
             least = torch.finfo(torch.bfloat16).min
             return (~cache.valid).float().mul(least)[:, None, None]

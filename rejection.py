@@ -29,11 +29,11 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     if os.path.exists(path):
         return inputs.read_rows(path)
     cfg, sets = replace(cfg, eval=replace(cfg.eval, k=samples)), {"all tasks": problems}
-    told = f"sampling {folder}"
+    title = f"sampling {folder}"
     settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
     settings |= cfg.asked
     journal = Journal(path, settings | {"model": folder})
-    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, told, journal)
+    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, title, journal)
     drawn = reports["all tasks"].samples
     if judge:
         texts = [s["response"] for s in drawn]

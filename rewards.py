@@ -86,7 +86,7 @@ def verdicts(problems: list[Problem], answers: list[str | None]) -> list[bool]:
 
 
 _FORMAT = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
-# English: words of two letters or more, but functions' names before "(". Chinese: every character
+# English: words of two letters or more, except the name of a function, f(. Chinese: characters
 _WORDS = {
     "en": re.compile(r"(?<![A-Za-z])[A-Za-z]{2,}(?![A-Za-z(])"),
     "zh": re.compile(r"[\u4e00-\u9fff]"),
@@ -148,9 +148,9 @@ def main() -> None:
     parser.add_argument("response")
     help_text = "the right answer; for Countdown write numbers=target, such as 3,4,2=14"
     parser.add_argument("--answer", required=True, help=help_text)
-    told = "math (default: an unmarked number counts too) or a task such as arithmetic"
+    help_text = "math (default: an unmarked number counts too) or a task such as arithmetic"
     known = ["math", "countdown", *(t for t in TASKS if judge_of(t) in (by_value, by_text))]
-    parser.add_argument("--task", default="math", choices=known, help=told)
+    parser.add_argument("--task", default="math", choices=known, help=help_text)
     args = parser.parse_args()
     countdown = re.fullmatch(r"\s*(\d{1,9}(?:,\d{1,9})*)=(\d{1,9})\s*", args.answer)
     problem = Problem("", args.answer, args.task)
@@ -161,8 +161,8 @@ def main() -> None:
         parser.error("argument --answer: for Countdown write numbers=target, such as 3,4,2=14")
     print(f"answer: {answer_of(problem, args.response)}")
     for name, value in score(problem, args.response, weights := RewardConfig()).items():
-        told = "" if name == "total" else f" (weight {getattr(weights, name):g})"
-        print(f"{name}: {value:g}{told}")
+        msg = "" if name == "total" else f" (weight {getattr(weights, name):g})"
+        print(f"{name}: {value:g}{msg}")
 
 
 if __name__ == "__main__":

@@ -92,14 +92,14 @@ def sample_tokens(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tu
 
 def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, on_token):
     """Write the responses to prompts into `out`, token by token; uniform [steps, B] in [0, 1)."""
-    n, every = params.num_return_sequences, torch.arange(len(prompts), device=model.device)
+    n, index = params.num_return_sequences, torch.arange(len(prompts), device=model.device)
     tokens, lengths = engine.padded(prompts, model.cfg.pad_id, model.device)  # [n prompts, P]
     cache, positions = GrowingCache(), engine.positions_of(lengths, tokens.shape[1])
     # prefill: each prompt is read once, and its last token's logits give the first new token
     hidden = model(tokens, cache, positions, return_hidden=True)
-    logits = model.lm_head(hidden[every, lengths - 1])  # [n prompts, V]
+    logits = model.lm_head(hidden[index, lengths - 1])  # [n prompts, V]
     # the group's rows start from copies of their prompt's cache
-    group = every.repeat_interleave(n)  # [B]
+    group = index.repeat_interleave(n)  # [B]
     cache, logits = cache.select(group), logits[group]
     running = torch.ones(len(group), dtype=torch.bool, device=model.device)
     ends_with = torch.tensor((*model.cfg.eos_ids, *params.stop_ids), device=model.device)
@@ -114,6 +114,7 @@ def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, o
         ended = running & torch.isin(token, ends_with)
         out.finished |= ended
         out.lengths = torch.where(ended, position + 1, out.lengths)
+        # out.lengths: of a row that goes on, the most that it may have (empty_rollout)
         running = running & ~ended & (position + 1 < out.lengths)
         if not running.any():
             return
@@ -136,8 +137,8 @@ def generate(model: GPT, prompts, params: SamplingParams, seed=None, on_token=No
         raise UserError("a prompt is empty: give at least one token")
     longest, context = max(map(len, prompts)), model.cfg.max_seq_len
     if longest >= context:
-        told = f"a prompt of {longest} tokens leaves no room in the model's context of {context}"
-        raise UserError(f"{told}: shorten it")
+        msg = f"a prompt of {longest} tokens leaves no room in the model's context of {context}"
+        raise UserError(f"{msg}: shorten it")
     engine.check_ids(prompts, model.cfg.vocab_size)
     steps = min(params.max_new_tokens, context - min(map(len, prompts)))
     generator, n = torch.Generator(model.device), params.num_return_sequences
@@ -202,14 +203,14 @@ def main() -> None:
     add, number = parser.add_argument, config.number
     add("model", help="model folder, such as runs/zero/model")
     add("prompt", nargs="?", help="one question; without it, a chat")
-    told = "0: greedy (default 0.6, as the paper)"
-    add("--temperature", type=number(float), default=0.6, help=told)
+    help_text = "0: greedy (default 0.6, as the paper)"
+    add("--temperature", type=number(float), default=0.6, help=help_text)
     add("--top-p", type=number(float, above=0, high=1), default=0.95)
     add("--top-k", type=number(int), default=0, help="0: all")
     add("--max-new-tokens", type=number(int, low=1), default=400)
     add("--hide-thinking", dest="thinking", action="store_false", help="print only the answer")
-    told = "one object a line: question, reasoning_content, content, finished"
-    add("--json", action="store_true", help=told)
+    help_text = "one object a line: question, reasoning_content, content, finished"
+    add("--json", action="store_true", help=help_text)
     cfg, args = config.parse(parser, Config)
     with config.user_errors():
         if args.prompt is not None and not args.prompt.strip():

@@ -6,7 +6,8 @@
 One text a row, never several packed without a mask between them; rows of like length share a
 micro-batch, so that little is padding.
 
-Simplified: (1) matrices are trained with Muon, everything else with AdamW (DeepSeek-V3: AdamW);
+Simplified: (1) matrices are trained with Muon (a momentum step made orthogonal, lib/optim.py),
+everything else with AdamW (DeepSeek-V3: AdamW);
 (2) pretraining, too, learns only what people answer. In one run of 4M tokens, learning the prompts
 as well lowered accuracy on finished, reasoned sums from 37 to 10%, and left most other tasks as
 they were (results/log.md).
@@ -151,8 +152,8 @@ def pretrain(cfg, folder: str, resume: bool) -> str:
         if run.state:
             run.restore(models, trainer.optimizers)
         seen, step, pool, skip = (run.state.get(k, 0) for k in ("seen", "step", "pool", "skip"))
-        told = f"{total:,} tokens; {tokenizer.vocab_size} in the vocabulary; into {folder}"
-        print(f"pretraining on {told}", flush=True)
+        about = f"{total:,} tokens; {tokenizer.vocab_size} in the vocabulary; into {folder}"
+        print(f"pretraining on {about}", flush=True)
         batches, every = corpus_batches(cfg, tokenizer, pool, skip), cfg.sft.save_every
         # closed at once when it stops: processes may be at work on the next texts
         with Progress(total, "base", "tok", seen) as bar, closing(batches):
@@ -241,8 +242,8 @@ def to_examples(rows: list[dict], tokenizer, context: int, where: str) -> list[E
     examples = [tokenizer.example(row["prompt"], row["response"]) for row in rows]
     for number, (ids, _) in enumerate(examples, 1):
         if len(ids) > context:
-            told = f"{len(ids)} tokens, but the model's context is {context}"
-            raise UserError(f"{where}, line {number}: {told}: shorten it")
+            msg = f"{len(ids)} tokens, but the model's context is {context}"
+            raise UserError(f"{where}, line {number}: {msg}: shorten it")
     return examples
 
 

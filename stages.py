@@ -34,8 +34,8 @@ def settings_to_lock(cfg, **models: str | None) -> dict:
 def check_read(cfg, name: str, tasks: tuple[str, ...]) -> None:
     """UserError if a base that is pretrained here would not read about a task that it is asked."""
     if unread := set(tasks) - set(cfg.world.tasks):
-        told = f"--{name} has {min(unread)}, which the base would never read about"
-        raise UserError(f"{told}: add it to --world.tasks, or leave it out")
+        msg = f"--{name} has {min(unread)}, which the base would never read about"
+        raise UserError(f"{msg}: add it to --world.tasks, or leave it out")
 
 
 def check_room(
@@ -58,8 +58,8 @@ def check_room(
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
     if cfg.lora.rank and networks > 1:
-        told = f"--algorithm {cfg.grpo.algorithm} has a critic, which is trained whole"
-        raise UserError(f"{told}: drop --lora.rank, or take an algorithm without one")
+        msg = f"--algorithm {cfg.grpo.algorithm} has a critic, which is trained whole"
+        raise UserError(f"{msg}: drop --lora.rank, or take an algorithm without one")
     prompt = max([256, *(len(p.prompt.encode()) // 3 for p in problems)])
     memory.check_room(cfg, model, learnt, steps, sampled, networks, prompt)
     if not init:
@@ -171,3 +171,11 @@ def before_after(problems: list, before: Report, after: Report) -> str:
         shown = next((s for s in group if s["correct"] == wanted), group[0])
         lines.append(f"  {name} ({right} of {k} right): {shown['response']}")
     return "\n".join(lines)
+
+
+def check_earlier(out: str, models: dict[str, str], names: list[str], start: str) -> None:
+    """UserError if one of the stages `names` before `start` is missing."""
+    for stage in names[: names.index(start)]:
+        if stage not in models and not inputs.is_model(os.path.join(out, stage, "model")):
+            needs = f"--from {start} needs the finished stage '{stage}' in '{out}'"
+            raise UserError(f"{needs}: start from an earlier one")

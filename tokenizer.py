@@ -80,7 +80,7 @@ def train(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         best = max(pairs, key=lambda p: (pairs[p], p))  # equal counts: the larger bytes
         if pairs[best] <= 0:
             break
-        ranks.setdefault(best[0] + best[1], len(ranks))
+        ranks.setdefault(best[0] + best[1], len(ranks))  # another pair may have made these bytes
         for i in where.pop(best):  # only these words change; some have lost the pair before
             for pair in zip(words[i], words[i][1:]):
                 pairs[pair] -= frequency[i]
@@ -107,7 +107,8 @@ def _join(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
 
 class Tokenizer:
     """A vocabulary at work: text to ids and back, and prompts by a template around "{prompt}". The
-    merging itself is tiktoken's, which is fast."""
+    merging itself is tiktoken's, which is fast. Of one that was trained here, _encode is
+    encode_ordinary: `ids`, _first and _missing are of vocabularies from elsewhere."""
 
     def __init__(self, vocabulary: Vocabulary, template: str):
         self.vocabulary, self.template, self.special = vocabulary, template, vocabulary.special
@@ -117,8 +118,8 @@ class Tokenizer:
         *first, last = vocabulary.patterns
         self._last = rf"{last}|(?:(?!{last})[\s\S])+"  # what the pattern passes over is a word too
         self._first = [regex.compile(pattern) for pattern in first]
-        told = dict(pat_str=self._last, mergeable_ranks=ranks, special_tokens={})
-        self._bpe = tiktoken.Encoding("pocket-r1", **told)
+        options = dict(pat_str=self._last, mergeable_ranks=ranks, special_tokens={})
+        self._bpe = tiktoken.Encoding("pocket-r1", **options)
         # bytes that are no tokens
         self._missing = {b for b in range(256) if ids and ids[ranks[bytes([b])]] < 0}
         self._bytes = {ids[rank] if ids else rank: token for token, rank in ranks.items()}
@@ -237,8 +238,8 @@ def load(name: str, template: str = "auto", template_args: dict | None = None) -
                 found = Tokenizer(vocabulary, text)
                 found.files, found.arguments = files, arguments
                 return found
-        told = f"'{shortened(name)}' has no chat template for --template chat and --template.NAME"
-        raise UserError(f"{told}: drop them")
+        msg = f"'{shortened(name)}' has no chat template for --template chat and --template.NAME"
+        raise UserError(f"{msg}: drop them")
     base = hf_tokenizer.encoding(name)
     # the only way that tiktoken's guide gives to extend an encoding
     ranks, patterns, special = base._mergeable_ranks, [base._pat_str], base._special_tokens

@@ -70,7 +70,7 @@ class Config(train_zero.Config):
     r1: R1Config = config.section(R1Config)
 
 
-# where each stage's problems begin in the world: other draws (Countdown's few contents recur)
+# where each stage's problems begin in the world: no stage has another's draws
 FIRST = {"zero": 0, "dev1": 100_000, "dev3": 200_000, "dev2": 300_000, "r1": 400_000}
 FIRST |= {"teacher": 500_000, "students": 600_000, "hacking": 700_000}  # distill.py, experiments/
 NAMES = {"base": "Base", "zero": "Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1"}
@@ -217,14 +217,6 @@ def r1(cfg, models: dict[str, str], out: str, resume: bool) -> str:
 STAGES = {"zero": zero, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": r1}
 
 
-def check_earlier(out: str, models: dict[str, str], start: str) -> None:
-    """UserError if a stage before `start` is missing."""
-    for stage in list(STAGES)[: list(STAGES).index(start)]:
-        if stage not in models and not inputs.is_model(os.path.join(out, stage, "model")):
-            needs = f"--from {start} needs the finished stage '{stage}' in '{out}'"
-            raise UserError(f"{needs}: start from an earlier one")
-
-
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
@@ -249,7 +241,7 @@ def main() -> None:
             models["zero"] = os.path.join(home, "model")
             inputs.check_zero(home, models["base"])
         if args.start:
-            check_earlier(out, models, args.start)
+            stages.check_earlier(out, models, list(STAGES), args.start)
         elif not args.resume and any(os.path.exists(os.path.join(out, s)) for s in STAGES):
             fix = "add --resume to go on, --from STAGE to repeat stages, or name another --out"
             raise UserError(f"'{out}' already holds a run: {fix}")

@@ -8,7 +8,8 @@
 During RL no worked solution is shown: the model samples, rules score accuracy and format, GRPO
 updates. What is simpler than in the paper (grpo.py has the loss's deviations):
   1. The base is pretrained here, on the synthetic texts of data.py, worked solutions among them.
-  2. The prompt has the roles of the paper's template without its sentence.
+  2. A prompt is <|begin|><|User|>PROBLEM<|Assistant|>: the paper's template without its sentence
+     about tags, which the base knows from its texts. <think> is the response's first token.
   3. Each step takes problems of all tasks in equal parts.
   4. A laptop's sizes: 40 rollouts of 512 responses of at most 400 tokens, each cut into up to four
      updates, at a learning rate of 3e-4 (docs/equations.md has the paper's figures).
@@ -27,16 +28,14 @@ import grpo
 import inputs
 import sft
 import stages
-import tokenizer as tokenizers
 from algorithms import ALGORITHM_SETTINGS
-from data import PROGRAMS, Dataset, Problem, prompt_ids
+from data import PROGRAMS, Dataset, Problem
 from decompose import decompose, plain
 from eval import EvalConfig, by_task, evaluate_folder, held_out, table
 from grpo import GRPOConfig
 from lib import distributed, page, report
 from lib.errors import UserError
 from lib.run import fingerprint, resumable
-from model import GPT
 from rewards import RewardConfig
 from tasks import sandbox
 
@@ -51,22 +50,25 @@ class Config(sft.Config):
     eval: EvalConfig = config.section(EvalConfig)
 
 
-def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=None) -> None:
-    """The whole of R1-Zero, into the folder `out`. Without a base one is pretrained in `folder`, if
-    it is not there yet. dataset: a Dataset to train on instead of the world's problems."""
+def recipe(cfg, init: str | None, folder: str, out: str, resume: bool, dataset=None) -> None:
+    """The whole of R1-Zero, into the folder `out`, from the model in folder `init`; without, a base
+    is pretrained in `folder`, if it is not there yet. dataset: a Dataset to train on instead of the
+    world's problems."""
     start, cfg = time.time(), stages.settings_of(cfg, Config)
-    if not base and not dataset:
+    if not init and not dataset:
         stages.check_read(cfg, "grpo.tasks", cfg.grpo.tasks)
-    learnt, problems = 0 if base else cfg.sft.tokens, dataset.train if dataset else ()
-    stages.check_room(cfg, base, learnt, cfg.grpo.steps, problems=problems, tasks=cfg.grpo.tasks)
+    learnt = 0 if init else cfg.sft.tokens
+    problems = dataset.train if dataset else ()
+    stages.check_room(cfg, init, learnt, cfg.grpo.steps, problems=problems, tasks=cfg.grpo.tasks)
     inputs.begin(out, resume, "zero")
 
     # 1. The base: next-token prediction on web text
-    if base is None:
-        base = os.path.join(folder, "model")
+    base = init or os.path.join(folder, "model")
+    if not init:
         if not inputs.is_model(base):
             print("there is no finished base model yet: pretraining one first", flush=True)
-        if not (dataset and inputs.is_model(base)):  # with other problems any base will do
+        # one that is finished has to have these settings, unless a data set has the problems
+        if not (dataset and inputs.is_model(base)):
             sft.pretrain(cfg, folder, resume)
 
     # 2. Zero: reinforcement learning
@@ -85,10 +87,11 @@ def recipe(cfg, base: str | None, folder: str, out: str, resume: bool, dataset=N
         sets = by_task(dataset.test, cfg.eval.problems)
     before, after = (evaluate_folder(cfg, m, sets, cfg.seed, m) for m in (base, zero))
     rows = [row for t in sets for row in (("base", before[t]), ("zero", after[t]))]
-    parts = ""  # of the gain; eval.json, written last, says that the run has ended
+    parts = ""  # of the gain
     if not dataset and plain(cfg.eval):
         parts = f"\nwhere the gain comes from:\n{decompose(cfg, base, sets, before, after, out)}"
     minutes = (time.time() - start) / 60
+    # after all that takes time: a run with eval.json has ended
     report.save_reports(rows, f"{out}/eval.json", minutes=minutes, problems=about)
     if distributed.is_main_process():
         page.write(out)
@@ -106,14 +109,7 @@ def train(
     """GRPO on the model in folder `base`; returns the folder of the result. judge: adds rewards
     (grpo.Learner)."""
     if dataset:
-        tokenizer = tokenizers.load(base, **cfg.asked)
-        context = GPT.from_pretrained(base, device="meta").cfg.max_seq_len
-        fits = [p for p in dataset if len(prompt_ids(p, tokenizer)) < context]
-        if len(fits) < len(dataset):
-            print(f"{len(dataset) - len(fits)} problems exceed the context of {context}: left out")
-        if not fits:
-            raise UserError(f"no problem fits the model's context of {context} tokens: use others")
-        dataset = fits
+        dataset = inputs.fitting(cfg, base, dataset)
     next_problems = partial(problems_of, cfg=cfg, dataset=dataset)
     fixed, data = dataset and dataset[:3], fingerprint(dataset)
     return grpo.train(cfg, base, out, resume, "zero", next_problems, judge, fixed, data=data)
@@ -150,14 +146,14 @@ def main() -> None:
     variant += [args.algorithm] if args.algorithm not in (None, "grpo") else []
     out = args.out or "-".join([home, *variant])
     # variants start from the plain run's base
-    base = os.path.join(out if args.out and not variant else home, "base")
+    folder = os.path.join(out if args.out and not variant else home, "base")
     with config.user_errors(), distributed.started(cfg), resumable(out):
         if args.test and not args.data:
             raise UserError("--test belongs to --data: name the problems to train on too")
         dataset = Dataset.load(args.data, args.test) if args.data else None
         cfg = inputs.suited(cfg, args.init, args)
         inputs.check_base(cfg, args)
-        recipe(cfg, args.init, base, out, args.resume, dataset)
+        recipe(cfg, args.init, folder, out, args.resume, dataset)
 
 
 if __name__ == "__main__":

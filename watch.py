@@ -24,9 +24,9 @@ def answers(model, tokenizer, problems: list[Problem], cfg) -> list[dict]:
     texts = [tokenizer.response(ids) for ids in batch.responses()]
     right = rw.verdicts(problems, [rw.answer_of(p, t) for p, t in zip(problems, texts)])
     tokens = (batch.lengths - batch.prompt_lengths).tolist()
-    told = zip(problems, texts, right, tokens, batch.finished.tolist())
+    found = zip(problems, texts, right, tokens, batch.finished.tolist())
     return [
         {"task": p.task, "prompt": p.prompt, "answer": p.answer, "response": text}
         | {"correct": ok, "tokens": n, "finished": ended}
-        for p, text, ok, n, ended in told
+        for p, text, ok, n, ended in found
     ]

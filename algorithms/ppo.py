@@ -79,8 +79,8 @@ class Critic(RewardModel):
         scaled = (raw - raw[mask].mean()) / raw[mask].std(correction=0).clamp(min=1e-8)
         rest = (rewards[:, None] - values)[mask].var(correction=0).item()
         spread = rewards[:, None].expand_as(values)[mask].var(correction=0).item()
-        told = {"critic/explained_variance": 1 - rest / spread if spread else 0.0}
-        return scaled.masked_fill(~mask, 0.0), raw + values, told
+        logged = {"critic/explained_variance": 1 - rest / spread if spread else 0.0}
+        return scaled.masked_fill(~mask, 0.0), raw + values, logged
 
     def fit(self, batch: Rollout, returns: Tensor, cfg: GRPOConfig, factor: float, rng):
         """cfg.minibatches steps over a rollout, on the mean over tokens of (V - return)^2, with a
@@ -101,9 +101,9 @@ class Critic(RewardModel):
             steps.append(step)
         # this process's part of weights, gradients and two moments, in float32
         held = 16 * sum(p.numel() for p in self.parameters()) / distributed.world_size()
-        told = metrics.of_steps(steps)
-        out = {f"critic/{name}": told[name] for name in ("loss", "grad_norm")}
-        return out | {"memory/critic_gib": held / 2**30, "skipped_steps": told["skipped_steps"]}
+        logged = metrics.of_steps(steps)
+        out = {f"critic/{name}": logged[name] for name in ("loss", "grad_norm")}
+        return out | {"memory/critic_gib": held / 2**30, "skipped_steps": logged["skipped_steps"]}
 
 
 def make_critic(folder: str, cfg, gae_lambda: float = 1.0, critic_lr: float = 1e-3) -> Critic:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import grpo
+from lib.metrics import clip_counts
 from sample import Rollout
 
 
@@ -67,7 +68,7 @@ def gspo_loss(log_ratio, advantages, logprobs, mask, cfg):
     """-min(s A, clip(s) A), where s = (pi(o) / pi_old(o))^(1/|o|) is the ratio of the response and
     the same for all of its tokens [GSPO, 2507.18071, eq 5-7]."""
     ratio = response_mean(log_ratio, mask).exp().expand_as(mask)
-    metrics = grpo.clip_metrics(ratio, advantages, mask, cfg)
+    metrics = clip_counts(ratio, advantages, mask, cfg)
     return clipped(ratio, advantages, cfg), metrics, 1.0
 
 
@@ -77,7 +78,7 @@ def cispo_loss(log_ratio, advantages, logprobs, mask, cfg):
     [CISPO, 2506.13585, eq 4-5]."""
     ratio = log_ratio.exp()
     weight = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high).detach()
-    metrics = grpo.clip_metrics(ratio, -torch.ones_like(ratio), mask, cfg)  # whatever the advantage
+    metrics = clip_counts(ratio, -torch.ones_like(ratio), mask, cfg)  # whatever the advantage
     metrics["clip_ratio/high_mean"] = (ratio > 1 + cfg.clip_high).mul(mask).sum().item()
     return -weight * advantages * logprobs, metrics, 1.0
 
@@ -89,7 +90,7 @@ def v32_loss(log_ratio, advantages, logprobs, mask, cfg):
     alone, is the KL's [DeepSeek-V3.2, 2512.02556]."""
     ratio = log_ratio.exp()
     left = (-response_mean(log_ratio.detach(), mask) > 0.5) & (advantages < 0)
-    metrics = grpo.clip_metrics(ratio, advantages, mask, cfg)
+    metrics = clip_counts(ratio, advantages, mask, cfg)
     metrics["off_policy_mask/mean"] = (left * mask).sum().item()
     return clipped(ratio, advantages, cfg).masked_fill(left, 0.0), metrics, ratio
 

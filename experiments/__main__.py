@@ -111,8 +111,8 @@ def run(plan: Plan) -> None:
     path, seeds = plan.result("json"), ",".join(map(str, plan.seeds))
     there = len(read_result(path).get("seeds", []))
     if len(plan.seeds) < there:
-        told = f"'{path}' has {there} seeds, and this run would replace them by {len(plan.seeds)}"
-        raise UserError(f"{told}: give as many --seeds, or another folder with --out")
+        msg = f"'{path}' has {there} seeds, and this run would replace them by {len(plan.seeds)}"
+        raise UserError(f"{msg}: give as many --seeds, or another folder with --out")
     command = f"python -m experiments {plan.name} --seeds {seeds}{' --quick' * plan.quick}"
     try:
         content, text = EXPERIMENTS[plan.name](plan)
@@ -131,8 +131,8 @@ def main() -> None:
     add("name", help="an experiment, 'list' or 'table'")
     add("--seeds", help="comma-separated (default 0,1,2; with --quick 0)")
     add("--quick", action="store_true", help="each run in its few-minute form")
-    told = "folder of the result (default runs/results), or of the table's (default results)"
-    add("--out", help=told)
+    help_text = "folder of the result (default runs/results), or of the table's (default results)"
+    add("--out", help=help_text)
     add("--check", action="store_true", help="of the table: compute it again from the seeds")
     args = parser.parse_args()
     with config.user_errors():
@@ -148,8 +148,8 @@ def main() -> None:
         else:
             seeds = args.seeds or ("0" if args.quick else "0,1,2")
             if not re.fullmatch(r"\d+(,\d+)*", seeds):
-                told = "--seeds should be numbers with commas between them"
-                raise UserError(f"{told}, not '{shortened(seeds)}'")
+                msg = "--seeds should be numbers with commas between them"
+                raise UserError(f"{msg}, not '{shortened(seeds)}'")
             different = list(dict.fromkeys(map(int, seeds.split(","))))
             run(Plan(args.name, different, args.quick, args.out or Plan.out))
 

@@ -86,8 +86,8 @@ def compare(claim: str, paper: str, more: list, less=None, margin=0.0, unit=100)
     it: 0), or fall short by less than `margin`? Figures are shown times unit; 100: percentages."""
 
     def shown(values: list[float]) -> str:
-        told = plus_minus(spread(values), unit, ".1f" if unit == 100 else ".3g")
-        return told if len(values) > 1 else f"{told} (one seed)"
+        msg = plus_minus(spread(values), unit, ".1f" if unit == 100 else ".3g")
+        return msg if len(values) > 1 else f"{msg} (one seed)"
 
     differences, ours = more, shown(more)
     if less:
@@ -176,8 +176,8 @@ class Plan:
             command = [sys.executable, *script.split(), *more, "--seed", str(seed), "--out", out]
             command += [f"--{key}={value}" for key, value in settings.items()]
             if status := run_script(command + ["--resume"] * os.path.exists(out)):
-                told = f"{script} for '{out}' ended with status {status} and told why"
-                raise UserError(f"{told}: see to that, then run the same command again to go on")
+                msg = f"{script} for '{out}' ended with status {status} and told why"
+                raise UserError(f"{msg}: see to that, then run the same command again to go on")
         return out
 
     def zero(self, seed: int) -> str:

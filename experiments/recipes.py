@@ -78,8 +78,8 @@ def decomposition(plan: Plan) -> tuple[dict, dict]:
     """Over seeds: task -> part of the gain (decompose.py), and "task, model" -> what it did."""
     paths = [f"{plan.folder('zero', seed)}/gain.json" for seed in plan.seeds]
     if missing := [path for path in paths if not os.path.exists(path)]:
-        told = "an earlier version made that run: rename its folder, and run this again"
-        raise UserError(f"there is no '{missing[0]}': {told}")
+        msg = "an earlier version made that run: rename its folder, and run this again"
+        raise UserError(f"there is no '{missing[0]}': {msg}")
     found = [load_json(path) for path in paths]
     gains = {
         task: {part: spread([f["gains"][task][part] for f in found]) for part in parts}

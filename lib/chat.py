@@ -41,8 +41,8 @@ def conversation(tokenizer, turns: list[tuple[str, str]], text: str, system: str
     model's own chat template."""
     if not turns and not system:
         return tokenizer.prompt(text)
-    told = {"system": "{system}"} if system else {}
-    arguments = tokenizer.arguments | told
+    values = {"system": "{system}"} if system else {}
+    arguments = tokenizer.arguments | values
     template, _ = hf_tokenizer.chat_template(tokenizer.files, arguments, len(turns))
     texts = {"{prompt}": text, "{system}": system or ""}
     for i, (question, answer) in enumerate(turns):
@@ -71,8 +71,8 @@ class Chat:
                 return ids
         if len(ids) < self.context:
             return ids
-        told = f"a prompt of {len(ids)} tokens leaves no room in the model's context"
-        raise UserError(f"{told} of {self.context}: shorten it")
+        msg = f"a prompt of {len(ids)} tokens leaves no room in the model's context"
+        raise UserError(f"{msg} of {self.context}: shorten it")
 
     def ask(self, question: str) -> str:
         """Stream the answer to stdout; returns it without its thinking."""
@@ -85,9 +85,9 @@ class Chat:
                 print(printer.plain, end="", flush=True)
         thinking, content = parts(self.tokenizer.response(ids))
         if self.as_json:
-            told = {"question": question, "reasoning_content": thinking, "content": content}
+            line = {"question": question, "reasoning_content": thinking, "content": content}
             escaped = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
-            print(json.dumps(told | {"finished": finished}, ensure_ascii=escaped), flush=True)
+            print(json.dumps(line | {"finished": finished}, ensure_ascii=escaped), flush=True)
         else:
             printer.write(printer.text)
             print("" if finished else CUT)
@@ -124,8 +124,8 @@ class Chat:
     def run(self) -> None:
         """A question a line until the input ends."""
         if sys.stdin is None:
-            told = "there is no input to chat with"
-            raise UserError(f"{told}: give the question on the command line")
+            msg = "there is no input to chat with"
+            raise UserError(f"{msg}: give the question on the command line")
         if sys.stdin.isatty() and not self.as_json:
             self.talk()
             return

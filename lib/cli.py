@@ -149,8 +149,8 @@ def load(cfg: object, path: str) -> list[str]:
         value = _inside(saved, key)
         kind = typing.get_type_hints(type(_section(cfg, key)))[key.rpartition(".")[2]]
         if not fits(value, kind):
-            told = f"'{path}': {key} is {shortened(value)}"
-            raise UserError(f"{told}, which is no value of this setting: fix or remove it")
+            msg = f"'{path}': {key} is {shortened(value)}"
+            raise UserError(f"{msg}, which is no value of this setting: fix or remove it")
         set_key(cfg, key, tuple(value) if isinstance(value, list) else value)
     if isinstance(saved.get("template_args"), dict):
         cfg.template_args = saved["template_args"]
@@ -226,8 +226,8 @@ def beyond(value: object, limits: dict) -> str:
         defaults.pop("low")
     for bounds in (limits, defaults):
         if not all(LIMITS[name][0](value, limit) for name, limit in bounds.items()):
-            told = (f"{LIMITS[name][1]} {limit:g}" for name, limit in bounds.items())
-            return f"it must be {' and '.join(told)}"
+            demands = (f"{LIMITS[name][1]} {limit:g}" for name, limit in bounds.items())
+            return f"it must be {' and '.join(demands)}"
     return ""
 
 
@@ -262,12 +262,12 @@ def user_errors():
         of_the_machine = isinstance(e, OSError) and errno.errorcode.get(e.errno) in MACHINE
         if "--traceback" in sys.argv or not (isinstance(e, UserError) or of_the_machine):
             raise
-        told = str(e)
+        msg = str(e)
         if of_the_machine:
             place = e.filename or "the place where this prints to"
             fix = "make room, give this user the right, or name another"
-            told = f"cannot use {place} ({e.strerror}): {fix}"
-        print(sentence(f"{program()}: {told}"), file=sys.stderr)
+            msg = f"cannot use {place} ({e.strerror}): {fix}"
+        print(sentence(f"{program()}: {msg}"), file=sys.stderr)
         sys.exit(2)
 
 
@@ -299,8 +299,8 @@ class Parser(argparse.ArgumentParser):
         return [s[2:] for a in self._actions for s in a.option_strings if s.startswith("--")]
 
     def error(self, message: str):
-        told = sentence(f"{program()}: {message}", 180)
-        print(f"{told} (--help explains)", file=sys.stderr)
+        msg = sentence(f"{program()}: {message}", 180)
+        print(f"{msg} (--help explains)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -319,10 +319,10 @@ def settings_help(cfg: object, prefix: str = "") -> list[str]:
         elif not isinstance(value, dict):
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             flag = f"--{prefix}{f.name} {shown}"
-            told = comments.get(f.name, "")
+            comment = comments.get(f.name, "")
             if choices := f.metadata.get("choices"):
-                told = f"{told} ({', '.join(map(str, choices))})"
-            lines.append(f"  {flag:40s} {told}".rstrip())
+                comment = f"{comment} ({', '.join(map(str, choices))})"
+            lines.append(f"  {flag:40s} {comment}".rstrip())
     return lines + later
 
 

@@ -46,8 +46,8 @@ def check_ids(rows: Iterable[list[int]], vocab_size: int) -> None:
     """UserError for a token that the model does not have: its tokenizer has more."""
     most = max((max(row, default=0) for row in rows), default=0)
     if most >= vocab_size:
-        told = f"the tokenizer has a token {most}, but the model's vocabulary ends at {vocab_size}"
-        raise UserError(f"{told}: the folder's files do not belong together")
+        msg = f"the tokenizer has a token {most}, but the model's vocabulary ends at {vocab_size}"
+        raise UserError(f"{msg}: the folder's files do not belong together")
 
 
 def positions_of(lengths: Tensor, T: int) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -50,14 +51,12 @@ def make_folder(folder: str) -> None:
     """Make a folder for results, and try to write in it. UserError that says why it cannot be."""
     try:
         os.makedirs(folder, exist_ok=True)
-        trial = os.path.join(folder, f".trial-{os.getpid()}")
-        with open(trial, "w") as f:
-            f.write("x")
-        os.remove(trial)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(b"x")
     except OSError as e:
         why = "a file has this name" if isinstance(e, FileExistsError) else e.strerror
-        told = f"cannot write in the folder '{shortened(folder)}' ({why})"
-        raise UserError(f"{told}: name another with --out") from None
+        msg = f"cannot write in the folder '{shortened(folder)}' ({why})"
+        raise UserError(f"{msg}: name another with --out") from None
 
 
 def check_output(path: str, flag: str = "--out") -> None:
@@ -70,8 +69,8 @@ def check_output(path: str, flag: str = "--out") -> None:
             pass
         os.remove(trial)
     except OSError as e:
-        told = f"{flag}: cannot write the file '{shortened(path)}' ({e.strerror})"
-        raise UserError(f"{told}: name another") from None
+        msg = f"{flag}: cannot write the file '{shortened(path)}' ({e.strerror})"
+        raise UserError(f"{msg}: name another") from None
 
 
 def lock(folder: str, name: str = ".lock") -> None:
@@ -87,13 +86,13 @@ def lock(folder: str, name: str = ".lock") -> None:
     except BlockingIOError:
         time.sleep(0.5)  # if it has just begun, it has yet to write who it is
         file.seek(0)
-        told = f"process {file.read().strip() or '(unknown)'} is writing in '{folder}'"
+        msg = f"process {file.read().strip() or '(unknown)'} is writing in '{folder}'"
         file.close()
-        raise UserError(f"{told}: wait for it, stop it, or name another --out") from None
+        raise UserError(f"{msg}: wait for it, stop it, or name another --out") from None
     except OSError as e:  # a file system without locks
         file.close()
-        told = f"'{folder}' cannot be locked ({e.strerror})"
-        print(f"{told}: see that no other process writes there", file=sys.stderr)
+        msg = f"'{folder}' cannot be locked ({e.strerror})"
+        print(f"{msg}: see that no other process writes there", file=sys.stderr)
         return
     file.truncate(0)
     file.write(f"{os.getpid()} on {socket.gethostname()}")
@@ -142,8 +141,8 @@ def read_lines(path: str, what: str, parse: Callable[[object], object]) -> list:
             lines = f.readlines()
     except (OSError, UnicodeDecodeError) as e:
         why = getattr(e, "strerror", None) or "it is not UTF-8 text"
-        told = f"cannot read '{shortened(path)}' ({why})"
-        raise UserError(f"{told}: give the path of a JSONL file") from None
+        msg = f"cannot read '{shortened(path)}' ({why})"
+        raise UserError(f"{msg}: give the path of a JSONL file") from None
     out = []
     for number, line in enumerate(lines, 1):
         try:

@@ -159,8 +159,8 @@ def _checked(found: dict, names: dict[str, str], path: str, cls: type) -> dict:
     theirs = {ours: name for name, ours in names.items()}
     for name, value in found.items():
         if problem := cli.unfit(value, cls, name):
-            told = f"{path}: {theirs.get(name, name)} is {shortened(repr(value))}"
-            raise UserError(f"{told}; {problem}: {RESTORE}")
+            msg = f"{path}: {theirs.get(name, name)} is {shortened(repr(value))}"
+            raise UserError(f"{msg}; {problem}: {RESTORE}")
     return found
 
 
@@ -210,8 +210,8 @@ def _read_rope(raw: dict, path: str) -> tuple[dict, dict]:
     only = {"partial_rotary_factor": 1.0, "truncate": True, "rope_type": kind, "type": kind}
     for key in sorted(found.keys() - names.keys()):
         if found[key] != only.get(key):
-            told = f"rope's {shortened(key)} is {shortened(repr(found[key]))}"
-            raise UserError(f"{path}: {told}: this cannot be opened")
+            msg = f"rope's {shortened(key)} is {shortened(repr(found[key]))}"
+            raise UserError(f"{path}: {msg}: this cannot be opened")
     return {"rope_scaling": kind} | {ours: rope[theirs] for theirs, ours in names.items()}, names
 
 

@@ -47,8 +47,8 @@ def encoding(name: str) -> tiktoken.Encoding:
     """A tiktoken encoding by name. UserError if there is none, or if it cannot be fetched."""
     if name not in tiktoken.list_encoding_names():
         known = ", ".join(tiktoken.list_encoding_names())
-        told = f"'{shortened(name)}' is neither a model folder nor a tiktoken encoding"
-        raise UserError(f"{told} ({known})")
+        msg = f"'{shortened(name)}' is neither a model folder nor a tiktoken encoding"
+        raise UserError(f"{msg} ({known})")
     try:
         return tiktoken.get_encoding(name)
     except Exception as e:  # requests' own exceptions; tiktoken does not wrap them
@@ -62,8 +62,8 @@ def check_template(folder: str) -> None:
     """Say so if a model has come without the file that holds its chat template."""
     names = ("tokenizer_config.json", "chat_template.jinja")
     if not any(os.path.exists(os.path.join(folder, name)) for name in names):
-        told = f"'{folder}' has no {names[0]}: prompts are a base model's, without a chat template"
-        print(told, file=sys.stderr)
+        msg = f"'{folder}' has no {names[0]}: prompts are a base model's, without a chat template"
+        print(msg, file=sys.stderr)
 
 
 def read(folder: str) -> dict[str, object]:
@@ -162,8 +162,8 @@ def template_source(files: dict) -> str | None:
     if isinstance(source, list):
         named = {t["name"]: t["template"] for t in source}
         if source and "default" not in named:
-            told = f"none of its chat templates ({', '.join(named)}) is named default"
-            raise UserError(f"{told}: try --template none")
+            msg = f"none of its chat templates ({', '.join(named)}) is named default"
+            raise UserError(f"{msg}: try --template none")
         return named.get("default")
     return source
 
@@ -189,13 +189,13 @@ def chat_template(files: dict, arguments: dict, turns: int = 0) -> tuple[str, bo
         said += [("user", f"{{question {i}}}"), ("assistant", f"{{answer {i}}}")]
     said.append(("user", "  {prompt}  "))
     messages = [{"role": role, "content": text} for role, text in said if text]
-    told = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
+    values = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
     try:
         read = jinja2.meta.find_undeclared_variables(env.parse(source)) | {"system"}
-        text = env.from_string(source).render(told | _names(files) | arguments)
+        text = env.from_string(source).render(values | _names(files) | arguments)
     except Exception as e:  # a template is a program, and may fail as any other
-        told = f"its chat template fails ({type(e).__name__}: {e})"
-        raise UserError(f"{told}: --template none does without") from None
+        msg = f"its chat template fails ({type(e).__name__}: {e})"
+        raise UserError(f"{msg}: --template none does without") from None
     if text.count("{prompt}") != 1:
         raise UserError("its chat template does not hold the question once: try --template none")
     if (unread := arguments.keys() - read) and not source.startswith(OURS):

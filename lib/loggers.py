@@ -27,35 +27,8 @@ def load(name: str):
     try:
         return importlib.import_module({"tensorboard": "torch.utils.tensorboard"}.get(name, name))
     except ImportError:
-        told = f"--log {name} needs a package that is not installed"
-        raise UserError(f"{told}: pip install {name}, or leave it out") from None
-
-
-class Tensorboard:
-    def __init__(self, folder: str, settings: dict, step: int):
-        path = os.path.join(folder, "tensorboard")
-        self.writer = load("tensorboard").SummaryWriter(path, purge_step=step + 1)
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
-
-    def finish(self) -> None:
-        self.writer.close()
-
-
-class Online:
-    """wandb, and trackio, which has its interface."""
-
-    def __init__(self, folder: str, settings: dict, step: int):
-        self.module = load(chosen)
-        self.module.init(project="pocket-r1", name=folder, config=settings)
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        self.module.log(metrics, step=step)
-
-    def finish(self) -> None:
-        self.module.finish()
+        msg = f"--log {name} needs a package that is not installed"
+        raise UserError(f"{msg}: pip install {name}, or leave it out") from None
 
 
 def start(folder: str, settings: dict, step: int):
@@ -63,7 +36,15 @@ def start(folder: str, settings: dict, step: int):
     if chosen == "none" or not is_main_process():
         return None
     try:
-        return (Tensorboard if chosen == "tensorboard" else Online)(folder, settings, step)
+        module = load(chosen)
+        if chosen == "tensorboard":
+            path = os.path.join(folder, "tensorboard")
+            writer = module.SummaryWriter(path, purge_step=step + 1)
+            writer.log = lambda row, step: [writer.add_scalar(*item, step) for item in row.items()]
+            writer.finish = writer.close
+            return writer
+        module.init(project="pocket-r1", name=folder, config=settings)
+        return module  # trackio has wandb's interface
     except Exception as e:  # another program's
-        told = f"--log {chosen} does not start ({type(e).__name__}: {e})"
-        raise UserError(f"{told}: see to that, or leave it out") from None
+        msg = f"--log {chosen} does not start ({type(e).__name__}: {e})"
+        raise UserError(f"{msg}: see to that, or leave it out") from None

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections import Counter
 
+import torch
 from torch import Tensor
 
 from lib import distributed
@@ -89,6 +90,16 @@ def of_steps(steps: list) -> dict[str, float]:
     made = [s for s in steps if not s.skipped]
     means = {k: sum(getattr(s, k) for s in made) / max(len(made), 1) for k in ("loss", "grad_norm")}
     return means | {"skipped_steps": len(steps) - len(made)}
+
+
+@torch.no_grad()
+def clip_counts(ratio: Tensor, advantages: Tensor, mask: Tensor, cfg) -> dict[str, float]:
+    """Of [B, R]: how many tokens lose their gradient to the clip of cfg, and how many there are."""
+    low = (ratio < 1 - cfg.clip_low) & (advantages < 0)
+    high = (ratio > 1 + cfg.clip_high) & (advantages > 0)
+    counts = {"clip_ratio/low_mean": low.mul(mask).sum().item()}
+    counts["clip_ratio/high_mean"] = high.mul(mask).sum().item()
+    return counts | {"kl": 0.0, "tokens": mask.sum().item()}
 
 
 def of_update(steps: list, sums: Counter, widest_gap: float) -> dict[str, float]:

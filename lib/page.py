@@ -108,8 +108,8 @@ def answers(rows: list[dict]) -> str:
     steps, most = {}, max(row["tokens"] for row in rows)
     for row in rows:
         bar = f'<span class="bar" style="width:{100 * row["tokens"] / most:.0f}%"></span>'
-        told = f"{row['tokens']} tokens{'' if row['finished'] else ', cut off'}"
-        cell = f"{verdict(row['correct'])} <small>{told}</small>{bar}{text(row['response'])}"
+        note = f"{row['tokens']} tokens{'' if row['finished'] else ', cut off'}"
+        cell = f"{verdict(row['correct'])} <small>{note}</small>{bar}{text(row['response'])}"
         steps.setdefault(row["step"], []).append(cell)
     asked = rows[: len(steps[rows[0]["step"]])]
     head = [f"{text(r['prompt'])}<br><small>right: {text(r['answer'])}</small>" for r in asked]
@@ -125,8 +125,8 @@ def moments(rows: list[dict]) -> str:
     cut, out = [(row, pieces) for row, pieces in cut if len(pieces) > 1], ""
     for row, pieces in report.spread(cut, 6):
         marked = (f"<mark>{text(p)}</mark>" if i % 2 else text(p) for i, p in enumerate(pieces))
-        told = f"step {row['step']}: {text(row['prompt'])} {verdict(row['rewards']['accuracy'])}"
-        out += f"<p>{told}<br>{''.join(marked)}</p>"
+        head = f"step {row['step']}: {text(row['prompt'])} {verdict(row['rewards']['accuracy'])}"
+        out += f"<p>{head}<br>{''.join(marked)}</p>"
     return section("A check caught an error", MOMENTS.format(len(cut), len(sums)), out) * bool(cut)
 
 
@@ -157,8 +157,8 @@ def facts(folder: str, step: int) -> str:
         about["state"] = f"running (or stopped since) at step {step} of {status.get('steps', '?')}"
     about |= {key: status[key] for key in ("command", "hardware", "date") if key in status}
     if "changed" in status:
-        told = ", ".join(f"{key} {value}" for key, value in status["changed"].items())
-        about["other than default"] = told or "no setting"
+        changed = ", ".join(f"{key} {value}" for key, value in status["changed"].items())
+        about["other than default"] = changed or "no setting"
     about["page written"] = time.strftime("%Y-%m-%d %H:%M")
     names = [text(name) for name in sorted(glob.glob("*/report.html", root_dir=folder))]
     links = "".join(f'<p><a href="{name}">{name}</a></p>' for name in names)

@@ -73,9 +73,9 @@ class Progress(tqdm):
         slower = median / self.usual
         if self.told or not alone or slower < 2 or (busy := start.busy_cores()) < 0.5:
             return
-        told = f"a step takes {slower:.1f} times as long as at first; other programs use {busy:.1f}"
-        told = f"{told} of {os.cpu_count()} cores"
+        msg = f"a step takes {slower:.1f} times as long as at first; other programs use {busy:.1f}"
+        msg = f"{msg} of {os.cpu_count()} cores"
         if "GOMP_SPINCOUNT" in os.environ:  # lib/start.py looks at the machine anew
-            told = f"{told}: stop and go on with --resume, for threads that wait without spinning"
-        self.write(told, sys.stderr)
+            msg = f"{msg}: stop and go on with --resume, for threads that wait without spinning"
+        self.write(msg, sys.stderr)
         self.told = True

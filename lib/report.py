@@ -80,9 +80,9 @@ def of_requests(rows: list[tuple]) -> str:
     out = ""
     for name, r in rows:
         if r.helpfulness is not None:
-            told = f"{r.declined_harmful:.1%} of harmful, {r.declined_harmless:.1%} of harmless"
-            told = f"gives the form asked for {r.follows:.1%}; declines {told} requests"
-            out += f"\n{name}: helpfulness {r.helpfulness:.1%}; {told}"
+            manners = f"{r.declined_harmful:.1%} of harmful, {r.declined_harmless:.1%} of harmless"
+            manners = f"gives the form asked for {r.follows:.1%}; declines {manners} requests"
+            out += f"\n{name}: helpfulness {r.helpfulness:.1%}; {manners}"
     return out
 
 
@@ -214,7 +214,7 @@ def chart(title: str, axis: str, curves: dict[str, tuple]) -> str:
     def label(x: float, y: float, words: str, more: str = 'text-anchor="middle"') -> str:
         return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{words}</text>'
 
-    drawn, keys, told = [], [], []
+    drawn, keys, descriptions = [], [], []
     for y in ticks(top):
         drawn.append(path("grid", [0, last], [y, y]))
         drawn.append(label(46, 226 - 204 * y / top, f"{y:g}", 'text-anchor="end"'))
@@ -228,8 +228,8 @@ def chart(title: str, axis: str, curves: dict[str, tuple]) -> str:
         sample = f'<svg viewBox="0 0 40 10" aria-hidden="true"><path class="l {kind}" d="M0 5H40"/>'
         name, now = html.escape(name), f"{means[-1]:.3g}"
         keys.append(f"{sample}</svg> {name} {now}")
-        told.append(f"{name}: {values[0]:.3g} at step {x[0]}, {now} at step {x[-1]}")
-    described = f"<title>{title}: {axis}</title><desc>{'; '.join(told)}</desc>"
+        descriptions.append(f"{name}: {values[0]:.3g} at step {x[0]}, {now} at step {x[-1]}")
+    described = f"<title>{title}: {axis}</title><desc>{'; '.join(descriptions)}</desc>"
     inside = f'<svg viewBox="0 0 400 264" role="img">{described}{"".join(drawn)}</svg>'
     return (
         f"<figure><figcaption><b>{title}</b><br>{'&emsp;'.join(keys)}</figcaption>{inside}</figure>"
@@ -302,8 +302,8 @@ def main() -> None:
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders, such as runs/zero")
     add("--keys", help=f"metrics, comma-separated (of several runs, default {KEYS})")
-    told = "picture (default curves.png: in the folder of a single run, else here)"
-    add("--out", metavar="FILE.png", help=told)
+    help_text = "picture (default curves.png: in the folder of a single run, else here)"
+    add("--out", metavar="FILE.png", help=help_text)
     args = parser.parse_args()
     with cli.user_errors():
         first, *others = args.runs

@@ -93,8 +93,8 @@ class Run:
                 os._exit(130)
             self.stopped = True
             if is_main_process():
-                told = b"\nstopping: this step is finished and saved first (again: stop at once)\n"
-                os.write(2, told)
+                msg = b"\nstopping: this step is finished and saved first (again: stop at once)\n"
+                os.write(2, msg)
 
         names = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
         self._handlers = {s: signal.signal(s, stop) for s in (getattr(signal, n) for n in names)}
@@ -248,7 +248,7 @@ class Run:
         """Give the logger its numbers. What goes wrong there does not end the training."""
         numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
         try:
-            self.logger.log(numbers, numbers.pop("step"))
+            self.logger.log(numbers, step=numbers.pop("step"))
         except Exception as e:  # another program's
             print(f"--log: {type(e).__name__}: {e}; going on without it", flush=True)
             self.logger = None
@@ -289,8 +289,8 @@ def resumable(out: str, flags: str = "--resume"):
         yield
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, start.stop)
-        told = f"stopped; the work so far is in '{out}': go on with the same command and {flags}"
-        print(told, file=sys.stderr)
+        msg = f"stopped; the work so far is in '{out}': go on with the same command and {flags}"
+        print(msg, file=sys.stderr)
         sys.exit(130)
     signal.signal(signal.SIGINT, before)
 
@@ -307,9 +307,9 @@ class Journal:
         there, settings = os.path.exists(self.path), json.loads(to_json(settings))
         barrier()
         if resume not in (None, there):
-            told = f"there is no stopped evaluation '{self.path}': start without --resume"
+            msg = f"there is no stopped evaluation '{self.path}': start without --resume"
             found = f"'{self.path}' holds a stopped evaluation: add --resume to go on, or remove it"
-            raise UserError(told if resume else found)
+            raise UserError(msg if resume else found)
         if there:
             before, batches = self._read()
             if resume:
@@ -452,8 +452,8 @@ def run_status(folder: str) -> dict | None:
 def check_stage(folder: str, status: dict | None, stage: str) -> None:
     """UserError if a folder holds a run of another stage: it is not written over."""
     if status and status["stage"] not in (None, stage):
-        told = f"'{folder}' holds a run of the stage '{status['stage']}', not '{stage}'"
-        raise UserError(f"{told}: name another with --out")
+        msg = f"'{folder}' holds a run of the stage '{status['stage']}', not '{stage}'"
+        raise UserError(f"{msg}: name another with --out")
 
 
 def check_folder(folder: str, resume: bool, stage: str) -> dict | None:
@@ -461,15 +461,15 @@ def check_folder(folder: str, resume: bool, stage: str) -> dict | None:
     status = run_status(folder)
     check_stage(folder, status, stage)
     if not status and os.path.exists(os.path.join(folder, "config.json")):
-        told = f"'{folder}' holds a model or something else's settings, and no run"
-        raise UserError(f"{told}: name another with --out")
+        msg = f"'{folder}' holds a model or something else's settings, and no run"
+        raise UserError(f"{msg}: name another with --out")
     if status and not resume:
         what = "a finished run" if status["finished"] else "a run"
         fix = "add --resume to go on with it, or name another with --out"
         raise UserError(f"'{folder}' already holds {what}: {fix}")
     if status and status["saved"] and not checkpoints(folder, stage):
-        told = f"'{folder}' has lost its checkpoint of step {status['saved']}"
-        raise UserError(f"{told}: restore {folder}/checkpoint, or start with another --out")
+        msg = f"'{folder}' has lost its checkpoint of step {status['saved']}"
+        raise UserError(f"{msg}: restore {folder}/checkpoint, or start with another --out")
     return status
 
 
@@ -491,8 +491,8 @@ def read_settings(path: str) -> dict:
     try:
         return dict(load_json(path))
     except (OSError, ValueError, TypeError):
-        told = f"'{path}' is missing or damaged"
-        raise UserError(f"{told}: restore it from a copy, or start with another --out") from None
+        msg = f"'{path}' is missing or damaged"
+        raise UserError(f"{msg}: restore it from a copy, or start with another --out") from None
 
 
 def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
@@ -504,8 +504,8 @@ def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
             check_settings(before, value, folder, name + ".")
         elif before != value and name not in ADJUSTABLE:
             fix = "use the same settings, or name another --out"
-            told = f"'{folder}' was started with --{name} {before}, not {value}"
+            msg = f"'{folder}' was started with --{name} {before}, not {value}"
             if name in CONTENTS:  # of which the number is a checksum
-                told = f"'{folder}' was started with {CONTENTS[name]}"
+                msg = f"'{folder}' was started with {CONTENTS[name]}"
                 fix = "use the same, or name another --out"
-            raise UserError(f"{shortened(told, 140)}: {fix}")
+            raise UserError(f"{shortened(msg, 140)}: {fix}")

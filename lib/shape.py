@@ -24,7 +24,7 @@ def check(cfg) -> None:
             raise UserError(f"model.{whole} {a} is not a multiple of model.{part} {b}")
     reach = cfg.n_experts // cfg.n_groups * cfg.topk_groups
     if cfg.n_experts and not 0 < cfg.n_experts_per_token <= reach:
-        told = f"model.n_experts_per_token is {cfg.n_experts_per_token}"
-        raise UserError(f"{told}, but the router can reach only {reach} experts")
+        msg = f"model.n_experts_per_token is {cfg.n_experts_per_token}"
+        raise UserError(f"{msg}, but the router can reach only {reach} experts")
     if cfg.rope_dim % 2:
         raise UserError("model.qk_rope_head_dim (mla) or model.head_dim (gqa) must be even")

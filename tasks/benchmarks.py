@@ -71,8 +71,8 @@ def parse_row(line: str, where: str) -> Problem:
             if all(_first(row, names) for names in fields.split()):
                 return read(row)
         known = ", ".join(dict.fromkeys(name for name, _, _ in LAYOUTS))
-        told = f"fields {shortened(sorted(row), 30)} are not prompt, answer, task"
-        raise UserError(f"{told}, nor those of {known}")
+        msg = f"fields {shortened(sorted(row), 30)} are not prompt, answer, task"
+        raise UserError(f"{msg}, nor those of {known}")
     except ValueError as e:
         raise UserError(f"{where}: {e}: fix or remove the line") from None
 
@@ -222,8 +222,8 @@ def _choice(row: dict) -> Problem:
     answer = letter_of(_text(row, name), choices, labels, type(row[name]) is int)
     if answer is None:
         raise UserError(f"'{name}' should be a choice's letter, index from 0, or text")
-    told = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, choices))
-    prompt = f"{_asked(row)}\n\n{told}\n\nAnswer with the letter of the right choice."
+    msg = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, choices))
+    prompt = f"{_asked(row)}\n\n{msg}\n\nAnswer with the letter of the right choice."
     return Problem(prompt, answer, "multiple_choice", "en", {"choices": choices})
 
 

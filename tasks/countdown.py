@@ -2,8 +2,10 @@
 
     Use 3,4,2 to make 14.    ->    (3+4)*2
 
-The problems, the texts that people write about them, and the verifier. The other tasks have the
-same functions; tasks/__init__.py says what they are for.
+The problems, the texts that people write about them, and the verifier, as in every task: data.py
+makes problems with `problem` and texts with `reasoned` and `guess`, and hashes `content` to decide
+between train, dev and test, so that what is one problem is in one split; `judge` is the reward;
+`opening` begins a response for the base (decompose.py).
 """
 
 import operator
@@ -55,7 +57,7 @@ def random_expression(rng: random.Random, numbers: list[int], most: int) -> tupl
 
 def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
     """A problem that has a solution: its target is one of the different values of a dozen random
-    expressions, so that a value which many expressions make is hardly favoured. All are easy."""
+    expressions, so that a value which many expressions make is hardly favoured; none is easier."""
     sizes, language, found = LEVELS[level], rng.choice(LANGUAGES), {}
     while not found:
         numbers = [rng.randint(1, sizes["number"]) for _ in range(sizes["count"])]
@@ -87,7 +89,7 @@ def tries(rng: random.Random, numbers: list[int], most: int) -> Iterator[tuple[s
     while True:
         for _ in range(20):
             expression, value = random_expression(rng, numbers, most)
-            if (attempt := (value, sorted(expression))) not in tried:  # 3+4 and 4+3 are one
+            if (attempt := (value, sorted(expression))) not in tried:  # one value, same characters
                 break
         tried.append(attempt)
         yield expression, value
@@ -129,7 +131,8 @@ def opening(problem: Problem) -> str:
     return {"en": "let me", "zh": "试试"}[problem.language]
 
 
-# Numbers with one of + - * / between each two, and parentheses around them
+# Numbers with one of + - * / between each two, and parentheses around them; signs and LaTeX as
+# models from elsewhere write them
 _OPERAND = r"[(\[{\s]*[0-9]+[)\]}\s]*"
 _EXPRESSION = re.compile(rf"{_OPERAND}(?:[-+*/]{_OPERAND})*")
 _SIGNS = str.maketrans("×·⋅＊÷／−－＋（）＝", "****//--+()=")

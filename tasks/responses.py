@@ -12,8 +12,8 @@ def save(rows: list, sets: list[list[Problem]], path: str) -> None:
     """The samples of rows (model, eval.Report), each of which answers a set of problems."""
     lines = []
     for (name, report), problems in zip(rows, sets):
-        told = [{"model": name, "k": report.k, "question": asdict(p)} for p in problems]
-        lines += [told[s["problem"]] | s for s in report.samples]
+        heads = [{"model": name, "k": report.k, "question": asdict(p)} for p in problems]
+        lines += [heads[s["problem"]] | s for s in report.samples]
     files.write_lines(path, lines)
 
 

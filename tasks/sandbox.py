@@ -234,8 +234,8 @@ def layers() -> tuple[str, ...]:
     """Those of LAYERS that work here, found by trial, once. OSError if no program can be run,
     UserError where none may."""
     if not (resource or weak):
-        told = "this machine cannot limit the memory and processes of programs"
-        raise UserError(f"{told}: use Linux or macOS, or add --sandbox weak if you trust them")
+        msg = "this machine cannot limit the memory and processes of programs"
+        raise UserError(f"{msg}: use Linux or macOS, or add --sandbox weak if you trust them")
 
     def trial(wanted: tuple[str, ...]) -> Result:
         limits = wanted, 30.0, 5, 256

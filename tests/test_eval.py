@@ -111,7 +111,7 @@ def test_rows_that_generate_several_responses_change_none(tiny_model, world_toke
     problems, bars = WORLD.problems("arithmetic", 8, "test"), []
     cfg = E.EvalConfig(k=4, max_new_tokens=20, rows=32)
     at_once = E.evaluate(tiny_model, world_tokenizer, problems, cfg)
-    monkeypatch.setitem(E.RESPONSES_PER_ROW, "cpu", 16)
+    monkeypatch.setitem(E.BATCHES_PER_CALL, "cpu", 16)
 
     def bar(*args, **kw):
         bars.append(Progress(*args, **kw))
