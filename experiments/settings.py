@@ -2,7 +2,7 @@
 
 from algorithms import ALGORITHMS
 from experiments import common
-from experiments.common import CLAIMS, CLOSE, Plan, conclude, short
+from experiments.common import CLAIMS, Plan, conclude, short
 
 # grpo-sequence: the mean over sequences of DeepSeekMath, with which the relatives' papers compare
 
@@ -48,35 +48,18 @@ def ablations(plan: Plan):
     return conclude(plan, runs, CLAIMS["ablations"], keys=keys)
 
 
-def before_and_after(runs: list[dict], names, xlabel: str, x, keys: tuple[str, ...]) -> list:
-    """A panel for each figure, a line for the bases and one for what RL makes of them."""
-    means, ways = common.over_seeds(runs)[0], ("base", "RL")
-    lines = {(k, w): (x, [means[f"{name}, {w}"][k] for name in names]) for k in keys for w in ways}
-    return [(key, xlabel, {way: lines[key, way] for way in ways}) for key in keys]
-
-
 def share(plan: Plan):
     """Share of reasoned texts in the base's corpus, 0 to 50%: does RL find what the base never
     shows? (full 30 minutes, quick 3)"""
-    shares, keys = (0, 5, 10, 25, 50), ("accuracy", "length", "format")
-    variants = {f"share-{s}": {"world.reasoned": s / 100} for s in shares}
-    runs = common.from_nothing(plan, variants)
-    panels = before_and_after(runs, variants, "reasoned texts in the corpus, %", shares, keys)
+    shares, panels = (0, 5, 10, 25, 50), []
+    runs = common.from_nothing(plan, {f"share-{s}": {"world.reasoned": s / 100} for s in shares})
+    means, _ = common.over_seeds(runs)
+    for key in ("accuracy", "length", "format"):
+        lines = {}
+        for way in ("base", "RL"):
+            lines[way] = shares, [means[f"share-{s}, {way}"][key] for s in shares]
+        panels.append((key, "reasoned texts in the corpus, %", lines))
     return conclude(plan, runs, CLAIMS["share"], panels)
-
-
-def size(plan: Plan):
-    """Model width and depth: from which size on does RL alone work? (full 30 minutes, quick 3)"""
-    variants, keys = {}, ("accuracy", "length")
-    for d, n in ((16, 2), (32, 2), (64, 3), (128, 4)):
-        shape = dict(dim=d, n_layers=n, n_heads=max(1, d // 32), hidden_dim=3 * d)
-        shape |= dict(expert_dim=3 * d // 4)
-        variants[f"size-{d}x{n}"] = {f"model.{key}": value for key, value in shape.items()}
-    runs = common.from_nothing(plan, variants)
-    x = [runs[0][f"{name}, base"]["parameters"] / 1e6 for name in variants]
-    panels = before_and_after(runs, variants, "parameters, millions", x, keys)
-    texts = CLAIMS["size"].format(CLOSE, 100 * CLOSE)
-    return conclude(plan, runs, texts, panels)
 
 
 def architecture(plan: Plan):
