@@ -18,6 +18,7 @@ import lib.start  # noqa: F401
 
 import os
 from dataclasses import asdict, dataclass, replace
+from shlex import quote
 
 import config
 import inputs
@@ -65,7 +66,8 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     learnt = cfg.r1.epochs * d.most_kept * problems * cfg.eval.max_new_tokens
     learnt = len(names) * (learnt + (0 if init else d.tokens))
     sampled = 0 if data else problems * d.samples
-    check_room(cfg, init, learnt, 2 * d.rl_steps, sampled)  # the teacher's shape: the largest
+    # the teacher's shape: the largest
+    check_room(cfg, init, learnt, 2 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
     settings = settings_to_lock(cfg, init=init)
     with_teacher = settings if data else settings | settings_to_lock(cfg, teacher=teacher)
     rows = inputs.read_rows(data) if data else []
@@ -107,7 +109,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         flat |= {f"{name}, {way}": row for way, row in ways.items()}
     print("\n" + report.stage_table(flat, columns=report.REASONING_COLUMNS))
     print(f"\ndata set: {data}\nstudents: {out}\nfigures: {out}/distill.json")
-    print(f"try it: python sample.py {out}/{names[0]}/distilled/model")
+    print(f"try it: python sample.py {quote(f'{out}/{names[0]}/distilled/model')}")
 
 
 def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:

@@ -7,6 +7,7 @@ import lib.start  # noqa: F401
 
 import os
 from dataclasses import fields
+from shlex import quote
 
 import config
 import tokenizer as tokenizers
@@ -51,7 +52,7 @@ def main() -> None:
         make_folder(args.out)
         tokenizer.save(args.out)
         model.save_pretrained(args.out)
-        print(f"model: {args.out}\ntry it: python sample.py {args.out}")
+        print(f"model: {args.out}\ntry it: python sample.py {quote(args.out)}")
 
 
 if __name__ == "__main__":

@@ -133,8 +133,8 @@ def path(text: str) -> str:
 
 
 def load(cfg: object, path: str) -> list[str]:
-    """Take over the settings that a run's config.json has, and return their keys; what is not a
-    setting is passed over."""
+    """Take over the settings that a run's config.json has, and return their keys. What else a run
+    keeps there, and sections of other scripts, are passed over."""
     fix = "name a run's config.json"
     try:
         with open(path, encoding="utf-8") as f:
@@ -142,6 +142,13 @@ def load(cfg: object, path: str) -> list[str]:
     except (OSError, ValueError, RecursionError) as e:
         why = getattr(e, "strerror", None) or f"{type(e).__name__}: it is not JSON"
         raise UserError(f"cannot read the settings in '{path}' ({why}): {fix}") from None
+    sections = {key.rpartition(".")[0] for key in keys(cfg)} - {""}
+    for name in sorted(sections):
+        inside = _inside(saved, name)
+        for part in inside if isinstance(inside, dict) else ():
+            if f"{name}.{part}" not in keys(cfg):
+                wrong = nearest("setting", f"{name}.{part}", keys(cfg))
+                raise UserError(f"'{path}': {wrong}: fix or remove the line")
     found = [key for key in keys(cfg) if _inside(saved, key) is not None]
     if not found:
         raise UserError(f"'{path}' holds no settings of this script: {fix}")

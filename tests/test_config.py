@@ -122,6 +122,17 @@ def test_mistakes_are_one_sentence_and_status_2(argv, message, capsys):
     assert stop.value.code == 2 and message in err and err.count("\n") == 1 and len(err) <= 201
 
 
+def test_a_misspelt_setting_of_a_file_is_named(tmp_path, capsys):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"grpo": {"lrr": 1}, "other": {"x": 1}, "init": 3}))
+    with pytest.raises(SystemExit) as stop:
+        parse("--config", str(path))
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and "settings.json': there is no setting '--grpo.lrr'" in err
+    path.write_text(json.dumps({"grpo": {"lr": 1}, "other": {"x": 1}, "init": 3}))
+    assert parse("--config", str(path)).grpo.lr == 1
+
+
 def test_plain_flags_have_limits_too(capsys):
     parser = config.Parser("")
     parser.add_argument("--top-p", type=config.number(float, above=0, high=1))
