@@ -1,6 +1,6 @@
 """Group relative policy optimisation: roll out, score, compare within the group, update.
 
-    python grpo.py runs/zero/base/model --steps 5        # a few updates of a saved model
+    python grpo.py runs/zero/base/model --steps 5        # a few steps of a saved model
     python train_zero.py                                 # the whole R1-Zero recipe on the laptop
 
 A step has four parts [DeepSeekMath, 2402.03300; DeepSeek-R1, 2501.12948v1, eq 1-3]. Rollout: the
@@ -9,7 +9,7 @@ them. Advantage: how much better than its group a response did, in standard devi
 is needed, a second network that predicts rewards. Update: tokens of responses with an advantage
 above 0 are made likelier, those below 0 less likely, in a few optimiser steps, each on a part of
 the rollout. From the second one on the policy is no longer the one that sampled: the ratio of a
-token's probabilities, now and then, corrects for that, and the clip ends the push on a token whose
+token's probabilities, new to old, corrects for that, and the clip ends the push on a token whose
 probability has moved far enough. A KL penalty may keep the policy near a reference model.
 
 docs/equations.md has the formulas, algorithms/ GRPO's relatives (DAPO, PPO, ...), lib/trainer.py
@@ -22,8 +22,8 @@ too, is over the other groups. (3) The reference model and its KL are off by def
 the loss is, `average` says. "question", our default: over the tokens of a question's 16 responses,
 then over questions (DAPO's printed equation). "token": over all tokens of a minibatch (DAPO's
 code). "sequence": over each response, then over responses (DeepSeekMath). The KL's is over tokens
-under "question" too. Single runs led to this choice (results/log.md). (5) The experts' balance loss
-and the router's bias go on as in pretraining.
+under "question" as well. Single runs led to this choice (results/log.md). (5) The experts' balance
+loss and the router's bias go on as in pretraining.
 
 Shapes: B responses, G of them a group, side by side; R tokens of the longest response, the prompt
 not counted: column j is response token j.
@@ -74,7 +74,7 @@ class GRPOConfig:
     doubled_from: int = setting(0, low=0)  # rollouts after which it is twice that (R1 v2: 8200)
     rows: int = setting(0, low=0)  # responses a process generates at once; 0: all
     temperature: float = setting(1.0, low=0.01)
-    minibatches: int = setting(4, low=1)  # optimiser steps that a rollout is split into
+    minibatches: int = setting(4, low=1)  # optimiser steps that a rollout is split into, at most
     micro_tokens: int = setting(4096, low=1)  # of prompts or responses in a forward pass, padded
     lr: float = 3e-4
     warmup: int = 5  # rollouts over which the learning rate rises
@@ -128,13 +128,13 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The clipped objective with its KL penalty, negated [eq 1-2]; returns (loss, summed metrics):
 
-        - 1/N sum_it [ min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta KL_it ]
+        - 1/N sum_it [ w_it min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta KL_it ]
         rho_it = pi(o_it | q, o_i,<t) / pi_old(o_it | q, o_i,<t)
 
     At rho = 1 its gradient is -A_i grad log pi: REINFORCE with the group's mean as the baseline,
     over the group's deviation. logprobs, old_logprobs, ref_logprobs, mask (1 at the response's
-    tokens): [B, R]; advantages [B], or [B, R] with a critic; weights [B, 1] or [B, R]: factors on
-    the tokens' terms, such as question_weights. normalizer: N, see average.
+    tokens): [B, R]; advantages [B], or [B, R] with a critic; weights w [B, 1] or [B, R], such
+    as question_weights: on min(...), not on the KL. normalizer: N, see average.
 
     >>> old = torch.tensor([[-0.7, -1.2]])
     >>> new = old + torch.tensor([[0.5, 0.05]])      # ratios 1.65, clipped at 1.2, and 1.05
@@ -299,9 +299,9 @@ class Learner:
             return rewards, logged | {"frac_reward_zero_std": idle}, records
 
     def update(self, batch: Rollout, advantages: Tensor, lr_factor: float, rng) -> dict[str, float]:
-        """One optimiser step on each of cfg.minibatches parts of a rollout: a response is used at
-        most once, a question's group never split. advantages [B], or [B, R] with a critic. Returns
-        metrics.
+        """One optimiser step on each part of a rollout, at most cfg.minibatches of them: a response
+        is used at most once, a question's group never split. advantages [B], or [B, R] with a
+        critic. Returns metrics.
 
         parts: the questions of each optimiser step; works: of a part what this process trains on,
         without torchrun all of it; micro-batches: of a work, one forward and backward pass each."""
@@ -446,7 +446,7 @@ def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
     add("model", help="model folder to start from, such as runs/zero/model; it is not changed")
-    add("--steps", type=config.number(int, low=1), default=5, help="updates to make (default 5)")
+    add("--steps", type=config.number(int, low=1), default=5, help="rollouts to make (default 5)")
     add("--data", help="JSONL file of problems, instead of the world's")
     cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):

@@ -72,7 +72,7 @@ def correct(problem: Problem, answer: str | None) -> bool:
 
 
 def verdicts(problems: list[Problem], answers: list[str | None]) -> list[bool]:
-    """`correct` for many; programs run side by side. No answer to a request counts as right."""
+    """`correct` for many; programs run side by side. Replies to requests never count as right."""
     right = [False] * len(problems)
     groups: dict = {}  # judge: the indices that it judges
     for i, (p, answer) in enumerate(zip(problems, answers)):

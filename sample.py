@@ -49,7 +49,7 @@ class Rollout(Rows):
 
     tokens: Tensor  # [B, T] int64, prompt and response
     prompt_lengths: Tensor  # [B]
-    lengths: Tensor  # [B] prompt and response together, the end token included
+    lengths: Tensor  # [B] prompt and response together, with the end token; at first: the limit
     logprobs: Tensor  # [B, T] float32: log p of each response token as it was drawn, else 0
     finished: Tensor  # [B] bool: ended by an end token, not by max_new_tokens or the context
     routes: Tensor | None = None  # [B, T, layers, K] int16: the experts of each token
@@ -93,11 +93,11 @@ def sample_tokens(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tu
 def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, on_token):
     """Write the responses to prompts into `out`, token by token; uniform [steps, B] in [0, 1)."""
     n, index = params.num_return_sequences, torch.arange(len(prompts), device=model.device)
-    tokens, lengths = engine.padded(prompts, model.cfg.pad_id, model.device)  # [n prompts, P]
+    tokens, lengths = engine.padded(prompts, model.cfg.pad_id, model.device)  # [prompts, P]
     cache, positions = GrowingCache(), engine.positions_of(lengths, tokens.shape[1])
     # prefill: each prompt is read once, and its last token's logits give the first new token
     hidden = model(tokens, cache, positions, return_hidden=True)
-    logits = model.lm_head(hidden[index, lengths - 1])  # [n prompts, V]
+    logits = model.lm_head(hidden[index, lengths - 1])  # [prompts, V]
     # the group's rows start from copies of their prompt's cache
     group = index.repeat_interleave(n)  # [B]
     cache, logits = cache.select(group), logits[group]
@@ -127,9 +127,9 @@ def decode(model: GPT, prompts, out: Rollout, params: SamplingParams, uniform, o
 def generate(model: GPT, prompts, params: SamplingParams, seed=None, on_token=None, on_end=None):
     """Sample params.num_return_sequences responses to each prompt (a list of token ids): a Rollout.
 
-    Row i's random numbers do not depend on which other rows are running, nor on which process
-    answers them, so a seed fixes every response. on_token(row, token) is called for each token,
-    and then the plain loop runs; on_end(count) when so many more rows have ended. UserError for an
+    Row i's random numbers depend neither on which other rows are running nor on the process, so a
+    seed fixes every response. on_token(row, token) is called for each token, by the plain loop; or
+    else, in the engine, on_end(count) when so many more rows have ended. UserError for an
     empty prompt or one that leaves no room in the model's context; a response that fills the
     context ends there.
     """

@@ -9,7 +9,7 @@ During RL no worked solution is shown: the model samples, rules score accuracy a
 updates. What is simpler than in the paper (grpo.py has the loss's deviations):
   1. The base is pretrained here, on the synthetic texts of data.py, worked solutions among them.
   2. A prompt is <|begin|><|User|>PROBLEM<|Assistant|>: the paper's template without its sentence
-     about tags, which the base knows from its texts. <think> is the response's first token.
+     about tags; the base knows them from its texts, and has to write <think> itself.
   3. Each step takes problems of all tasks in equal parts.
   4. A laptop's sizes: 40 rollouts of 512 responses of at most 400 tokens, each cut into up to four
      updates, at a learning rate of 3e-4 (docs/equations.md has the paper's figures).
