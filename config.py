@@ -19,7 +19,7 @@ from lib.presets import PRESETS
 
 # fields with limits, and one sentence for an error: scripts take these from here
 Parser, user_errors, check = cli.Parser, cli.user_errors, cli.check
-number, path = cli.number, cli.path
+number, path, quoted = cli.number, cli.path, cli.quoted
 section, setting, keys, set_key = cli.section, cli.setting, cli.keys, cli.set_key
 
 

@@ -18,7 +18,6 @@ import lib.start  # noqa: F401
 
 import os
 from dataclasses import asdict, dataclass, replace
-from shlex import quote
 
 import config
 import inputs
@@ -109,7 +108,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
         flat |= {f"{name}, {way}": row for way, row in ways.items()}
     print("\n" + report.stage_table(flat, columns=report.REASONING_COLUMNS))
     print(f"\ndata set: {data}\nstudents: {out}\nfigures: {out}/distill.json")
-    print(f"try it: python sample.py {quote(f'{out}/{names[0]}/distilled/model')}")
+    print(f"try it: python sample.py {config.quoted(f'{out}/{names[0]}/distilled/model')}")
 
 
 def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:

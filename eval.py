@@ -30,7 +30,7 @@ from tasks import responses, sandbox
 from tasks.behaviour import behaviour, summary
 from tasks.benchmarks import check_sandbox
 
-BATCHES_PER_CALL = {"cpu": 1, "cuda": 16}  # of cfg.rows responses each, that generate() is given
+BATCHES_PER_CALL = {"cpu": 1, "cuda": 16, "mps": 16}  # of cfg.rows responses, for generate()
 
 
 @dataclass

@@ -7,7 +7,6 @@ import lib.start  # noqa: F401
 
 import os
 from dataclasses import fields
-from shlex import quote
 
 import config
 import tokenizer as tokenizers
@@ -52,7 +51,7 @@ def main() -> None:
         make_folder(args.out)
         tokenizer.save(args.out)
         model.save_pretrained(args.out)
-        print(f"model: {args.out}\ntry it: python sample.py {quote(args.out)}")
+        print(f"model: {args.out}\ntry it: python sample.py {config.quoted(args.out)}")
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
 def average(loss: Tensor, mask: Tensor, cfg: GRPOConfig, normalizer: float | None) -> Tensor:
     """The sum over tokens ("sequence": of each response's mean), divided by the normalizer: that of
     the whole optimiser step, so that micro-batches and processes add up to one loss; by default of
-    this call. "question" is "token" with question_weights on the tokens' terms."""
+    this call. "question" is "token" with question_weights on the terms, the KL apart."""
     if normalizer is None:
         normalizer = step_normalizer(mask.sum(1).tolist(), cfg)
     if cfg.average == "sequence":
@@ -206,7 +206,7 @@ class Algorithm:
 
     settings: dict[str, object] = field(default_factory=dict)  # of the section grpo that it sets
     advantages: Callable = group_advantages
-    loss: Callable = policy_loss
+    loss: Callable = policy_loss  # which applies the weights of tokens
     penalty: Callable | None = None  # (lengths [B], finished [B], max_new_tokens) -> rewards [B]
     resample: Callable | None = None  # (learner, batch, totals, step, next_problems): new batch
     critic: Callable | None = None  # (model folder, cfg) -> the network that advantages come from

@@ -161,8 +161,8 @@ def main() -> None:
         parser.error("argument --answer: for Countdown write numbers=target, such as 3,4,2=14")
     print(f"answer: {answer_of(problem, args.response)}")
     for name, value in score(problem, args.response, weights := RewardConfig()).items():
-        msg = "" if name == "total" else f" (weight {getattr(weights, name):g})"
-        print(f"{name}: {value:g}{msg}")
+        weight = "" if name == "total" else f" (weight {getattr(weights, name):g})"
+        print(f"{name}: {value:g}{weight}")
 
 
 if __name__ == "__main__":

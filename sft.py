@@ -21,7 +21,6 @@ import random
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from shlex import quote
 
 import torch
 from torch import Tensor
@@ -284,7 +283,7 @@ def main() -> None:
             inputs.begin(out, args.resume)
             folder = pretrain(cfg, out, args.resume)
         print(f"model: {folder}\nmetrics: {os.path.join(out, 'metrics.jsonl')}")
-        print(f"try it: python sample.py {quote(folder)}")
+        print(f"try it: python sample.py {config.quoted(folder)}")
 
 
 if __name__ == "__main__":

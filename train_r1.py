@@ -21,7 +21,6 @@ import lib.start  # noqa: F401
 
 import os
 from dataclasses import dataclass, replace
-from shlex import quote
 
 import config
 import grpo
@@ -130,7 +129,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
         page.write(out)
     print(f"\n{report.stage_table(named)}\n\nmodels: {', '.join(models.values())}")
     print(f"picture: {out}/stages.png\nfigures: {out}/stages.json")
-    print(f"try it: python sample.py {quote(models['r1'])} --hide-thinking")
+    print(f"try it: python sample.py {config.quoted(models['r1'])} --hide-thinking")
 
 
 def zero(cfg, models: dict[str, str], out: str, resume: bool) -> str:

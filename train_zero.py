@@ -22,7 +22,6 @@ import random
 import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from shlex import quote
 
 import config
 import grpo
@@ -101,7 +100,7 @@ def recipe(cfg, init: str | None, folder: str, out: str, resume: bool, dataset=N
         print(stages.before_after(problems, before[task], after[task]))
     print(f"{parts}\n\n{table(rows)}\n\nthe table's: {about}\nmodel: {zero}")
     print(f"curves: {out}/curves.png\nfigures: {out}/eval.json\nminutes: {minutes:.1f}")
-    print(f"try it: python sample.py {quote(zero)}")
+    print(f"try it: python sample.py {config.quoted(zero)}")
 
 
 def train(

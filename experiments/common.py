@@ -86,8 +86,8 @@ def compare(claim: str, paper: str, more: list, less=None, margin=0.0, unit=100)
     it: 0), or fall short by less than `margin`? Figures are shown times unit; 100: percentages."""
 
     def shown(values: list[float]) -> str:
-        msg = plus_minus(spread(values), unit, ".1f" if unit == 100 else ".3g")
-        return msg if len(values) > 1 else f"{msg} (one seed)"
+        figure = plus_minus(spread(values), unit, ".1f" if unit == 100 else ".3g")
+        return figure if len(values) > 1 else f"{figure} (one seed)"
 
     differences, ours = more, shown(more)
     if less:

@@ -10,7 +10,9 @@ import math
 import operator
 import os
 import re
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import types
@@ -50,6 +52,11 @@ def keys(cfg: object) -> list[str]:
         if not isinstance(value, dict):
             out += [f"{f.name}.{k}" for k in keys(value)] if is_dataclass(value) else [f.name]
     return out
+
+
+def quoted(path: str) -> str:
+    """A path as this system's command line takes it."""
+    return subprocess.list2cmdline([path]) if os.name == "nt" else shlex.quote(path)
 
 
 def nearest(what: str, name: str, known: list[str]) -> UserError:
@@ -142,14 +149,9 @@ def load(cfg: object, path: str) -> list[str]:
     except (OSError, ValueError, RecursionError) as e:
         why = getattr(e, "strerror", None) or f"{type(e).__name__}: it is not JSON"
         raise UserError(f"cannot read the settings in '{path}' ({why}): {fix}") from None
-    sections = {key.rpartition(".")[0] for key in keys(cfg)} - {""}
-    for name in sorted(sections):
-        inside = _inside(saved, name)
-        for part in inside if isinstance(inside, dict) else ():
-            if f"{name}.{part}" not in keys(cfg):
-                wrong = nearest("setting", f"{name}.{part}", keys(cfg))
-                raise UserError(f"'{path}': {wrong}: fix or remove the line")
     found = [key for key in keys(cfg) if _inside(saved, key) is not None]
+    if wrong := misspelt(cfg, saved, bool(found)):
+        raise UserError(f"'{path}': {wrong}: fix or remove the line")
     if not found:
         raise UserError(f"'{path}' holds no settings of this script: {fix}")
     for key in found:
@@ -162,6 +164,21 @@ def load(cfg: object, path: str) -> list[str]:
     if isinstance(saved.get("template_args"), dict):
         cfg.template_args = saved["template_args"]
     return found
+
+
+def misspelt(cfg: object, saved: object, is_config: bool) -> UserError | None:
+    """The error for a name of a saved config that is meant for this script, but no setting: it
+    stands in one of its sections (if there are settings beside it), or is much like a name."""
+    top = {f.name: getattr(cfg, f.name) for f in fields(cfg)}
+    for name, inside in saved.items() if isinstance(saved, dict) else ():
+        if name not in top and difflib.get_close_matches(name, list(top), 1, 0.8):
+            return nearest("setting", name, list(top))
+        known = [f.name for f in fields(top[name])] if is_dataclass(top.get(name)) else []
+        for part in inside if known and isinstance(inside, dict) else ():
+            close = difflib.get_close_matches(part, known, 1, 0.6)
+            if part not in known and (is_config or close):
+                return nearest("setting", f"{name}.{part}", keys(cfg))
+    return None
 
 
 def _inside(saved: object, key: str) -> object:

@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -51,8 +50,10 @@ def make_folder(folder: str) -> None:
     """Make a folder for results, and try to write in it. UserError that says why it cannot be."""
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as f:
-            f.write(b"x")
+        trial = os.path.join(folder, f".trial-{os.getpid()}")
+        with open(trial, "w") as f:
+            f.write("x")
+        os.remove(trial)
     except OSError as e:
         why = "a file has this name" if isinstance(e, FileExistsError) else e.strerror
         msg = f"cannot write in the folder '{shortened(folder)}' ({why})"

@@ -222,8 +222,8 @@ def _choice(row: dict) -> Problem:
     answer = letter_of(_text(row, name), choices, labels, type(row[name]) is int)
     if answer is None:
         raise UserError(f"'{name}' should be a choice's letter, index from 0, or text")
-    msg = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, choices))
-    prompt = f"{_asked(row)}\n\n{msg}\n\nAnswer with the letter of the right choice."
+    listed = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, choices))
+    prompt = f"{_asked(row)}\n\n{listed}\n\nAnswer with the letter of the right choice."
     return Problem(prompt, answer, "multiple_choice", "en", {"choices": choices})
 
 

@@ -52,8 +52,8 @@ def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
         if len(set(values[-1])) > 1 and all(x != y for x, y in zip(values, values[1:])):
             break
     lang, program = rng.randrange(2), expressions(steps)
-    msg = [OPERATIONS[name][lang].format(a=a) for name, a in steps]
-    prompt = ASK[lang].format(NEXT[lang].join(msg))
+    phrases = [OPERATIONS[name][lang].format(a=a) for name, a in steps]
+    prompt = ASK[lang].format(NEXT[lang].join(phrases))
     calls = [("f", [i]) for i in inputs]
     tests = {"content": steps, "program": program, "calls": calls, "values": values[-1]}
     return Problem(prompt, HEAD + program[-1], "code", LANGUAGES[lang], tests)

@@ -2,10 +2,10 @@
 
     Use 3,4,2 to make 14.    ->    (3+4)*2
 
-The problems, the texts that people write about them, and the verifier, as in every task: data.py
-makes problems with `problem` and texts with `reasoned` and `guess`, and hashes `content` to decide
-between train, dev and test, so that what is one problem is in one split; `judge` is the reward;
-`opening` begins a response for the base (decompose.py).
+The problems, the texts that people write about them, and the verifier, as in every task
+(tasks/__init__.py): data.py makes problems with `problem` and texts with `reasoned` and `guess`,
+and hashes `content` to decide between train, dev and test, so that what is one problem is in one
+split; `judge` is the reward; `opening`, if there is one, begins a base's response (decompose.py).
 """
 
 import operator

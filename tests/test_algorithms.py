@@ -151,6 +151,23 @@ def test_at_ratio_one_every_algorithm_is_reinforce(name):
     assert metrics.get("off_policy_mask/mean", 0) == 0
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_loss_applies_the_weights_of_tokens_but_not_to_the_kl(name):
+    """Weights [B, 1] scale a row's gradient; the KL's stays as it is without them."""
+    cfg = replace(settings_of(name, max_new_tokens=9), kl_beta=0.1)
+    logprobs, old, ref, advantages, mask = far_case(name, 0)
+    logprobs.requires_grad_()
+    weights = torch.tensor([[0.5], [1.0], [2.0], [3.0], [0.0]], dtype=logprobs.dtype)
+
+    def gradient(ref=None, weights=None):
+        loss, _ = ALGORITHMS[name].loss(logprobs, old, advantages, mask, cfg, ref, weights=weights)
+        return torch.autograd.grad(loss, logprobs)[0]
+
+    plain, kl = gradient(), gradient(ref) - gradient()
+    assert kl.abs().max() > 0
+    torch.testing.assert_close(gradient(ref, weights), plain * weights + kl)
+
+
 def test_sequences_of_one_token_have_the_token_s_ratio():
     cfg = GRPOConfig(average="sequence")
     for seed in range(5):

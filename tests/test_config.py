@@ -129,6 +129,11 @@ def test_a_misspelt_setting_of_a_file_is_named(tmp_path, capsys):
         parse("--config", str(path))
     err = capsys.readouterr().err
     assert stop.value.code == 2 and "settings.json': there is no setting '--grpo.lrr'" in err
+    for wrong in ("modle", "seeed"):
+        path.write_text(json.dumps({"grpo": {"lr": 1}, wrong: 3}))
+        with pytest.raises(SystemExit):
+            parse("--config", str(path))
+        assert f"there is no setting '--{wrong}'" in capsys.readouterr().err
     path.write_text(json.dumps({"grpo": {"lr": 1}, "other": {"x": 1}, "init": 3}))
     assert parse("--config", str(path)).grpo.lr == 1
 

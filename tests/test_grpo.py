@@ -247,23 +247,43 @@ def test_micro_batch_size_does_not_matter(tiny_model, average):
         torch.testing.assert_close(big[n], small[n], atol=1e-5, rtol=1e-3)
 
 
-def test_truncated_importance_sampling(tiny_model):
+@pytest.mark.parametrize("average", ["token", "question"])
+def test_truncated_importance_sampling(tiny_model, average):
     """The sampler's log p are off by a known amount: the ratio stays 1 and each token's gradient is
     weighed, up to the cap."""
     tiny_model.cfg.balance_loss = 0.0
     batch, mask = fake_rollout(tiny_model)
     off = torch.randn(mask.shape) * mask
     batch.logprobs = batch.logprobs - off
-    advantages, told = torch.randn(12), dict(average="token", importance_cap=1.5)
+    advantages, told = torch.randn(12), dict(average=average, importance_cap=1.5)
     seen, metrics = gradient_of_update(tiny_model, batch, advantages, **told)
     logprobs = token_logprobs(tiny_model, batch.tokens, 1.0, mask)
     weights = off.exp().clamp(max=1.5)
     assert 0.1 < (weights[mask] == 1.5).float().mean() < 0.9
-    loss = -(logprobs * weights * advantages[:, None] * mask).sum() / mask.sum()
+    terms, count = logprobs * weights * advantages[:, None] * mask, mask.sum()
+    loss = -terms.sum() / count
+    if average == "question":  # the mean over the three questions of their means
+        loss = -(terms.view(3, -1).sum(1) / mask.view(3, -1).sum(1)).mean()
     assert_gradient(tiny_model, loss, seen)
     assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
     widest = metrics["sampling/sampling_logp_difference/max"]
     assert widest == pytest.approx(off.abs().max().item(), abs=1e-4)
+
+
+def test_the_kl_has_no_weights_of_questions(tiny_model):
+    """The clipped term is a mean over questions, the KL one over tokens."""
+    tiny_model.cfg.balance_loss = 0.0
+    batch, mask = fake_rollout(tiny_model)
+    ref, advantages = GPT(tiny_model.cfg), torch.randn(12)
+    seen, _ = gradient_of_update(
+        tiny_model, batch, advantages, ref, average="question", kl_beta=0.5
+    )
+    logprobs = token_logprobs(tiny_model, batch.tokens, 1.0, mask)
+    with torch.no_grad():
+        d = token_logprobs(ref, batch.tokens, 1.0, mask)
+    terms, d = logprobs * advantages[:, None] * mask, (d - logprobs) * mask
+    loss = -(terms.view(3, -1).sum(1) / mask.view(3, -1).sum(1)).mean()
+    assert_gradient(tiny_model, loss + 0.5 * (d.exp() - d - 1).sum() / mask.sum(), seen)
 
 
 @pytest.mark.parametrize("cap", [0.0, 1.5])
