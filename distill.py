@@ -134,7 +134,8 @@ def student(cfg, name, rows: list[dict], out, with_rl: bool, resume, init=None) 
     """The folders of a student's models: base, distilled, and with_rl also RL-alone, distilled-RL.
     init: the folder of a base that is there; else one of STUDENTS is pretrained."""
     shape = cfg.model if init else student_shape(cfg, name)
-    cfg = replace(cfg, model=shape, sft=replace(cfg.sft, tokens=cfg.distill.tokens))
+    world = replace(cfg.world, minor=cfg.r1.minor)  # the texts of the teacher's base
+    cfg = replace(cfg, model=shape, world=world, sft=replace(cfg.sft, tokens=cfg.distill.tokens))
     cfg.r1 = replace(cfg.r1, steps=cfg.distill.rl_steps, preference_steps=0)
     models = {"base": init or sft.pretrain(cfg, os.path.join(out, "base"), resume)}
     ways = {"distilled": "base"}  # way -> the model that it starts from
@@ -185,8 +186,8 @@ def main() -> None:
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
             inputs.begin(out, args.resume)
             whole = replace(cfg, lora=LoRAConfig())  # the student alone has adapters
-            base = os.path.join(config.run_folder("zero", cfg, args), "base", "model")
-            train_r1.recipe(whole, {"base": base}, r1, os.path.exists(r1))
+            models = {"base": os.path.join(r1, "base", "model")}
+            train_r1.recipe(whole, models, r1, os.path.exists(r1))
         recipe(own, teacher, args.data, names, out, args.resume, args.init)
 
 

@@ -24,6 +24,12 @@ def settings_of(cfg, cls: type):
     return cls(**{f.name: getattr(cfg, f.name) for f in fields(cls)})
 
 
+def own_base(cfg):
+    """cfg for a base of R1's own."""
+    settings = replace(cfg.sft, tokens=round(cfg.r1.pretraining * cfg.sft.tokens))
+    return replace(cfg, sft=settings, world=replace(cfg.world, minor=cfg.r1.minor))
+
+
 def settings_to_lock(cfg, **models: str | None) -> dict:
     """What a recipe's results depend on: cfg, and the fingerprints of models in folders."""
     out = asdict(cfg) | {"eval": evaluation.sampling(cfg.eval)}

@@ -1,6 +1,6 @@
 """DeepSeek-R1: the four stages that turn a base model and Zero into R1 [2501.12948v1, section 2.3].
 
-    python train_r1.py                 # laptop: on the base of runs/zero, pretrained if not there
+    python train_r1.py                 # laptop: on a base of its own, pretrained if not there
     python train_r1.py --from dev2     # again from that stage on, with the earlier stages' models
     python train_r1.py --resume        # go on after an interruption
 
@@ -8,7 +8,8 @@
     base --(1. cold start)--> Dev1 --(2. reasoning RL)--> Dev2 ~~samples~~>
     base --(3. fine-tuning)--> Dev3 --(4. RL for all scenarios)--> R1
 
-The RL stages have the same tasks, and as many problems. What is simpler than in the paper:
+The RL stages have the same tasks, and as many problems; so their base has read more about tasks
+that are rare in Zero's texts. What is simpler than in the paper:
   1. The cold start is rewritten by rule, not by a model and people: the thinking stays, the answer
      becomes a sentence.
   2. RL keeps Zero's clip of 0.2 (the paper's stage 2 has 10) and temperature 1 (stage 4: 0.7).
@@ -57,6 +58,8 @@ class R1Config:
     epochs: int = setting(3, low=1)  # of other fine-tuning
     tokens_per_step: int = setting(4096, low=1)  # of fine-tuning: there are few texts
     lr: float = 0.3  # of fine-tuning, as a share of pretraining's
+    pretraining: float = setting(1.5, low=0.01)  # of a base of its own: tokens for each of sft's
+    minor: float = setting(0.6, low=0.01)  # of that: world.minor
 
     def __post_init__(self):
         if self.preference_steps > self.steps:
@@ -88,7 +91,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     known = models["base"] if inputs.is_model(models["base"]) else None
     if not known:
         stages.check_read(cfg, "r1.tasks", r.tasks)
-        learnt += cfg.sft.tokens
+        learnt += stages.own_base(cfg).sft.tokens
     more = {"sampled": prompts * r.samples, "tasks": r.tasks, "added": r.general}
     stages.check_room(cfg, known, learnt, 3 * r.steps, **more)
     stages.check_origin(out, models)
@@ -98,7 +101,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
         stages.set_aside(out, later, preference.KINDS)
     if not known:
         print("there is no finished base model yet: pretraining one first", flush=True)
-        sft.pretrain(cfg, base, os.path.exists(base))
+        sft.pretrain(stages.own_base(cfg), base, os.path.exists(base))
     lock_settings(out, stages.settings_to_lock(cfg, **models))
 
     # Zero and the four stages
@@ -221,7 +224,7 @@ def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
     add("--zero", help="run folder of train_zero.py: stages on its base and its Zero")
-    add("--init", help="the base (default runs/zero/base/model, with --config runs/zero-THAT/...)")
+    add("--init", help="the base (default OUT/base/model, pretrained if it is not there)")
     add("--out", help="run folder (default runs/r1; with --config runs/r1-THAT)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--from", dest="start", choices=STAGES, help="set it and later ones aside")
@@ -235,11 +238,10 @@ def main() -> None:
             raise UserError(f"--lora.rank: reward models are trained whole here: {fix}")
         cfg = inputs.suited(cfg, args.init, args)
         inputs.check_base(cfg, args)
-        home = args.zero or config.run_folder("zero", cfg, args)
-        models = {"base": args.init or os.path.join(home, "base", "model")}
+        models = {"base": args.init or os.path.join(args.zero or out, "base", "model")}
         if args.zero:
-            models["zero"] = os.path.join(home, "model")
-            inputs.check_zero(home, models["base"])
+            models["zero"] = os.path.join(args.zero, "model")
+            inputs.check_zero(args.zero, models["base"])
         if args.start:
             stages.check_earlier(out, models, list(STAGES), args.start)
         elif not args.resume and any(os.path.exists(os.path.join(out, s)) for s in STAGES):

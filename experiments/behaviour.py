@@ -107,7 +107,6 @@ def hacking(plan: Plan):
     without, judged by the reward model and by the world (full 30 minutes, quick 3)"""
     runs, curves, steps = [], [], 2 if plan.quick else 80
     for seed in plan.seeds:
-        plan.zero(seed)
         cfg, r1, out = plan.config(seed), plan.r1(seed), plan.folder("findings/hacking", seed)
         os.makedirs(out, exist_ok=True)
         folders = {kind: f"{r1}/{kind}/model" for kind in preference.KINDS}

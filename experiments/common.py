@@ -185,11 +185,8 @@ class Plan:
         return self.recipe("train_zero.py", "zero", seed, "eval.json", train_zero.QUICK)
 
     def r1(self, seed: int) -> str:
-        """The run folder of a seed's R1, made if it is missing, on the base of its Zero's run."""
-        if not os.path.exists(os.path.join(self.folder("r1", seed), "stages.json")):
-            self.zero(seed)
-        flags = "--init", f"{self.folder('zero', seed)}/base/model"
-        return self.recipe("train_r1.py", "r1", seed, "stages.json", R1_QUICK, *flags)
+        """The run folder of a seed's R1, with its base; made if it is missing."""
+        return self.recipe("train_r1.py", "r1", seed, "stages.json", R1_QUICK)
 
     def config(self, seed: int, settings: dict[str, object] | None = None) -> train_r1.Config:
         """The common budget with an experiment's settings."""

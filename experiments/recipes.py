@@ -138,7 +138,7 @@ def language(plan: Plan):
             start = (f"{out}/dev1/model", without, os.path.exists(without), "dev2")
             train_r1.reinforce(cfg, *start, language=0.0)
         models = {  # name -> stage, model, file of the evaluation
-            "base": ("base", f"{plan.folder('zero', seed)}/base/model", f"{out}/eval/base.json"),
+            "base": ("base", f"{out}/base/model", f"{out}/eval/base.json"),
             "Dev1": ("dev1", f"{out}/dev1/model", f"{out}/eval/dev1.json"),
             "with": ("dev2", f"{out}/dev2/model", f"{out}/eval/dev2.json"),
             "without": ("without", f"{without}/model", f"{without}/eval.json"),

@@ -240,9 +240,9 @@ def test_the_commands_that_recipes_are_run_by(tmp_path, monkeypatch):
     assert plan.zero(0) == "runs/zero" and plan.r1(1) == "runs/r1-1"
     os.makedirs("runs/zero-1-quick")  # an interrupted run
     assert Plan("zero", [1], True).zero(1) == "runs/zero-1-quick"
-    flags, (first, _, second, third) = "--seed 1 --out", (" ".join(c) for c in commands)
+    flags, (first, second, third) = "--seed 1 --out", (" ".join(c) for c in commands)
     assert first == "train_zero.py --seed 0 --out runs/zero"
-    assert second == f"train_r1.py --init runs/zero-1/base/model {flags} runs/r1-1"
+    assert second == f"train_r1.py {flags} runs/r1-1"
     assert third.startswith(f"train_zero.py {flags} runs/zero-1-quick --sft.tokens=4000000 --world")
     assert third.endswith(" --resume")
 
@@ -560,7 +560,7 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     monkeypatch.setattr(common, "R1_QUICK", tiny)
     r1 = "runs/r1-0-quick"
     os.makedirs(f"{r1}/eval")
-    for stage in ("dev1", "dev2"):
+    for stage in ("base", "dev1", "dev2"):
         shutil.copytree(f"{r1}/r1/model", f"{r1}/{stage}/model")
     out = main(monkeypatch, capsys, "language", "--quick")
     with open("runs/results/language-quick.json") as f:

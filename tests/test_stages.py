@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import config
 import inputs
 import sft
 import stages
+import train_r1
 from data import Problem
 from eval import summarise
 from lib import distributed
@@ -138,3 +140,10 @@ def test_a_variable_left_from_another_program_starts_no_group(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with distributed.started(config.make(sft.Config)):
         assert not torch.distributed.is_initialized()
+
+
+def test_r1_s_own_base_reads_more_of_the_other_tasks_and_zero_s_does_not():
+    cfg = config.make(train_r1.Config)
+    own = stages.own_base(cfg)
+    assert own.sft.tokens == 12_000_000 and cfg.sft.tokens == 8_000_000
+    assert own.world == replace(cfg.world, minor=0.6) and cfg.world.minor == 0.15

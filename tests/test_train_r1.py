@@ -138,7 +138,7 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(
     with open("r/stages.json") as f:
         figures = json.load(f)["figures"]
     assert list(figures) == ["base", "zero", "dev1", "dev2", "dev3", "r1"]
-    assert figures["base"]["wins_over_base"] == 0.5 and "tokens" not in figures["base"]
+    assert figures["base"]["wins_over_base"] == 0.5 and figures["base"]["tokens"] > 0
     for key in ("reasoning", "helpfulness", "follows", "declined_harmful", "language_consistency"):
         assert 0 <= figures["r1"][key] <= 1
     with open("r/dev2/metrics.jsonl") as f:
@@ -169,12 +169,12 @@ def test_the_recipe_from_nothing_again_from_a_stage_and_resumed(
 
     os.makedirs("z")  # another run's Zero
     os.rename("r/zero/model", "z/model")
-    other = ("--zero", "z", "--init", "runs/zero/base/model", "--out", "r", *FLAGS[6:])
+    other = ("--zero", "z", "--init", "r/base/model", "--out", "r", *FLAGS[6:])
     status, _, err = run(monkeypatch, capsys, "train_r1", "--resume", *other)
     assert status == 2 and "'r' was made from another zero: name it with --zero" in err
     flags[1] = "r2"
     status, _, err = run(monkeypatch, capsys, "train_r1", "--zero", "z", *flags)
     assert status == 2 and "there is no base in 'z/base/model': name it with --init" in err
-    again = ["--zero", "z", "--init", "runs/zero/base/model", *flags[:2], *FLAGS[6:]]
+    again = ["--zero", "z", "--init", "r/base/model", *flags[:2], *FLAGS[6:]]
     assert run(monkeypatch, capsys, "train_r1", *again)[0] == 0
     assert not os.path.exists("r2/zero") and os.path.exists("r2/r1/model/model.safetensors")
