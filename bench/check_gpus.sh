@@ -32,6 +32,9 @@ for processes in $(printf '1\n%s\n' "$n" | sort -u); do
   done
 done
 
+# ten minutes of the small preset on the laptop's problems (results/small-gpu.json)
+timeout --signal INT 600 python train_zero.py --config small --out runs/gpus/small-ten --world.level 1 --sft.tokens 24_000_000 --sft.tokens_per_step 49_152 --grpo.problems_per_step 32 --grpo.lr 1.5e-4 --grpo.warmup 3 --grpo.max_new_tokens 400 || true
+
 # the small preset to its end
 torchrun --standalone --nproc-per-node "$n" train_zero.py --config small --out runs/gpus/small
 python bench/check_speed.py runs/gpus/small --processes "$n"
