@@ -2,7 +2,7 @@
 
     python train_zero.py                                # the run, seed 0
     python bench/make_models.py runs/zero               # writes models/zero-base and models/zero
-    python train_r1.py --init models/zero-base
+    python train_r1.py
     python bench/make_models.py runs/r1                 # writes models/r1
     python bench/make_models.py runs/zero --check       # another run of it: does it answer alike?
 
@@ -54,7 +54,7 @@ WHAT = {
 LIMITS = {
     "zero-base": "Most of its answers are wrong, as those of its texts are.",
     "zero": "It was rewarded for sums and Countdown only. It mixes languages while it thinks.",
-    "r1": "It cannot do puzzles, and is seldom helpful to requests whose content it has not read.",
+    "r1": "It cannot do puzzles, and helps with less than half of the requests.",
 }
 
 
