@@ -104,7 +104,7 @@ def decomposition(plan: Plan) -> tuple[dict, dict]:
 
 def r1(plan: Plan):
     """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and
-    requests (full 90 minutes a seed with one thread, after `zero`; quick 6)"""
+    requests (full 90 minutes a seed with one thread, quick 8)"""
     folders = [plan.r1(seed) for seed in plan.seeds]
     runs = [load_json(f"{out}/stages.json")["figures"] for out in folders]
     means, halves = over_seeds(runs)
