@@ -79,7 +79,7 @@ class Step:
         threads = self.twins.threads(sum(map(len, micro_batches)))
         cut = threads // math.gcd(threads, max(1, len(micro_batches)))
         parts = [micro[i::cut] for micro in micro_batches for i in range(cut) if micro[i:]]
-        count = self.twins.threads(len(parts))
+        count = max(1, min(threads, len(parts)))
         steps = [self] + [Step(model, self.twins) for model in self.twins.models(count - 1)]
         self.twins.run(lambda i: [learn(steps[i], part) for part in parts[i::count]], count)
         for other in steps[1:]:

@@ -201,8 +201,9 @@ def test_a_checkpoint_becomes_a_model_folder(saved, world_tokenizer, tmp_path, m
 
 
 def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(
-    tiny_model, tmp_path, monkeypatch
+    tiny_model, tmp_path, monkeypatch, threads
 ):
+    threads(1)  # a call a step, whatever OMP_NUM_THREADS says
     real, calls = sft.loss_sum, []
     examples = [([5, 6, 7, 8, 9, 10 + i], 2) for i in range(16)]
     cfg = sft.SFTConfig(epochs=12, tokens_per_step=1000, save_every=2)
