@@ -40,7 +40,8 @@ class WorldConfig:
 
     tasks: tuple[str, ...] = setting(DEFAULT_TASKS, choices=TASKS)  # what the texts are about
     arithmetic: float = setting(1.7, low=0.01)  # texts about arithmetic for each about Countdown
-    minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
+    logic: float = setting(0.15, low=0.01)  # and about logic
+    minor: float = setting(0.15, low=0.01)  # and about any other task
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
     wrong: float = setting(0.95, low=0, high=1)  # of the texts that blurt, the share that guesses
@@ -100,7 +101,7 @@ class World:
     def text(self, index: int) -> tuple[str, str]:
         """The index-th text of the corpus: (a training problem's prompt, somebody's response)."""
         cfg, rng = self.cfg, random.Random(self.seed * 1_000_003 + index)
-        weights = {"arithmetic": cfg.arithmetic, "countdown": 1.0}
+        weights = {"arithmetic": cfg.arithmetic, "countdown": 1.0, "logic": cfg.logic}
         task = rng.choices(cfg.tasks, [weights.get(t, cfg.minor) for t in cfg.tasks])[0]
         p = self.draw(rng, task, easy=True)
         if rng.random() < cfg.reasoned:

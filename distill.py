@@ -5,11 +5,13 @@ learning instead [DeepSeek-R1, 2501.12948v1, sections 2.4 and 4.1].
     python distill.py --students qwen-s    # one student
     python distill.py --data runs/distill/teacher.jsonl --out runs/again    # the saved data set
 
-Every student is pretrained on the same web text as the teacher's base, then fine-tuned on what the
-teacher wrote: no RL. The first one goes two more ways: RL alone, and RL after distillation.
+Every student is pretrained on as much of the same web text as the teacher's base, then fine-tuned
+on what the teacher wrote: no RL. The first one goes three more ways: RL alone, RL after
+distillation, and on-policy distillation, where the student writes and the teacher judges each
+token (algorithms/relatives.py; not in the paper).
 
 What is simpler than in the paper:
-  1. Students are pretrained here, smaller than the teacher, for fewer tokens.
+  1. Students are pretrained here, smaller than the teacher.
   2. The teacher has 1.5 million parameters, of which 0.9 million are active.
   3. The RL budget is distill.rl_steps steps, not 10,000.
 """
@@ -23,25 +25,22 @@ import config
 import inputs
 import preference
 import sft
+import stages
 import train_r1
 from algorithms import ALGORITHM_SETTINGS
 from data import World
-from lib import cli, distributed, files, report
+from lib import cli, distributed, files, report, shape
 from lib.errors import UserError
 from lib.lora import LoRAConfig
 from lib.run import fingerprint, lock_settings, resumable
-from model import GPT, ModelConfig
+from model import GPT
 from rejection import harvest
-from stages import check_room, evaluate_stage, settings_to_lock, stage_figures
 from train_r1 import FIRST
 
+ON_POLICY = "on-policy-distillation"
 STUDENTS = ("qwen-m", "qwen-s", "llama-m", "llama-s")
-SIZES = {  # by preset, of small and medium students: dim, n_layers, n_heads, head_dim, hidden_dim
-    "tiny": {"s": (64, 3, 4, 16, 192), "m": (96, 4, 4, 24, 256)},
-    "small": {"s": (384, 8, 6, 64, 1024), "m": (576, 12, 8, 72, 1536)},
-    "big": {"s": (768, 12, 12, 64, 2048), "m": (1024, 16, 16, 64, 2816)},
-}
-LABELS = {"RL-alone": "RL alone", "distilled-RL": "distilled + RL"}  # of a student's models
+# a student's models, each with the one that it starts from; the last three of the first student
+WAYS = {"distilled": "base", "RL-alone": "base", "on-policy": "base", "distilled-RL": "distilled"}
 
 
 @dataclass
@@ -50,7 +49,6 @@ class DistillConfig:
     general: int = config.setting(600, low=0)  # general requests for it
     samples: int = config.setting(4, low=1)  # responses to each
     most_kept: int = config.setting(2, low=1)  # clean ones of them
-    tokens: int = config.setting(4_000_000, low=1)  # of a student's pretraining
     rl_steps: int = config.setting(50, low=1)
 
 
@@ -63,45 +61,44 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     """The data set, the students, the table. init: the folder of the only student in `names`."""
     d, problems = cfg.distill, cfg.distill.prompts + cfg.distill.general
     learnt = cfg.r1.epochs * d.most_kept * problems * cfg.eval.max_new_tokens
-    learnt = len(names) * (learnt + (0 if init else d.tokens))
+    learnt = len(names) * (learnt + (0 if init else stages.own_base(cfg).sft.tokens))
     sampled = 0 if data else problems * d.samples
     # the teacher's shape: the largest
-    check_room(cfg, init, learnt, 2 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
-    settings = settings_to_lock(cfg, init=init)
-    with_teacher = settings if data else settings | settings_to_lock(cfg, teacher=teacher)
+    stages.check_room(cfg, init, learnt, 3 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
+    settings = stages.settings_to_lock(cfg, init=init)
     rows = inputs.read_rows(data) if data else []
     inputs.begin(out, resume)
 
     # 1. The teacher's responses
-    if data is None:
+    if taught := data is None:
         data = os.path.join(out, "teacher.jsonl")
-        lock_settings(out, with_teacher)
-        run = os.path.dirname(os.path.dirname(os.path.normpath(teacher)))  # of train_r1.py
-        judges = {kind: os.path.join(run, kind, "model") for kind in preference.KINDS}
-        rows = teach(
-            cfg, teacher, judges if all(map(inputs.is_model, judges.values())) else {}, data
-        )
+        lock_settings(out, settings | stages.settings_to_lock(cfg, teacher=teacher))
+        rows = teach(cfg, teacher, data)
     lock_settings(out, settings | {"rows": fingerprint(rows)})
 
     # 2. The students
     figures, parameters = {}, {}
     for name in names:
         print(f"--- {name}", flush=True)
-        folder, with_rl = os.path.join(out, name), name == names[0]
-        models = student(cfg, name, rows, folder, with_rl, resume, init)
-        reports = {}
+        folder, ways = os.path.join(out, name), ["distilled"]
+        if name == names[0]:  # a teacher can judge the tokens of a student that has the same ones
+            ways = [way for way in WAYS if way != "on-policy" or (taught and not init)]
+        models = student(cfg, name, rows, folder, ways, teacher, resume, init)
+        reports, tasks = {}, (*cfg.r1.tasks, "general")
         for way, model in models.items():
-            path = os.path.join(folder, f"eval-{way}.json")
-            tasks = (*cfg.r1.tasks, "general")
-            reports[LABELS.get(way, way)] = evaluate_stage(
-                cfg, f"{name}, {way}", model, path, tasks
-            )
-        figures[name] = stage_figures(reports)
+            about, path = f"{name}, {way}", os.path.join(folder, f"eval-{way}.json")
+            reports[way] = stages.evaluate_stage(cfg, about, model, path, tasks)
+        figures[name] = stages.stage_figures(reports)
+        for way, row in figures[name].items():
+            row["flops"] = flops(folder, way)
         shapes = GPT.from_pretrained(models["base"], device="meta").parameters()
         parameters[name] = sum(p.numel() for p in shapes)
 
     # 3. The table
     content = {"examples": len(rows), "budget": asdict(d), "parameters": parameters}
+    if taught:
+        run = run_of(teacher)
+        content["teacher_flops"] = sum(flops(run, stage) for stage in train_r1.NAMES)
     files.write_json(os.path.join(out, "distill.json"), content | {"figures": figures})
     flat = {}
     for name, ways in figures.items():
@@ -111,45 +108,52 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     print(f"try it: python sample.py {config.quoted(f'{out}/{names[0]}/distilled/model')}")
 
 
-def teach(cfg, teacher: str, judges: dict[str, str], path: str) -> list[dict]:
-    """The teacher's clean responses. judges: reward models; without them no general requests."""
+def run_of(model: str) -> str:
+    """The run folder of train_r1.py that a model is of."""
+    return os.path.dirname(os.path.dirname(os.path.normpath(model)))
+
+
+def teach(cfg, teacher: str, path: str) -> list[dict]:
+    """The teacher's clean responses; without its run's reward models none to general requests."""
     d, judge, world = cfg.distill, None, World(cfg.seed, cfg.world)
+    judges = {kind: os.path.join(run_of(teacher), kind, "model") for kind in preference.KINDS}
     problems = train_r1.reasoning_problems(world, cfg.r1.tasks, d.prompts, FIRST["teacher"])
-    if judges:
+    if all(map(inputs.is_model, judges.values())):
         problems += world.problems("general", d.general, start=FIRST["teacher"])
         judge = preference.Judge(judges, distributed.device(cfg.device), distributed.dtype(cfg))
     cfg = replace(cfg, template="auto", template_args={})  # it is asked as it was trained
     return harvest(teacher, problems, d.samples, d.most_kept, cfg, path, cfg.seed, judge)
 
 
-def student_shape(cfg, name: str) -> ModelConfig:
-    """Dense, with grouped-query attention; Qwen2 has biases on q, k and v, Llama has none."""
-    names = ("dim", "n_layers", "n_heads", "head_dim", "hidden_dim")
-    size = dict(zip(names, SIZES.get(cfg.name, SIZES["tiny"])[name[-1]]))
-    kind = dict(attention="gqa", n_experts=0, n_kv_heads=2, rope_interleaved=False)
-    return replace(cfg.model, **size, **kind, qkv_bias=name.startswith("qwen"))
-
-
-def student(cfg, name, rows: list[dict], out, with_rl: bool, resume, init=None) -> dict[str, str]:
-    """The folders of a student's models: base, distilled, and with_rl also RL-alone, distilled-RL.
-    init: the folder of a base that is there; else one of STUDENTS is pretrained."""
-    shape = cfg.model if init else student_shape(cfg, name)
-    world = replace(cfg.world, minor=cfg.r1.minor)  # the texts of the teacher's base
-    cfg = replace(cfg, model=shape, world=world, sft=replace(cfg.sft, tokens=cfg.distill.tokens))
+def student(cfg, name, rows: list[dict], out, ways, teacher, resume, init=None) -> dict[str, str]:
+    """The folders of a student's models: its base, and what it becomes in each of the ways. init:
+    the folder of a base that is there; else one of STUDENTS is pretrained as the teacher's was."""
+    model = cfg.model if init else shape.student(cfg.model, cfg.name, name)
+    cfg = stages.own_base(replace(cfg, model=model))
     cfg.r1 = replace(cfg.r1, steps=cfg.distill.rl_steps, preference_steps=0)
     models = {"base": init or sft.pretrain(cfg, os.path.join(out, "base"), resume)}
-    ways = {"distilled": "base"}  # way -> the model that it starts from
-    ways |= {"RL-alone": "base", "distilled-RL": "distilled"} if with_rl else {}
-    for way, start in ways.items():
-        folder = os.path.join(out, way)
+    for way in ways:
+        start, folder, given = models[WAYS[way]], os.path.join(out, way), cfg
         models[way] = os.path.join(folder, "model")
         if inputs.is_model(models[way]):
             continue
         if way == "distilled":
-            train_r1.fine_tune(cfg, models[start], rows, folder, resume)
-        else:
-            train_r1.reinforce(cfg, models[start], folder, resume, "students", cfg.r1.language)
+            train_r1.fine_tune(cfg, start, rows, folder, resume)
+            continue
+        if way == "on-policy":
+            algorithm = {"algorithm": ON_POLICY, "reference": teacher}
+            given = replace(
+                cfg, grpo=replace(cfg.grpo, **algorithm, **ALGORITHM_SETTINGS[ON_POLICY])
+            )
+        train_r1.reinforce(given, start, folder, resume, "students", cfg.r1.language)
     return models
+
+
+def flops(folder: str, way: str) -> float:
+    """What a model in a folder of runs cost in training, from the student's pretraining on; a
+    teacher that judges tokens not counted."""
+    own = stages.effort(os.path.join(folder, way)).get("flops", 0.0)
+    return own + (flops(folder, WAYS[way]) if way in WAYS else 0.0)
 
 
 def main() -> None:

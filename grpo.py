@@ -85,6 +85,7 @@ class GRPOConfig:
     replay_routes: bool = False  # in training, use the experts of the rollout
     average: str = setting("question", choices=AVERAGES)  # "sequence": DeepSeekMath's
     kl_beta: float = 0.0
+    reference: str = ""  # folder of the reference model; without, the one that training starts from
     ref_every: int = 0  # refresh the reference after so many rollouts (R1 v2: 25); 0: never
     max_grad_norm: float = 1.0
     save_every: int = setting(10, low=1)
@@ -218,8 +219,8 @@ ALGORITHMS = {"grpo": Algorithm()}  # the recipes import algorithms/, which adds
 class Learner:
     """A policy in training with all that its steps need. cfg: a Config with grpo, rewards, seed.
     Everything random is a function of (cfg.seed, step), so a resumed run continues as if it had
-    never stopped. base: the folder that a reference model and a critic start from. judge(problems,
-    responses): of each response the rewards, by name, that are added to the rules'."""
+    never stopped. base: the folder that a critic and, if no other is named, the reference model
+    start from. judge(problems, responses): rewards of each response, by name, that are added."""
 
     def __init__(self, model: GPT, tokenizer, cfg, base: str | None = None, judge=None):
         self.model, self.tokenizer, self.cfg, self.judge = model, tokenizer, cfg, judge
@@ -228,10 +229,11 @@ class Learner:
         self.trainer = training.Trainer(model, optimizers, cfg.grpo.max_grad_norm)
         self.ref = self.critic = None
         self.limit = cfg.grpo.max_new_tokens  # of a response in this step
-        if cfg.grpo.kl_beta and cfg.lora.rank:
+        reference = cfg.grpo.reference or base
+        if cfg.grpo.kl_beta and cfg.lora.rank and reference == base:
             self.ref = model  # without its adapters it is the base
-        elif cfg.grpo.kl_beta and base:  # the frozen model that the KL penalty is measured from
-            ref = GPT.from_pretrained(base).requires_grad_(False)
+        elif cfg.grpo.kl_beta and reference:  # the frozen model that the KL is measured from
+            ref = GPT.from_pretrained(reference).requires_grad_(False)
             self.ref = distributed.shard(ref, ref.blocks(), cfg)
         if self.algorithm.critic:
             self.critic = self.algorithm.critic(base, cfg)
@@ -452,6 +454,7 @@ def main() -> None:
     with config.user_errors(), distributed.started(cfg):
         cfg = inputs.suited(cfg, args.model, args)
         inputs.check_lora(cfg, args.model)
+        inputs.check_reference(cfg, args.model)
         tokenizer = tokenizers.load(args.model, **cfg.asked)
         model = GPT.from_pretrained(args.model)
         model = lora.prepared(model, cfg)

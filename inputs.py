@@ -64,6 +64,7 @@ def check_base(cfg, args) -> None:
     """The same of --init, if it is there. UserError also for a setting that was typed, but would be
     passed over."""
     check_lora(cfg, args.init)
+    check_reference(cfg, args.init)
     if not args.init:
         if typed := [key for key in args.typed if key.startswith("template")]:
             raise UserError(f"--{typed[0]} is for a model that --init names: drop it")
@@ -102,6 +103,23 @@ def check_lora(cfg, model: str | None) -> None:
     if rl and rl.kl_beta and rl.ref_every:
         msg = "with --lora.rank the reference model stays the one that --init names"
         raise UserError(f"{msg}: add --grpo.ref_every 0")
+
+
+def check_reference(cfg, base: str | None) -> None:
+    """UserError if --grpo.reference names no model, none with the tokens of the one in folder
+    `base`, or one that nothing asks; or if it is needed."""
+    if not (rl := getattr(cfg, "grpo", None)):
+        return
+    if not rl.reference:
+        if rl.algorithm == "on-policy-distillation":
+            raise UserError(f"--algorithm {rl.algorithm} needs --grpo.reference: name the teacher")
+        return
+    if not rl.kl_beta:
+        raise UserError("--grpo.reference is for the KL penalty: set --grpo.kl_beta too")
+    check_model(rl.reference)
+    if base and not tokenizers.load(base).same_tokens(tokenizers.load(rl.reference)):
+        msg = f"'{rl.reference}' has other tokens than '{base}', so that it cannot judge them"
+        raise UserError(f"{msg}: correct --grpo.reference")
 
 
 def check_zero(folder: str, base: str) -> None:

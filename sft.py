@@ -194,7 +194,7 @@ def corpus_tokenizer(cfg) -> tokenizers.Tokenizer:
     alike, so that the words of rare ones become tokens too."""
     if cfg.tokenizer != "corpus":
         return tokenizers.load(cfg.tokenizer)
-    world = World(cfg.seed, replace(cfg.world, arithmetic=1.0, minor=1.0))
+    world = World(cfg.seed, replace(cfg.world, arithmetic=1.0, logic=1.0, minor=1.0))
     texts = (prompt + response for prompt, response in map(world.text, range(20_000)))
     return tokenizers.train(texts, cfg.model.vocab_size)
 

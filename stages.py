@@ -27,7 +27,12 @@ def settings_of(cfg, cls: type):
 def own_base(cfg):
     """cfg for a base of R1's own."""
     settings = replace(cfg.sft, tokens=round(cfg.r1.pretraining * cfg.sft.tokens))
-    return replace(cfg, sft=settings, world=replace(cfg.world, minor=cfg.r1.minor))
+    return replace(cfg, sft=settings, world=own_world(cfg))
+
+
+def own_world(cfg):
+    """The settings of the texts that it reads."""
+    return replace(cfg.world, logic=cfg.r1.logic, minor=cfg.r1.minor)
 
 
 def settings_to_lock(cfg, **models: str | None) -> dict:
@@ -146,14 +151,17 @@ def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, 
 
 
 def effort(folder: str) -> dict[str, float]:
-    """Tokens sampled or learnt in a stage's training, and the minutes of its steps; {} of a folder
-    without a run."""
+    """Tokens sampled or learnt in a stage's training, the minutes of its steps, and FLOPs, 6 a
+    token and parameter in use, 8 if it was sampled too; {} of a folder without a run."""
     if not os.path.exists(os.path.join(folder, "metrics.jsonl")):
         return {}
     rows = read_metrics(folder)
     sampled = "reward" in rows[-1]  # in RL the count goes on from step to step
     tokens = rows[-1]["num_tokens"] if sampled else sum(row["num_tokens"] for row in rows)
-    return {"tokens": tokens, "minutes": sum(row["step_time"] for row in rows) / 60}
+    model = GPT.from_pretrained(os.path.join(folder, "model"), device="meta")
+    forward = memory.cost_report(model, context=1)["forward FLOPs a token"]
+    minutes = sum(row["step_time"] for row in rows) / 60
+    return {"tokens": tokens, "minutes": minutes, "flops": (3 + sampled) * forward * tokens}
 
 
 def win_rate(report: Report, rival: Report) -> float:

@@ -132,6 +132,9 @@ class Tokenizer:
         self._any_special = _any_of(self.special)
         self.files, self.arguments = vocabulary.files, {}  # of the chat template
 
+    def same_tokens(self, other) -> bool:
+        return self._bytes == other._bytes
+
     def encode(self, text: str, trusted: bool = False) -> list[int]:
         """Token ids of a text. Only in `trusted` text, our own, do "<think>" and the like become
         special tokens."""

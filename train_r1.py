@@ -58,7 +58,8 @@ class R1Config:
     epochs: int = setting(3, low=1)  # of other fine-tuning
     tokens_per_step: int = setting(4096, low=1)  # of fine-tuning: there are few texts
     lr: float = 0.3  # of fine-tuning, as a share of pretraining's
-    pretraining: float = setting(1.5, low=0.01)  # of a base of its own: tokens for each of sft's
+    pretraining: float = setting(1.85, low=0.01)  # of a base of its own: tokens for each of sft's
+    logic: float = setting(1.5, low=0.01)  # of that: world.logic
     minor: float = setting(0.6, low=0.01)  # of that: world.minor
 
     def __post_init__(self):

@@ -16,7 +16,9 @@ from algorithms.relatives import (
     dynamic_sampling,
     gspo_loss,
     leave_one_out,
+    ones,
     overlong_penalty,
+    reverse_kl_loss,
     v32_loss,
 )
 from grpo import ALGORITHMS, Algorithm
@@ -35,6 +37,8 @@ ALGORITHMS |= {
     "rloo": Algorithm(dict(average="constant"), leave_one_out),
     "reinforce++": Algorithm(dict(average="token"), batch_advantages),
     "v3.2": Algorithm(V32, centred, v32_loss),
+    # no reward: --grpo.reference names the teacher; kl_beta only asks for it
+    "on-policy-distillation": Algorithm(dict(kl_beta=1.0), ones, reverse_kl_loss),
     "ppo": Algorithm(critic=make_critic),
     "ppo-0.95": Algorithm(critic=partial(make_critic, gae_lambda=0.95)),
 }

@@ -6,6 +6,8 @@ In all of them a ratio is clipped from a rollout's second minibatch on; __init__
 algorithm takes which function.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -93,6 +95,24 @@ def v32_loss(log_ratio, advantages, logprobs, mask, cfg):
     metrics = clip_counts(ratio, advantages, mask, cfg)
     metrics["off_policy_mask/mean"] = (left * mask).sum().item()
     return clipped(ratio, advantages, cfg).masked_fill(left, 0.0), metrics, ratio
+
+
+def ones(rewards: Tensor, group_size: int) -> Tensor:
+    """An advantage that leaves no question out."""
+    return torch.ones_like(rewards)
+
+
+def reverse_kl_loss(
+    logprobs, old, advantages, mask, cfg, ref_logprobs=None, normalizer=None, weights=None
+):
+    """On-policy distillation [MiniLLM, 2306.08543; GKD, 2306.13649]: what a token earns is how much
+    likelier the teacher, which is the reference model, finds it than the student that sampled it.
+    After given tokens the expected gradient of that is -KL(student, teacher)'s."""
+    likelier = ref_logprobs - old  # [B, R]
+    loss, metrics = grpo.policy_loss(
+        logprobs, old, likelier, mask, replace(cfg, kl_beta=0.0), None, normalizer, weights
+    )
+    return loss, metrics | {"kl": -(likelier * mask).sum().item()}
 
 
 def overlong_penalty(lengths: Tensor, finished: Tensor, longest: int, part: float = 0.2) -> Tensor:

@@ -42,7 +42,7 @@ SMALL = """model.dim 32 model.n_layers 2 model.n_heads 2 model.hidden_dim 48 mod
  eval.problems 4 eval.k 2 eval.max_new_tokens 16 preference.examples 64 preference.epochs 1
  preference.held_out 8 r1.cold_prompts 8 r1.reject_prompts 8 r1.demonstrations 4 r1.steps 4
  r1.preference_steps 2 r1.tokens_per_step 500 distill.prompts 8 distill.general 4
- distill.tokens 6000 distill.rl_steps 4""".split()
+ r1.pretraining 0.5 distill.rl_steps 4""".split()
 SMALL = dict(zip(SMALL[::2], SMALL[1::2]))
 PRELOAD = ["distill", "common", "matplotlib.pyplot", "torch._dynamo", "encodings.unicode_escape"]
 WRITING = "open os.rename os.remove os.mkdir os.rmdir os.truncate".split()

@@ -38,7 +38,7 @@ TINY += " --eval.problems 2 --eval.k 1 --eval.max_new_tokens 8 --grpo.save_every
 R1 = " --zero zero --r1.cold_prompts 8 --r1.reject_prompts 8"
 R1 += " --r1.steps 1 --r1.preference_steps 1"
 R1 += " --preference.examples 8 --preference.held_out 2"
-STUDENT = f" --students qwen-s --distill.tokens 2000 --distill.rl_steps 1 {TINY}"
+STUDENT = f" --students qwen-s --r1.pretraining 0.1 --distill.rl_steps 1 {TINY}"
 STUDENT += " --distill.prompts 4 --distill.general 0 --distill.samples 1"
 
 

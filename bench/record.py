@@ -33,7 +33,7 @@ EASY = """--model.dim 64 --model.n_layers 2 --sft.tokens 600000 --sft.tokens_per
  --eval.k 4 --eval.max_new_tokens 48 --preference.examples 64 --preference.held_out 32
  --r1.cold_prompts 128 --r1.reject_prompts 128 --r1.tasks arithmetic --r1.steps 2
  --r1.preference_steps 1 --distill.prompts 128 --distill.general 32
- --distill.tokens 60000 --distill.rl_steps 1"""
+ --r1.pretraining 0.1 --distill.rl_steps 1"""
 SECTIONS = {  # the settings of EASY that a script has
     "train_zero.py": ("model", "sft", "world", "grpo", "eval"),
     "train_r1.py": ("model", "sft", "world", "grpo", "eval", "preference", "r1"),

@@ -31,7 +31,7 @@ from model import GPT
 from sft import pretrain
 
 BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64}
-BUDGET |= {"sft.tokens": 2_200_000}
+BUDGET |= {"sft.tokens": 4_000_000}
 # --quick: does everything run? Too short to learn from
 R1_QUICK = train_zero.QUICK | {"world.tasks": ",".join(DEFAULT_TASKS), "preference.examples": 600}
 R1_QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128}

@@ -1,5 +1,6 @@
 """The four recipes over seeds: R1-Zero, R1, the language reward, distillation."""
 
+import math
 import os
 import shutil
 
@@ -16,7 +17,7 @@ from lib.errors import UserError
 from lib.files import load_json
 
 STUDENT = next(iter(STUDENTS))
-QUICK = {"distill.prompts": 128, "distill.tokens": 400_000, "distill.rl_steps": 6}
+QUICK = {"distill.prompts": 128, "distill.rl_steps": 6}
 SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
 
 
@@ -117,11 +118,11 @@ def r1(plan: Plan):
     return content | {"mean": means, "half": halves, "runs": runs}, report.stage_table(*named)
 
 
-def by_reasoning(plan: Plan, runs: list[dict], **more):
+def by_reasoning(plan: Plan, runs: list[dict], panels=(), **more):
     """Content and table of models that are compared by their reasoning; draws the figure."""
     means, halves = over_seeds(runs)
     keys = ("reasoning", "language_consistency", "mean_length")
-    report.draw(plan.result("png"), bars(means, halves, keys))
+    report.draw(plan.result("png"), [*panels, *bars(means, halves, keys)])
     content = {"seeds": plan.seeds, "mean": means, "half": halves, "runs": runs}
     return content | more, report.stage_table(means, halves, report.REASONING_COLUMNS)
 
@@ -164,7 +165,14 @@ def distill(plan: Plan):
             rows = runs[-1] if name == STUDENT else others
             rows |= {f"{name}, {way}": row for way, row in ways.items()}
     more = {key: found[0][key] for key in ("budget", "parameters")} | {"others": others}
-    content, text = by_reasoning(plan, runs, examples=[r["examples"] for r in found], **more)
+    more |= {key: [r[key] for r in found] for key in ("examples", "teacher_flops")}
+    points = {}  # a way's cost and accuracy, the teacher's cost left out
+    for model, row in (over_seeds(runs)[0] | others).items():
+        x, y = points.setdefault(model.split(", ")[1], ([], []))
+        x.append(math.log10(row["flops"]))
+        y.append(row["reasoning"])
+    panels = [("mean of the tasks, a point a student", "log10 of its own FLOPs", points)]
+    content, text = by_reasoning(plan, runs, panels, **more)
     if others:
         table = report.stage_table(others, columns=report.REASONING_COLUMNS)
         text += f"\n\nseed {plan.seeds[0]}:\n\n{table}"

@@ -25,7 +25,8 @@ def algorithms(plan: Plan):
     """Each relative of GRPO for as many steps; dynamic sampling draws more in them: see the tokens
     (full 35 minutes, quick 3)"""
     variants = {"grpo-sequence": variant(average="sequence")}
-    variants |= {name: variant(name) for name in ALGORITHMS if name != "ppo-0.95"}
+    others = ("ppo-0.95", "on-policy-distillation")  # of `ppo`; has a teacher
+    variants |= {name: variant(name) for name in ALGORITHMS if name not in others}
     # gspo's range is for long answers and small steps
     variants["gspo-wide"] = variant("gspo", clip_low=0.03, clip_high=0.04)
     runs, keys = short(plan, variants), ("accuracy", "format", "length")

@@ -1,6 +1,23 @@
-"""Whether the numbers of a model's shape go together."""
+"""Whether the numbers of a model's shape go together, and the shapes of students."""
+
+from dataclasses import replace
 
 from lib.errors import UserError
+
+SIZES = {  # of small and medium students by preset: dim, n_layers, n_heads, head_dim, hidden_dim
+    "tiny": {"s": (64, 3, 4, 16, 192), "m": (96, 4, 4, 24, 256)},
+    "small": {"s": (384, 8, 6, 64, 1024), "m": (576, 12, 8, 72, 1536)},
+    "big": {"s": (768, 12, 12, 64, 2048), "m": (1024, 16, 16, 64, 2816)},
+}
+
+
+def student(cfg, preset: str, name: str):
+    """A teacher's ModelConfig for one of distill.STUDENTS: dense, with grouped-query attention;
+    Qwen2 has biases on q, k and v, Llama has none."""
+    names = ("dim", "n_layers", "n_heads", "head_dim", "hidden_dim")
+    size = dict(zip(names, SIZES.get(preset, SIZES["tiny"])[name[-1]]))
+    kind = dict(attention="gqa", n_experts=0, n_kv_heads=2, rope_interleaved=False)
+    return replace(cfg, **size, **kind, qkv_bias=name.startswith("qwen"))
 
 
 def check(cfg) -> None:

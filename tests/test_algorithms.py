@@ -69,7 +69,11 @@ def far_case(name, seed):
     return logprobs, old, ref, advantages, mask
 
 
-PAPERS = "grpo dr_grpo dapo gspo cispo rloo reinforce++ v3.2 ppo ppo-0.95".split()
+# those that learn from rewards, whatever the reference model says
+REWARDED = [name for name in ALGORITHMS if name != "on-policy-distillation"]
+PAPERS = (
+    "on-policy-distillation grpo dr_grpo dapo gspo cispo rloo reinforce++ v3.2 ppo ppo-0.95".split()
+)
 
 
 def papers_loss(name, logprobs, old, ref, advantages, mask, longest):
@@ -93,6 +97,8 @@ def papers_loss(name, logprobs, old, ref, advantages, mask, longest):
                 term = least(math.prod(rhos.values()) ** (1 / len(inside)), A, 3e-4, 4e-4)
             elif name == "cispo":
                 term = min(rhos[t].item(), 5.0) * A * logprobs[b, t]
+            elif name == "on-policy-distillation":
+                term = least(rhos[t], ref[b, t] - old[b, t])
             elif name == "v3.2":
                 away = A < 0 and drift > 0.5
                 masked += away
@@ -135,7 +141,7 @@ def test_each_algorithm_s_loss_and_gradient_are_its_paper_s(name):
     assert 0 < masked < tokens if name == "v3.2" else masked == 0
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", REWARDED)
 def test_at_ratio_one_every_algorithm_is_reinforce(name):
     """No bound matters; the gradient at a token is minus its advantage over what the loss is a mean
     of."""
@@ -151,7 +157,7 @@ def test_at_ratio_one_every_algorithm_is_reinforce(name):
     assert metrics.get("off_policy_mask/mean", 0) == 0
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", REWARDED)
 def test_every_loss_applies_the_weights_of_tokens_but_not_to_the_kl(name):
     """Weights [B, 1] scale a row's gradient; the KL's stays as it is without them."""
     cfg = replace(settings_of(name, max_new_tokens=9), kl_beta=0.1)
@@ -199,6 +205,28 @@ def test_only_the_unbiased_kl_has_the_kl_s_gradient():
     assert (expected_gradient(grpo.policy_loss) - exact).abs().max() > 0.1
 
 
+def test_on_policy_distillation_follows_the_reverse_kl():
+    """The same in a first update, where the student itself draws: -KL(student, teacher)'s gradient
+    after given tokens; the loss's weights of tokens scale it, and "kl" is what is left of it."""
+    g = torch.Generator().manual_seed(0)
+    logits, teacher = (torch.randn(6, generator=g, dtype=torch.float64) for _ in range(2))
+    logits.requires_grad_()
+    student, ref = logits.log_softmax(-1), teacher.log_softmax(-1)
+    total = left = 0.0
+    for v in range(6):
+        one, other = student[v].view(1, 1), ref[v].view(1, 1)
+        arguments = one, one.detach(), torch.ones(1), torch.ones(1, 1), GRPOConfig(kl_beta=1.0)
+        loss, metrics = relatives.reverse_kl_loss(
+            *arguments, other, weights=torch.full((1, 1), 2.0)
+        )
+        total = total + student[v].exp().detach() * loss
+        left += student[v].exp().item() * metrics["kl"]
+    kl = (student.exp() * (student - ref)).sum()
+    assert left == pytest.approx(kl.item())
+    (got,), (exact,) = (torch.autograd.grad(x, logits, retain_graph=True) for x in (total, kl))
+    torch.testing.assert_close(got, 2 * exact)
+
+
 # ------------------------------------------------------------------------------ updates
 
 
@@ -228,16 +256,17 @@ def test_update_follows_each_algorithm(tiny_model, name, monkeypatch):
     cfg, losses = GRPOConfig(**settings), []
     for part in minibatches([0, 2, 3, 4], 2.5, random.Random(0)):
         rows = [4 * q + i for q in part for i in range(4)]
-        scaled = advantages[rows].view(8, -1)
+        given, weights = advantages[rows].view(8, -1), None
         if cfg.average == "question":  # each question's mean over tokens, both counting the same
             of_question = [sum(lengths[4 * q : 4 * q + 4].tolist()) for q in part]
             factors = [sum(of_question) / 2 / of_question[i // 4] for i in range(8)]
-            scaled = scaled * torch.tensor(factors)[:, None]
+            weights = torch.tensor(factors)[:, None]
         logprobs, ref_logprobs = (
             token_logprobs(m, batch.tokens[rows], 1.0, mask[rows]) for m in (tiny_model, ref)
         )
         old = batch.logprobs[rows] if losses else logprobs.detach()
-        losses.append(without.loss(logprobs, old, scaled, mask[rows], cfg, ref_logprobs)[0])
+        arguments = logprobs, old, given, mask[rows], cfg, ref_logprobs
+        losses.append(without.loss(*arguments, weights=weights)[0])
     assert metrics["loss"] == pytest.approx(sum(losses).item() / 2, abs=1e-5)
     assert metrics["trained_tokens"] == lengths.sum() - lengths[4:8].sum()
     assert_gradient(tiny_model, losses[1], seen, atol=3e-5)
@@ -345,7 +374,7 @@ def test_dynamic_sampling_refills(tiny_model, world_tokenizer, monkeypatch):
     assert drawn == []  # all groups had spread
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", REWARDED)
 def test_two_steps_of_every_algorithm(tiny_model, world_tokenizer, monkeypatch, tmp_path, name):
     def score_all(problems, texts, cfg):
         scores = [float(len(t) % 2) for t in texts]

@@ -8,9 +8,10 @@ from test_train_r1 import FLAGS, small
 
 import distill
 from data import REASONING
+from lib import shape
 from model import GPT, ModelConfig
 
-OWN = {"prompts": 8, "general": 4, "tokens": 4000, "rl_steps": 1}
+OWN = {"prompts": 8, "general": 4, "rl_steps": 1}
 FLAGS = [*FLAGS, *(x for k, v in OWN.items() for x in (f"--distill.{k}", str(v)))]
 
 
@@ -18,7 +19,7 @@ def test_students_are_dense_and_smaller_than_the_teacher():
     cfg, count = small(), {}
     cfg.model = ModelConfig()
     for name in distill.STUDENTS:
-        model = GPT.empty(distill.student_shape(cfg, name))
+        model = GPT.empty(shape.student(cfg.model, cfg.name, name))
         count[name] = sum(p.numel() for p in model.parameters())
         assert not model.moe_layers() and model.cfg.attention == "gqa"
         assert not model.cfg.rope_interleaved
@@ -38,12 +39,14 @@ def test_the_teacher_is_asked_everything(monkeypatch):
     monkeypatch.setattr(distill, "harvest", harvest)
     monkeypatch.setattr(distill.preference, "Judge", lambda folders, *where: folders)
     cfg = small(**{f"distill__{k}": v for k, v in OWN.items()})
-    distill.teach(cfg, "t", {"helpful": "h"}, "p")
+    distill.teach(cfg, "run/r1/model", "p")
+    assert "general" not in given["tasks"] and given["judge"] is None  # nobody to choose replies
+    monkeypatch.setattr(distill.inputs, "is_model", lambda folder: True)
+    distill.teach(cfg, "run/r1/model", "p")
     tasks = given["tasks"]
     assert [tasks.count(t) for t in (*REASONING, "general")] == [2, 2, 2, 2, 4]
-    assert given["folder"] == "t" and given["judge"] == {"helpful": "h"}
-    distill.teach(cfg, "t", {}, "p")
-    assert "general" not in given["tasks"] and given["judge"] is None  # nobody to choose replies
+    assert given["folder"] == "run/r1/model"
+    assert given["judge"] == {k: f"run/{k}/model" for k in distill.preference.KINDS}
 
 
 ROW = {"prompt": "Tom has 3", "response": "<think>a</think><answer>3</answer>"}
@@ -55,10 +58,11 @@ def test_the_recipe_with_a_saved_data_set(known_tokenizer, tmp_path, monkeypatch
         f.write(json.dumps(ROW) + "\n")
     flags = ["--data", "rows.jsonl", "--out", "d", "--students", "llama-s,qwen-s", *FLAGS]
     status, out, _ = run(monkeypatch, capsys, "distill", *flags)
-    assert status == 0 and "| llama-s, distilled + RL |" in out
+    assert status == 0 and "| llama-s, distilled-RL |" in out
     with open("d/distill.json") as f:
         figures = json.load(f)["figures"]
-    assert list(figures["llama-s"]) == ["base", "distilled", "RL alone", "distilled + RL"]
+    ways = ["base", "distilled", "RL-alone", "distilled-RL"]  # on-policy needs the teacher itself
+    assert list(figures["llama-s"]) == ways
     assert list(figures["qwen-s"]) == ["base", "distilled"]
     assert GPT.from_pretrained("d/qwen-s/distilled/model").cfg.qkv_bias
     assert run(monkeypatch, capsys, "distill", *flags)[0] == 2

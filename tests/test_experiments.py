@@ -199,7 +199,7 @@ def figures(reasoning):
     tasks = ("arithmetic", "countdown", "code", "logic")
     keys = [f"{t}{suffix}" for t in tasks for suffix in ("", "_se", "_cons", "_length")]
     row = dict.fromkeys([*keys, *report.STAGE_COLUMNS, "mean_length"], 0.5)
-    return row | {"reasoning": reasoning}
+    return row | {"reasoning": reasoning, "flops": 1e13}
 
 
 def line_of(text, start):
@@ -217,11 +217,12 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
     assert "| 70.0 ± 127.1 |" in row and "| 50.0 ± 0.0, 50.0 |" in row
     assert os.path.exists("runs/results/r1.png")
     for folder, value in (("runs/distill", 0.2), ("runs/distill-1", 0.4)):
-        ways = {"base": figures(0.1), "distilled": figures(value), "RL alone": figures(0.15)}
-        students = {"qwen-m": ways | {"distilled + RL": figures(value + 0.1)}}
+        ways = {"base": figures(0.1), "distilled": figures(value), "RL-alone": figures(0.15)}
+        students = {"qwen-m": ways | {"distilled-RL": figures(value + 0.1)}}
         if folder == "runs/distill":
             students["llama-s"] = {"base": figures(0.3)}
         content = {"examples": 5, "budget": {}, "parameters": {"qwen-m": 9}, "figures": students}
+        content["teacher_flops"] = 4e14
         write(f"{folder}/distill.json", content)
     out = main(monkeypatch, capsys, "distill", "--seeds", "0,1")
     assert "30.0 ± 127.1" in line_of(out, "| qwen-m, distilled |")
@@ -230,6 +231,7 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
         result = json.load(f)
     assert result["mean"]["qwen-m, distilled"]["reasoning"] == pytest.approx(0.3)
     assert list(result["others"]) == ["llama-s, base"] and result["examples"] == [5, 5]
+    assert result["teacher_flops"] == [4e14, 4e14]
 
 
 def test_the_commands_that_recipes_are_run_by(tmp_path, monkeypatch):

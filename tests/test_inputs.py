@@ -82,7 +82,7 @@ def test_a_teacher_is_asked_as_it_was_trained(monkeypatch):
     seen = []
     monkeypatch.setattr(distill, "harvest", lambda *args: seen.append(args[4].asked))
     cfg, _ = parsed(distill.Config, "--template", "r1", "--template.system", "x")
-    distill.teach(cfg, "teacher", {}, "path")
+    distill.teach(cfg, "teacher", "path")
     assert seen == [{"template": "auto", "template_args": {}}]
 
 
@@ -121,3 +121,23 @@ def test_responses_to_a_template_that_opens_the_thinking(chat, monkeypatch):
     assert [(float(s["correct"]), s["format"]) for s in scored] == wanted
     # saved responses are judged again without the model: what is saved says how they began
     assert rw.answer_of(problem, scored[1]["response"]) is None
+
+
+def test_a_reference_that_cannot_judge_is_refused(chat, world_tokenizer, tmp_path, monkeypatch):
+    ours = str(tmp_path / "ours")
+    world_tokenizer.save(ours)
+    monkeypatch.setattr(inputs, "check_model", lambda folder: None)
+
+    def message(*words, base=None):
+        cfg, _ = parsed(train_zero.Config, *words)
+        with pytest.raises(UserError) as raised:
+            inputs.check_reference(cfg, base)
+        return str(raised.value)
+
+    assert "needs --grpo.reference" in message("--grpo.algorithm", "on-policy-distillation")
+    assert "set --grpo.kl_beta too" in message("--grpo.reference", ours)
+    words = ("--grpo.reference", chat, "--grpo.kl_beta", "0.1")
+    assert "has other tokens than" in message(*words, base=ours)
+    cfg, _ = parsed(train_zero.Config, *words)
+    inputs.check_reference(cfg, chat)
+    inputs.check_reference(cfg, None)

@@ -112,6 +112,21 @@ def test_a_critic_doubles_weights_and_training(monkeypatch, capsys):
     assert found[1] == pytest.approx([2 * x for x in found[0]], rel=0.05)
 
 
+def test_a_reference_takes_the_memory_of_its_own_weights(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e9)
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
+    teacher = GPT.empty(config.make(train_zero.Config, "big").model)
+    monkeypatch.setattr(GPT, "from_pretrained", lambda folder, device: teacher)
+    cfg, found = config.make(train_zero.Config, "small"), []
+    cfg.yes = True
+    for beta, reference in ((0.0, ""), (1.0, "teacher")):
+        cfg.grpo.kl_beta, cfg.grpo.reference = beta, reference
+        memory.check_room(cfg, GPT.empty(cfg.model), 0, 1)
+        found.append(float(re.search(r"optimizer ([\d.]+)", capsys.readouterr().out)[1]))
+    numbers = sum(p.numel() for p in teacher.parameters())
+    assert found[1] - found[0] == pytest.approx(6 * numbers / 2**30, abs=0.1)  # bfloat16: 4 + 2
+
+
 def test_longer_prompts_need_more_memory(monkeypatch, capsys):
     """A chunk of them beside a micro-batch of responses, each with a copy of its prompt's cache."""
     model = GPT.empty(ModelConfig())

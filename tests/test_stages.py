@@ -145,5 +145,6 @@ def test_a_variable_left_from_another_program_starts_no_group(monkeypatch):
 def test_r1_s_own_base_reads_more_of_the_other_tasks_and_zero_s_does_not():
     cfg = config.make(train_r1.Config)
     own = stages.own_base(cfg)
-    assert own.sft.tokens == 12_000_000 and cfg.sft.tokens == 8_000_000
-    assert own.world == replace(cfg.world, minor=0.6) and cfg.world.minor == 0.15
+    assert own.sft.tokens == 14_800_000 and cfg.sft.tokens == 8_000_000
+    assert own.world == replace(cfg.world, logic=1.5, minor=0.6)
+    assert cfg.world.logic == cfg.world.minor == 0.15
