@@ -10,7 +10,6 @@ error is over questions [2411.00640]; pass@k: one of k is right, cons@k: the maj
 
 import lib.start  # noqa: F401
 
-import os
 from dataclasses import asdict, dataclass, field
 
 import config
@@ -18,8 +17,8 @@ import inputs
 import rewards as rw
 import tokenizer as tokenizers
 from data import PROGRAMS, TASKS, Problem, World, WorldConfig, load_jsonl, prompt_ids
-from lib import cli, distributed, files, hf
-from lib.errors import UserError, shortened
+from lib import cli, distributed, hf
+from lib.errors import UserError
 from lib.progress import Progress
 from lib.report import of_requests, save_reports, table
 from lib.run import Journal, fingerprint, free_name, resumable
@@ -248,15 +247,7 @@ def main() -> None:
     cfg.eval.k = cfg.eval.k if args.k is None else args.k
     with config.user_errors():
         args.out = args.out or free_name(args.resume)
-        stem, ending = os.path.splitext(args.out)
-        if ending != ".json":
-            raise UserError(f"--out is '{shortened(args.out)}': name a file that ends in .json")
-        stopped = os.path.exists(f"{stem}.stopped.jsonl")  # it may have written one of the two
-        if stopped and args.rescore:
-            raise UserError(f"'{stem}.stopped.jsonl' holds an evaluation: name another --out")
-        for path in (args.out, *([f"{stem}.jsonl"] if args.models else [])):
-            if os.path.exists(path) and not stopped:
-                raise UserError(f"'{shortened(path)}' is there already: name another --out")
+        stem = inputs.evaluation_stem(args)
         sets = chosen_problems(cfg, args)
         check_sandbox(sets, cfg.sandbox)
         settings = {"eval": asdict(cfg.eval), "seed": cfg.seed, "models": args.models} | cfg.asked
@@ -264,8 +255,6 @@ def main() -> None:
         for folder in args.models:  # whatever is wrong is known before the work
             inputs.check_model(folder, **cfg.asked)
             settings[f"fingerprint of {folder}"] = hf.fingerprint(folder)
-        files.check_output(args.out)
-        files.check_output(f"{stem}.jsonl")
         rows = rescore(args.rescore) if args.rescore else []
         journal = Journal(args.out, settings, args.resume) if args.models else None
         with resumable(f"{stem}.stopped.jsonl"):

@@ -134,6 +134,22 @@ def check_zero(folder: str, base: str) -> None:
         raise UserError(f"there is no base in '{base}': name it with --init")
 
 
+def evaluation_stem(args) -> str:
+    """eval.py's --out without its ending. UserError if its files cannot be written, or are there
+    and no stopped evaluation's, which may have written one of the two."""
+    stem, ending = os.path.splitext(args.out)
+    if ending != ".json":
+        raise UserError(f"--out is '{shortened(args.out)}': name a file that ends in .json")
+    stopped = os.path.exists(f"{stem}.stopped.jsonl")
+    if stopped and args.rescore:
+        raise UserError(f"'{stem}.stopped.jsonl' holds an evaluation: name another --out")
+    for path in (args.out, *([f"{stem}.jsonl"] if args.models else [])):
+        if os.path.exists(path) and not stopped:
+            raise UserError(f"'{shortened(path)}' is there already: name another --out")
+        files.check_output(path)
+    return stem
+
+
 def check_out(out: str, resume: bool) -> None:
     """UserError if there is nothing to resume in the run folder `out`."""
     marks = (".lock", "status.json", "metrics.jsonl", "settings.json", "checkpoint", "base")

@@ -133,7 +133,7 @@ MISUSED = [
     ("m --eval.top_p 0", "--eval.top_p is 0"),
     ("m --k 0", "--k"),
     ("m --data d.jsonl --limit 0", "--limit"),
-    ("m --out nowhere/e.json", "folder"),
+    ("m --out nowhere/e.json", "cannot write the file 'nowhere/e.json'"),
     ("", "name one or more model folders"),
 ]
 
