@@ -316,7 +316,7 @@ class Learner:
 
         ref, old_logprobs = self.fixed_logprobs(batch, responses, works)  # [B, R]
         weights = torch.ones(len(advantages), 1, device=advantages.device)  # [B, 1] of the tokens
-        steps, sums, widest_gap = [], Counter(metrics.COUNTS), 0.0
+        steps, sums, gaps = [], Counter(metrics.COUNTS), []
         for work in works:
             first, lengths = not steps, [responses.lengths[row] for row in work.rows]
             normalizer = step_normalizer(lengths, cfg)
@@ -348,10 +348,9 @@ class Learner:
                     step.backward(loss, balance_weight=len(rows) / len(work.rows))
                     sums.update(counts)
                     if first:  # the weights that sampled: any gap is rounding
-                        widest_gap = max(widest_gap, gap.abs().max().item())
-                        sums["gap"] += gap.abs().sum().item() / sum(lengths)
+                        gaps.append(gap[mask.bool()])
             steps.append(step)
-        logged = metrics.of_update(steps, sums, widest_gap)
+        logged = metrics.of_update(steps, sums) | metrics.of_gaps(gaps)
         return logged | {"learning_rate": cfg.lr * lr_factor}
 
     def fixed_logprobs(

@@ -102,20 +102,33 @@ def clip_counts(ratio: Tensor, advantages: Tensor, mask: Tensor, cfg) -> dict[st
     return counts | {"kl": 0.0, "tokens": mask.sum().item()}
 
 
-def of_update(steps: list, sums: Counter, widest_gap: float) -> dict[str, float]:
+def of_update(steps: list, sums: Counter) -> dict[str, float]:
     """Of an update's lib.trainer.Steps and of what their losses have counted: means over the steps
     that were made, and over tokens of all processes."""
     names = sorted({name for part in distributed.gather([dict(sums)]) for name in part})
     totals = dict(zip(names, distributed.sum_floats([float(sums[name]) for name in names])))
-    tokens, gap = totals.pop("tokens", 0.0), totals.pop("gap", 0.0)
+    tokens = totals.pop("tokens", 0.0)
     out = {name: total / max(tokens, 1.0) for name, total in totals.items()}
     out["clip_ratio/region_mean"] = out["clip_ratio/low_mean"] + out["clip_ratio/high_mean"]
-    out |= of_steps(steps) | {
-        "trained_tokens": tokens,
-        "sampling/sampling_logp_difference/mean": gap,
-        "sampling/sampling_logp_difference/max": max(distributed.gather([widest_gap])),
-    }
+    out |= of_steps(steps) | {"trained_tokens": tokens}
     return out | (steps[-1].balance if steps else {})
+
+
+def of_gaps(gaps: list[Tensor]) -> dict[str, float]:
+    """How far log pi_old, the trainer's, is from the sampler's, and the ratio of the two (before
+    any cap), over the tokens [n] of all processes; {} without any."""
+    found = []  # of this process
+    if gaps:
+        gap, ratio = torch.cat(gaps), torch.cat(gaps).exp()
+        figures = [gap.abs().sum(), gap.abs().max(), ratio.sum(), ratio.min(), ratio.max()]
+        found = [[len(gap), *torch.stack(figures).tolist()]]
+    if not (parts := distributed.gather(found)):
+        return {}
+    count, total, widest, ratios, least, most = zip(*parts)
+    tokens, gap, ratio = sum(count), "sampling_logp_difference", "importance_sampling_ratio"
+    out = {f"sampling/{gap}/mean": sum(total) / tokens, f"sampling/{gap}/max": max(widest)}
+    out |= {f"sampling/{ratio}/min": min(least), f"sampling/{ratio}/max": max(most)}
+    return out | {f"sampling/{ratio}/mean": sum(ratios) / tokens}
 
 
 def first_of_each_task(records: list[dict], group_size: int) -> list[dict]:

@@ -268,6 +268,10 @@ def test_truncated_importance_sampling(tiny_model, average):
     assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
     widest = metrics["sampling/sampling_logp_difference/max"]
     assert widest == pytest.approx(off.abs().max().item(), abs=1e-4)
+    ratios = off.exp()[mask]
+    for name in ("min", "mean", "max"):
+        wanted = getattr(ratios, name)().item()
+        assert metrics[f"sampling/importance_sampling_ratio/{name}"] == pytest.approx(wanted, 1e-4)
 
 
 def test_the_kl_has_no_weights_of_questions(tiny_model):
@@ -426,7 +430,9 @@ def test_kl_pulls_towards_the_reference(tiny_model):
 METRICS = """reward reward_std rewards/accuracy/mean rewards/format/mean frac_reward_zero_std kl
  entropy grad_norm learning_rate num_tokens step_time completions/mean_length completions/min_length
  completions/max_length completions/clipped_ratio clip_ratio/low_mean clip_ratio/high_mean
- sampling/sampling_logp_difference/mean sampling/sampling_logp_difference/max timing/rollout_s
+ sampling/sampling_logp_difference/mean sampling/sampling_logp_difference/max
+ sampling/importance_sampling_ratio/min sampling/importance_sampling_ratio/mean
+ sampling/importance_sampling_ratio/max timing/rollout_s
  timing/reward_s timing/train_s throughput/rollout_tok_s throughput/train_tok_s language_consistency
  reflection_words moe/max_load"""
 
