@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import re
-import time
 
 import torch
 
@@ -167,13 +166,10 @@ def matrix_speed(cfg) -> float:
     """Operations a second of a large matrix product, as the model makes them, on this device: the
     best of ten."""
     here = device(cfg.device)
-    n, best = 8192 if here.type == "cuda" else 1024, 0.0
+    n = 8192 if here.type == "cuda" else 1024
     x = torch.ones(n, n, dtype=dtype(cfg), device=here)
-    for _ in range(10):
-        start = time.perf_counter()
-        products.linear(x, x)[0, 0].item()  # waits for the device
-        best = max(best, 2 * n**3 / (time.perf_counter() - start))
-    return best
+    # item() waits for the device
+    return 2 * n**3 / products.seconds(lambda: products.linear(x, x)[0, 0].item())
 
 
 def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> None:
@@ -211,10 +207,8 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
         flops = (learnt + trained) * report["training FLOPs a token"] * share
         flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
         hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")
-        memory = (
-            f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer {fixed / gib:.1f}"
-        )
-        memory += f", training {training / gib:.1f}, rollouts {cache / gib:.1f})"
+        memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer"
+        memory += f" {fixed / gib:.1f}, training {training / gib:.1f}, rollouts {cache / gib:.1f})"
         run = f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} process{'es' * (n > 1)}"
         msg = f"arithmetic: up to {hours:,.10g} hours"
         print(f"{run}; memory of each: {memory}; {msg}", flush=True)

@@ -13,7 +13,7 @@ measured once, at the first product that is large enough.
 
 import os
 import threading
-import time
+import timeit
 from functools import lru_cache
 
 import torch
@@ -66,12 +66,7 @@ def is_faster() -> bool:
 
 def seconds(product, *factors: Tensor) -> float:
     """The least time of ten calls."""
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        product(*factors)
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(timeit.repeat(lambda: product(*factors), number=1, repeat=10))
 
 
 def onednn(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
