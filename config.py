@@ -87,7 +87,7 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
         lines = ["settings, with the values of `tiny`:", *cli.settings_help(cls())]
         parser.epilog = "\n".join(lines)
         words = sys.argv[1:] if argv is None else argv
-        switches = [key for key in keys(cls()) if cli.is_switch(cls(), key)]
+        switches = [k for k in keys(cls()) if isinstance(operator.attrgetter(k)(cls()), bool)]
         settings, rest = cli.split_words(words, keys(cls()), parser.flags(), switches)
         args = parser.parse_args(rest)
         saved = args.config.endswith(".json")

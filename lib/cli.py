@@ -97,10 +97,8 @@ def _convert(text: str, kind: type, key: str) -> object:
         return None
     kind = options[0]
     if typing.get_origin(kind) is tuple:
-        return tuple(
-            _convert(part, typing.get_args(kind)[0], key)
-            for part in map(str.strip, text.split(","))
-        )
+        inner = typing.get_args(kind)[0]
+        return tuple(_convert(part.strip(), inner, key) for part in text.split(","))
     try:
         return BOOLS[text.lower()] if kind is bool else parse_number(text, kind)
     except (KeyError, ValueError, OverflowError):
@@ -186,11 +184,6 @@ def _inside(saved: object, key: str) -> object:
     for part in key.split("."):
         saved = saved.get(part) if isinstance(saved, dict) else None
     return saved
-
-
-def is_switch(cfg: object, key: str) -> bool:
-    """Whether 'section.field' is true or false."""
-    return isinstance(getattr(_section(cfg, key), key.rpartition(".")[2]), bool)
 
 
 def _section(cfg: object, key: str) -> object:

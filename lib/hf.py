@@ -204,9 +204,8 @@ def _read_rope(raw: dict, path: str) -> tuple[dict, dict]:
     if kind not in ROPE:
         raise UserError(f"{path}: rope scaling '{kind}' is none of {', '.join(ROPE)}")
     names = {"rope_theta": "rope_theta"} | ROPE[kind]
-    for key in names:
-        if key not in rope:
-            raise UserError(f"{path} has no '{key}': {RESTORE}")
+    if missing := [key for key in names if key not in rope]:
+        raise UserError(f"{path} has no '{missing[0]}': {RESTORE}")
     only = {"partial_rotary_factor": 1.0, "truncate": True, "rope_type": kind, "type": kind}
     for key in sorted(found.keys() - names.keys()):
         if found[key] != only.get(key):
