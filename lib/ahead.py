@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from lib import distributed
+from lib import distributed, start
 
 
 def workers_for(device_type: str) -> int:
@@ -20,9 +20,8 @@ def workers_for(device_type: str) -> int:
 
 def _obey() -> None:
     """Signals are the main process's business; where it ends, so does a worker."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in start.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -43,6 +42,5 @@ def ahead(function: Callable, items: Iterable, workers: int) -> Iterator:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # the caller has had enough
-            for future in waiting:
-                future.cancel()
+        finally:  # the caller may have had enough
+            pool.shutdown(cancel_futures=True)

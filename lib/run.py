@@ -96,8 +96,7 @@ class Run:
                 msg = b"\nstopping: this step is finished and saved first (again: stop at once)\n"
                 os.write(2, msg)
 
-        names = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
-        self._handlers = {s: signal.signal(s, stop) for s in (getattr(signal, n) for n in names)}
+        self._handlers = {s: signal.signal(s, stop) for s in start.SIGNALS}
         return self
 
     def __exit__(self, *exc) -> None:

@@ -12,6 +12,8 @@ THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # the user's
 # products for shapes that oneDNN has prepared (lib/products.py), in its cache and in PyTorch's;
 # the usual 1024 take 200 MiB more and are no faster (results/log.md)
 CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+# Windows has no SIGHUP
+SIGNALS = [getattr(signal, s) for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
 told = ""  # what was chosen, for the scripts that say it
 
 
