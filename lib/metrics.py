@@ -44,11 +44,9 @@ def of_rollout(batch, rewards: Tensor, records: list[dict], group_size: int) -> 
     out = {
         "reward": rewards.mean().item(),
         "reward_std": rewards.view(-1, group_size).std(1, correction=0).mean().item(),
-        "completions/mean_length": lengths.mean().item(),
-        "completions/min_length": lengths.min().item(),
-        "completions/max_length": lengths.max().item(),
+        **of_lengths(lengths, "length"),
         "completions/clipped_ratio": 1 - batch.finished.float().mean().item(),
-        **terminated_lengths(lengths[batch.finished]),
+        **of_lengths(lengths[batch.finished], "terminated_length"),
         # the mean of -log p over drawn tokens is an unbiased estimate of the policy's entropy
         "entropy": -batch.logprobs.sum().item() / lengths.sum().item(),
     }
@@ -78,11 +76,11 @@ def as_lines(logged: dict[str, float]) -> str:
     return "\n".join(kinds.values()) + "\n  (what they mean: docs/faq.md)"
 
 
-def terminated_lengths(lengths: Tensor) -> dict[str, float]:
-    """Of the responses that have ended, [n] lengths; 0 where none has."""
+def of_lengths(lengths: Tensor, name: str) -> dict[str, float]:
+    """Of lengths [n] of responses; 0 if there is none."""
     ways = {"mean": Tensor.mean, "min": Tensor.min, "max": Tensor.max}
-    values = {name: way(lengths).item() if len(lengths) else 0.0 for name, way in ways.items()}
-    return {f"completions/{name}_terminated_length": v for name, v in values.items()}
+    values = {way: of(lengths).item() if len(lengths) else 0.0 for way, of in ways.items()}
+    return {f"completions/{way}_{name}": v for way, v in values.items()}
 
 
 def of_steps(steps: list) -> dict[str, float]:
