@@ -231,21 +231,17 @@ def chart(title: str, axis: str, curves: dict[str, tuple]) -> str:
         descriptions.append(f"{name}: {values[0]:.3g} at step {x[0]}, {now} at step {x[-1]}")
     described = f"<title>{title}: {axis}</title><desc>{'; '.join(descriptions)}</desc>"
     inside = f'<svg viewBox="0 0 400 264" role="img">{described}{"".join(drawn)}</svg>'
-    return (
-        f"<figure><figcaption><b>{title}</b><br>{'&emsp;'.join(keys)}</figcaption>{inside}</figure>"
-    )
+    caption = f"<b>{title}</b><br>{'&emsp;'.join(keys)}"
+    return f"<figure><figcaption>{caption}</figcaption>{inside}</figure>"
 
 
 # ------------------------------------------------------------------ stages of R1 side by side
 
 # a figure's name -> the title of its column
-STAGE_COLUMNS = (
-    {"reasoning": "reasoning", "follows": "follows", "helpfulness": "helpful"}
-    | {"wins_over_base": "wins over base"}
-    | {"wins_over_previous": "wins over previous", "declined_harmful": "harmful declined"}
-    | {"declined_harmless": "harmless declined", "language_consistency": "language"}
-    | {"format": "format"}
-)
+STAGE_COLUMNS = {"reasoning": "reasoning", "follows": "follows", "helpfulness": "helpful"}
+STAGE_COLUMNS |= {"wins_over_base": "wins over base", "wins_over_previous": "wins over previous"}
+STAGE_COLUMNS |= {"declined_harmful": "harmful declined", "declined_harmless": "harmless declined"}
+STAGE_COLUMNS |= {"language_consistency": "language", "format": "format"}
 REASONING_COLUMNS = {k: STAGE_COLUMNS[k] for k in ("reasoning", "language_consistency", "format")}
 Figures = dict[str, dict[str, float]]  # model -> figure's name -> value
 

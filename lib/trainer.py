@@ -313,11 +313,9 @@ def score_responses(model, batch, responses: Responses, works: list, temperature
     out = torch.zeros_like(responses.logprobs)
     with distributed.gathered(model), phase("scoring"):
         for work in works:
-            for rows, which, prompts in micro_batches_of(model, batch, work):
-                logprobs, mask = response_logprobs(
-                    model, prompts, rows, which, responses, temperature
-                )
-                out[rows, : mask.shape[1]] = logprobs
+            for rows, which, cache in micro_batches_of(model, batch, work):
+                picked, mask = response_logprobs(model, cache, rows, which, responses, temperature)
+                out[rows, : mask.shape[1]] = picked
     return out
 
 
@@ -347,7 +345,7 @@ class Chunk:
 
     prompts: list[int]  # rows in the rollout, the first of each group
     counted: list[bool]  # which of them count as experts' load: one process counts each
-    micro: list[tuple[Tensor, Tensor]]  # rows in the rollout [b], places of their prompts above [b]
+    micro: list[list[Tensor]]  # rows in the rollout [b], places of their prompts above [b]
 
 
 @dataclass
@@ -373,8 +371,6 @@ class LocalWork:
             for group in micro_batches([lengths[row] for row in theirs], budget):
                 rows = [theirs[i] for i in group]
                 which = [chosen.index(first[row]) for row in rows]
-                micro.append(
-                    (torch.tensor(rows, device=device), torch.tensor(which, device=device))
-                )
+                micro.append([torch.tensor(x, device=device) for x in (rows, which)])
             chunks.append(Chunk(chosen, [row in mine for row in chosen], micro))
         return cls(every, chunks)
