@@ -276,10 +276,9 @@ def _without_packages(name: str, source: str) -> str:
     tree = packages.visit(_python(name, source))
     if packages.others:
         raise UserError(f"'{name}' imports {packages.others[0]}, which the sandbox does not have")
-    names = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
-    used = {
-        n.attr for n in names if isinstance(n.value, ast.Name) and n.value.id in packages.aliases
-    }
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+    of_names = [n for n in found if isinstance(n.value, ast.Name)]
+    used = {n.attr for n in of_names if n.value.id in packages.aliases}
     if more := sorted(used - _OF_NUMPY):
         raise UserError(f"'{name}' uses numpy's {more[0]}, which the sandbox does not have")
     stand_ins = [_NUMPY.format(alias) for alias in sorted(packages.aliases)]

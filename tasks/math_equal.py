@@ -137,16 +137,13 @@ _REMARK = (  # 9 (apples), but not 5 (sin x) or 3 (mod 5)
 _OPERATORS = r"<=|=< ≤ >= ≥ != ≠ == = \*\* ^ \bpi\b π \b(?:oo|infinity)\b ∞".split()
 _ENGLISH = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _CHINESE = "零一二三四五六七八九十"
+_DIGITS = {word: str(i) for words in (_ENGLISH, _CHINESE) for i, word in enumerate(words)}
 
 
 def _remark(match: re.Match) -> str:
     """Nothing, unless the remark changes the number before it: 12 (base eight), 3 (squared)."""
     words = {*re.findall("[a-z]+", match[0])}
     return match[0] if CHANGING.search(match[0]) or words & {"base", *SCALES} else ""
-
-
-def _digit(match: re.Match) -> str:
-    return str((_ENGLISH if match[1] in _ENGLISH else _CHINESE).index(match[1]))
 
 
 _PLAIN = [
@@ -159,7 +156,7 @@ _PLAIN = [
     (r"(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])\s*th)\b", " "),  # 12th
     (r"^[\s=≈]+", ""),
     (_REMARK, _remark),
-    (rf"^\s*({'|'.join(_ENGLISH)}|[{_CHINESE}])\s*$", _digit),
+    (rf"^\s*({'|'.join(_DIGITS)})\s*$", lambda m: _DIGITS[m[1]]),
     (r"(?<=:[0-9]{2})\s*([AaPp])\.?[Mm]\b\.?", lambda m: f":{m[1].lower()}"),  # 12:00 pm
     (r"\\frac\s*([0-9])", r"\\frac{\1}"),  # \frac12
     (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
@@ -202,9 +199,8 @@ _NAME = (
     r"(?:\\(?:overline|overrightarrow|vec|hat|bar)\s*\{\s*[A-Za-z]+\s*\}|\\?[A-Za-z]+)"
     r"(?:\s*_\s*(?:\w|\{[^{}]*\}))?'*\s*(?:\([^()]*\)|\[[^\[\]=]*\])?"
 )
-_WANTED = re.compile(
-    r"\s*\\(?:lim|int|sum|prod|max|min|gcd|lcm|det)(?![A-Za-z])"
-)  # \int_0^1 4x dx = 2
+# \int_0^1 4x dx = 2
+_WANTED = re.compile(r"\s*\\(?:lim|int|sum|prod|max|min|gcd|lcm|det)(?![A-Za-z])")
 _NAMED = re.compile(
     rf"\s*(?:(?:\\angle|\\triangle)?\s*{_NAME}(?:\s+[A-Za-z]+|\s*\\[A-Za-z]+)*|\|{_NAME}\|"
     rf"|{_NAME}\s*[:/]\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"
@@ -337,9 +333,8 @@ def _interval(pairs: list[tuple[str, str, str]]) -> _Node | None:
             return None
         names.add(name.strip())
     if len(pairs) == 1 and high and re.fullmatch(r"\s*\|[A-Za-z]\|\s*", name):  # |x| < 1
-        return _Node(
-            ("[" if closing == "]" else "(") + closing, (_build(f"-({high})"), _build(high))
-        )
+        opening = "(["[closing == "]"]
+        return _Node(opening + closing, (_build(f"-({high})"), _build(high)))
     if len(names) > 1 or "|" in name or len(pairs) != bool(low) + bool(high):
         return None
     return _Node(opening + closing, (_build(low or "-∞"), _build(high or "∞")))

@@ -117,9 +117,7 @@ class _Interpreter(contextlib.AbstractContextManager):
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         python = os.path.realpath(sys.executable)
         numbers = map(str, (os.getpid(), memory_mb << 20, cpu_limit_s))
-        how = (
-            ["launch", python, *numbers, *self.layers] if resource else ["weak", str(time_limit_s)]
-        )
+        limited, alone = ["launch", python, *numbers, *self.layers], ["weak", str(time_limit_s)]
         kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows
         place = {"cwd": self.folder.name, "env": kept, "start_new_session": True}
         path = os.path.join(self.folder.name, "stdin")  # no pipe: programs ask for its size
@@ -127,7 +125,7 @@ class _Interpreter(contextlib.AbstractContextManager):
             file.write(stdin.encode("utf-8", "replace"))
         with open(path, "rb") as file:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
-            command = [python, "-I", "-S", INSIDE, *how]
+            command = [python, "-I", "-S", INSIDE, *(limited if resource else alone)]
             self.process = subprocess.Popen(command, **pipes, **place, bufsize=0)
         if resource:
             os.set_blocking(self.process.stdin.fileno(), False)
@@ -310,9 +308,8 @@ def same(value: object, expected: object) -> bool:
     if isinstance(value, (list, tuple)):
         return len(value) == len(expected) and all(map(same, value, expected))
     if isinstance(value, dict):
-        return same(set(map(repr, value)), set(map(repr, expected))) and all(
-            same(value[key], expected[key]) for key in value
-        )
+        same_keys = set(map(repr, value)) == set(map(repr, expected))
+        return same_keys and all(same(value[key], expected[key]) for key in value)
     if isinstance(value, (set, frozenset)):
         return len(value) == len(expected) and set(map(repr, value)) == set(map(repr, expected))
     return value == expected

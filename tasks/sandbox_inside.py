@@ -229,8 +229,7 @@ def guard() -> None:
 
     for module in (os, system, _signal):
         for name in SILENT.split():
-            if hasattr(module, name):
-                delattr(module, name)
+            vars(module).pop(name, None)
     sys.addaudithook(hook)
 
 
