@@ -86,18 +86,13 @@ def flaw(problem: Problem, text: str, right: bool) -> str:
     thinking = rw.thinking(text)
     if rw.language_consistency(thinking, problem.language) < 1.0:
         return "language"
-    if problem.task == "logic" and row_of(thinking) != list(problem.tests["order"]):
+    rows = re.findall(r"(?<![A-Z>])[A-Z](?:>[A-Z])+", thinking)  # of people, such as A>C>B
+    if problem.task == "logic" and rows[-1:] != [">".join(problem.tests["order"])]:
         return "unfounded"
     pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", thinking)]
     pieces = [piece for piece in pieces if not piece.isdigit()]  # of a list of numbers
     twice = any(a == b for a, b in zip(pieces, pieces[1:]))
     return "repetition" if twice or max(Counter(pieces).values(), default=0) > 2 else ""
-
-
-def row_of(text: str) -> list[str]:
-    """The people of the last row in a text, such as A>C>B; [] if there is none."""
-    rows = re.findall(r"(?<![A-Z>])[A-Z](?:>[A-Z])+", text)
-    return rows[-1].split(">") if rows else []
 
 
 def readable(problem: Problem, text: str) -> str:
