@@ -107,21 +107,21 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
     """The tables as text; draws OUT/gain.png and writes OUT/gain.json. before, after: task ->
     Report, of the base and of Zero."""
     helped = begun(cfg, base, sets)
-    rows, bars, lines = [], {}, []
+    rows, bars, lines, panels = [], {}, [], []
     for task in sets:
         ways = {t: helped[t][task] for t in TEMPERATURES}
-        rows += [("base", before[task])]
-        rows += [(f"base begun, T = {t:g}", r) for t, r in ways.items()]
-        rows += [("zero", after[task])]
+        asked = [(f"base begun, T = {t:g}", r) for t, r in ways.items()]
+        rows += [("base", before[task]), *asked, ("zero", after[task])]
         bars[task] = gains(before[task], ways, after[task])
+        drawn = {name: (part, 0) for name, part in bars[task].items()}
+        panels.append((f"{task}: parts of the gain", "", drawn))
         total = after[task].pass1 - before[task].pass1
         msg = ", ".join(f"{name} {100 * part:+.1f}" for name, part in bars[task].items())
         lines.append(f"{task}: {100 * total:+.1f} points = {msg}")
     if "countdown" in sets:
         blind = [blind_hits(p, cfg.world.level) for p in sets["countdown"]]
-        lines.append(
-            f"countdown: a random expression hits the target in {percent(sum(blind) / len(blind))}%"
-        )
+        share = percent(sum(blind) / len(blind))
+        lines.append(f"countdown: a random expression hits the target in {share}%")
         for _, r in rows:
             if r.task == "countdown":
                 r.did["blind_a_try"] = if_blind(r, blind)
@@ -130,9 +130,6 @@ def decompose(cfg, base: str, sets: dict[str, list], before: dict, after: dict, 
         msg = "{}% of the base's responses, {}% of zero's".format(*map(percent, shares))
         lines.append(f"more than {most} tries, which no text has: {msg}")
     report.save_reports(rows, f"{out}/gain.json", gains=bars)
-    panels = [
-        (f"{t}: parts of the gain", "", {k: (v, 0) for k, v in p.items()}) for t, p in bars.items()
-    ]
     if distributed.is_main_process():
         report.draw(f"{out}/gain.png", panels)
     return behaviour_table(rows) + "\n\n" + "\n".join(lines)

@@ -60,9 +60,8 @@ def passk(plan: Plan):
             run[f"blind, {task}"] = guessed
         most = max((k for k in ks if guessed[str(k)] < 0.5), default=1)  # beyond, guessing does it
         what = task if task in cfg.grpo.tasks else f"{task} (not trained)"
-        text += (CLAIMS["passk above"] + CLAIMS["passk below"] * (most > 1)).format(
-            task, what, most
-        )
+        claimed = CLAIMS["passk above"] + CLAIMS["passk below"] * (most > 1)
+        text += claimed.format(task, what, most)
     means, _ = common.over_seeds(runs)
     for task in base:
         log, names = [math.log2(k) for k in ks], ("base", "Zero", "blind")

@@ -17,14 +17,9 @@ from lib import files
 from tasks import countdown
 
 # The rules' weights of each reward; a name of JUDGES adds that one
-REWARDS = {
-    "accuracy and format": {},
-    "accuracy alone": {"rewards.format": 0},
-    "format alone": {"rewards.accuracy": 0},
-    "coin": {"rewards.accuracy": 0},
-    "wrong answers": {"rewards.accuracy": 0},
-    "majority": {"rewards.accuracy": 0},
-}
+REWARDS = {"accuracy and format": {}, "accuracy alone": {"rewards.format": 0}}
+for name in ("format alone", "coin", "wrong answers", "majority"):
+    REWARDS[name] = {"rewards.accuracy": 0}
 
 
 def coin(problems: list[Problem], texts: list[str]) -> list[dict[str, float]]:
@@ -61,9 +56,8 @@ JUDGES = {"coin": coin, "wrong answers": wrong, "majority": majority}
 
 def clean_texts(cfg, count: int) -> list[dict[str, str]]:
     """Texts of the corpus's kind about other problems: reasoned, in form, without a slip, right."""
-    ways = dict(
-        reasoned=1.0, forgets=0.0, slip=0.0, tags=1.0, broken_tags=0.0, mixed=0.0, unfinished=0.0
-    )
+    never = dict.fromkeys(("forgets", "slip", "broken_tags", "mixed", "unfinished"), 0.0)
+    ways = {"reasoned": 1.0, "tags": 1.0} | never
     world = World(cfg.seed, replace(cfg.world, tasks=cfg.grpo.tasks, **ways))
     given_up = tuple(words["end"] for words in countdown.WORDS.values())
     rows, index = [], 1_000_000  # far from the base's corpus
@@ -136,6 +130,5 @@ def controls(plan: Plan):
     means, _ = common.over_seeds(runs)
     points = {name: ([row["tokens"] / 1e6], [row["accuracy"]]) for name, row in means.items()}
     panels = [("accuracy against tokens sampled and learnt, millions", "tokens", points)]
-    return conclude(
-        plan, runs, CLAIMS["controls"], panels, ("accuracy", "format", "right_reasoned")
-    )
+    keys = ("accuracy", "format", "right_reasoned")
+    return conclude(plan, runs, CLAIMS["controls"], panels, keys)

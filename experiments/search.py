@@ -507,9 +507,8 @@ def run(cfg: Config, folder: str, methods: list[str], out: str, resume: bool) ->
     settings |= {"seed": cfg.seed, "policy": model.fingerprint()}
     inputs.begin(out, resume)
     lock_settings(out, settings)
-    judges = {}
-    if set(methods) & set(JUDGED):
-        judges = reward_models(cfg, folder, policy, settings, out, resume)
+    judged = set(methods) & set(JUDGED)
+    judges = reward_models(cfg, folder, policy, settings, out, resume) if judged else {}
     sets = held_out(cfg.world, replace(cfg.eval, problems=search.problems), search.tasks)
     problems = [p for many in sets.values() for p in many]
     prompts = [prompt_ids(p, tokenizer) for p in problems]
