@@ -6,6 +6,7 @@ when the context has no room for them and an answer. Other models, and those tha
 each question alone.
 """
 
+import codecs
 import contextlib
 import json
 import sys
@@ -13,8 +14,8 @@ from collections.abc import Callable
 
 from lib import hf_tokenizer
 from lib.errors import UserError
-from lib.printer import Printer
 
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 HELP = "/reset forgets what was said, /system TEXT tells the model who it is, /think hides or shows"
 HELP += " its thinking; Ctrl-D ends"
 CUT = "[cut off at --max-new-tokens or the context]"
@@ -31,8 +32,7 @@ def parts(text: str) -> tuple[str, str]:
     before, closed, after = text.partition("</think>")
     if not closed and "<think>" not in text:
         before, after = "", text
-    for tag in ("<answer>", "</answer>"):
-        after = after.replace(tag, "")
+    after = after.replace("<answer>", "").replace("</answer>", "")
     return before.replace("<think>", "").strip(), after.strip()
 
 
@@ -48,6 +48,42 @@ def conversation(tokenizer, turns: list[tuple[str, str]], text: str, system: str
     for i, (question, answer) in enumerate(turns):
         texts |= {f"{{question {i}}}": question, f"{{answer {i}}}": answer}
     return tokenizer.fill(template, texts)
+
+
+class Printer:
+    """Prints a response as it comes: the thinking dim (on a terminal) and set apart, or hidden."""
+
+    def __init__(self, tokenizer, thinking: bool):
+        dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
+        self.tokenizer, self.thinking, self.plain = tokenizer, thinking, plain
+        self.marks = dict(zip(TAGS, (dim + "thinking: ", plain + "\n", "answer: ", "")))
+        # a character, or a tag, may come in several tokens
+        self.utf8, self.text = codecs.getincrementaldecoder("utf-8")("replace"), ""
+        self.hidden = False
+        self.say(tokenizer.opened)
+
+    def write(self, text: str) -> None:
+        if not self.hidden:
+            print(text, end="", flush=True)
+
+    def show(self, token: int) -> None:
+        if token not in self.tokenizer.hidden:
+            self.say(self.utf8.decode(self.tokenizer.decode_bytes(token)))
+
+    def say(self, text: str) -> None:
+        self.text += text
+        while tag := min((t for t in TAGS if t in self.text), key=self.text.find, default=None):
+            before, _, self.text = self.text.partition(tag)
+            self.write(before)
+            if not self.thinking and tag in TAGS[:2]:
+                self.hidden = tag == "<think>"
+            else:
+                self.write(self.marks[tag])
+        text, last = self.text, self.text.rfind("<")
+        if last < 0 or not any(tag.startswith(text[last:]) for tag in TAGS):
+            last = len(text)  # else it may become a tag, and has to wait
+        self.write(text[:last])
+        self.text = text[last:]
 
 
 class Chat:
