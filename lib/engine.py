@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from lib import products, profiling
 from lib.cache import BlockCache
-from lib.errors import UserError
+from lib.errors import UserError, say_once
 from lib.profiling import phase
 
 # tokens after which the loop waits for the device to tell how many rows are left; 16 on GPUs
@@ -67,11 +67,6 @@ def host_waits(work: Callable[[], object]) -> int:
         finally:
             torch.cuda.set_sync_debug_mode(before)
     return sum("called a synchronizing" in str(w.message) for w in seen)
-
-
-@functools.cache
-def say_once(text: str) -> None:
-    print(text, flush=True)
 
 
 def record(step: Callable[[], None], old):

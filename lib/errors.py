@@ -1,5 +1,6 @@
 """The errors that are meant for users; any other is a fault of the code and shows its traceback."""
 
+import functools
 import re
 
 
@@ -25,3 +26,9 @@ def sentence(text: object, most: int = 200) -> str:
     if len(text) > most:
         text = re.sub(r"\S{41,}", lambda m: f"{m[0][:18]}...{m[0][-18:]}", text)
     return shortened(text, most)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print what would be said again and again."""
+    print(text, flush=True)

@@ -3,7 +3,6 @@ what is held out of a file."""
 
 import ast
 import contextlib
-import functools
 import gzip
 import itertools
 import json
@@ -16,7 +15,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 
-from lib.errors import UserError, shortened
+from lib.errors import UserError, say_once, shortened
 from tasks import TASKS, sandbox
 from tasks.answers import ANSWER_BLOCK, after_thinking, extract_answer, in_sentence
 from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, split_of
@@ -383,13 +382,8 @@ def _apps(row: dict) -> Problem:
 def _livecodebench(row: dict) -> Problem:
     public, private = (_decoded(row, f"{kind}_test_cases") for kind in ("public", "private"))
     if private is None and row.get("private_test_cases"):
-        _say_once("private_test_cases are compressed, not JSON: only public_test_cases are used")
+        say_once("private_test_cases are compressed, not JSON: only public_test_cases are used")
     return _stdin(row, _text(row, "question_content"), _cases(public) + _cases(private))
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    print(text)
 
 
 def _codeforces(row: dict) -> Problem:

@@ -174,7 +174,7 @@ def test_a_prompt_of_codeforces(tmp_path):
 
 
 def test_compressed_tests_are_passed_over_and_this_is_said_once(tmp_path, capsys):
-    benchmarks._say_once.cache_clear()
+    benchmarks.say_once.cache_clear()
     packed = LIVECODEBENCH | {"private_test_cases": "eJxrYJmqyQABPVKpS6YUBiZm6iQAY"}
     problems = load_jsonl(write(tmp_path, packed, packed))
     assert [p.tests["cases"] for p in problems] == [CASES[:1]] * 2
