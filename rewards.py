@@ -24,7 +24,6 @@ from tasks.choice import by_letter, choice_in
 from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
 from tasks.general import declines, follows, helpfulness, reply  # noqa: F401
 from tasks.math_equal import math_equal
-from tasks.sandbox import run_python  # noqa: F401
 
 
 def weight(default: float):

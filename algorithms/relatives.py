@@ -1,7 +1,5 @@
 """GRPO's relatives: what each of them replaces in grpo.py.
 
-    python train_zero.py --algorithm dapo
-
 In all of them a ratio is clipped from a rollout's second minibatch on; __init__.py says which
 algorithm takes which function.
 """

@@ -209,10 +209,9 @@ def _second_pass(block: nn.Module):
 
 
 @contextlib.contextmanager
-def gathered(*models: nn.Module | None):
-    """Inside, every process holds the models' full weights."""
-    modules = [m for model in models if model is not None for m in model.modules()]
-    shards = [m for m in modules if isinstance(m, FSDPModule)]
+def gathered(model: nn.Module):
+    """Inside, every process holds the model's full weights."""
+    shards = [m for m in model.modules() if isinstance(m, FSDPModule)]
     try:
         for m in shards:
             m.unshard()
