@@ -234,7 +234,7 @@ class Learner:
             self.ref = model  # without its adapters it is the base
         elif cfg.grpo.kl_beta and reference:  # the frozen model that the KL is measured from
             ref = GPT.from_pretrained(reference).requires_grad_(False)
-            self.ref = distributed.shard(ref, ref.blocks(), cfg)
+            self.ref = distributed.shard(ref, ref.layers, cfg)
         if self.algorithm.critic:
             self.critic = self.algorithm.critic(base, cfg)
 

@@ -471,9 +471,6 @@ class GPT(nn.Module):
         causal = torch.ones(T, start + T, dtype=torch.bool, device=cache.valid.device).tril(start)
         return cache.valid[:, None, None, : start + T] & causal  # [B, 1, T, S]
 
-    def blocks(self) -> list[Block]:
-        return list(self.layers)
-
     def moe_layers(self) -> list[MoE]:
         return [block.mlp for block in self.layers if isinstance(block.mlp, MoE)]
 

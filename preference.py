@@ -128,7 +128,7 @@ def fit(cfg, model: RewardModel, count: int, loss, run: Run, name: str) -> None:
     for epoch in range(cfg.preference.epochs):
         order = random.Random(f"{cfg.seed} {epoch}").sample(range(count), count)
         batches += [order[i : i + size] for i in range(0, count, size)]
-    distributed.shard(model, model.gpt.blocks(), cfg)
+    distributed.shard(model, model.gpt.layers, cfg)
     trainer = Trainer(model, [adamw(model.parameters(), cfg.preference.lr)], 1.0)
     models, every = {"model": model}, cfg.sft.save_every
     for i, batch in run.steps(batches, models, trainer.optimizers, every, name):

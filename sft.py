@@ -206,7 +206,7 @@ def build(cfg, tokenizer: tokenizers.Tokenizer, vocab_size: int | None = None) -
     ids = {"pad_id": tokenizer.pad_id, "eos_ids": (tokenizer.eos_id,)}
     size = rounded(max(cfg.model.vocab_size, tokenizer.vocab_size), 64)
     model = GPT(replace(cfg.model, vocab_size=vocab_size or size, **ids))  # a checkpoint's stays
-    return distributed.shard(model, model.blocks(), cfg)
+    return distributed.shard(model, model.layers, cfg)
 
 
 def fine_tune(model: GPT, examples: list[Example], cfg: SFTConfig, seed: int, run) -> None:

@@ -119,11 +119,9 @@ def problems_of(step: int, cfg, dataset: list[Problem] | None) -> list[Problem]:
     """A step's problems: the world's next ones, or the data set's, every epoch in another order."""
     if dataset is None:
         return grpo.problems_in_order(cfg, step)
-    n, count, out = cfg.grpo.problems_per_step, len(dataset), []
-    for i in range(step * n, (step + 1) * n):
-        epoch, place = divmod(i, count)
-        out.append(dataset[_order(cfg.seed, epoch, count)[place]])
-    return out
+    n, count = cfg.grpo.problems_per_step, len(dataset)
+    drawn = (divmod(i, count) for i in range(step * n, (step + 1) * n))  # (epoch, place in it)
+    return [dataset[_order(cfg.seed, epoch, count)[place]] for epoch, place in drawn]
 
 
 @lru_cache(maxsize=2)  # a step may reach into the next epoch

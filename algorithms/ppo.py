@@ -109,7 +109,7 @@ class Critic(RewardModel):
 def make_critic(folder: str, cfg, gae_lambda: float = 1.0, critic_lr: float = 1e-3) -> Critic:
     """A critic that begins as the model in a folder and expects nothing (its head is 0)."""
     gpt = GPT.from_pretrained(folder)
-    critic = distributed.shard(Critic(gpt), gpt.blocks(), cfg)
+    critic = distributed.shard(Critic(gpt), gpt.layers, cfg)
     optimizers = [adamw(critic.parameters(), critic_lr)]
     critic.trainer = Trainer(critic, optimizers, cfg.grpo.max_grad_norm)
     critic.gae_lambda = gae_lambda

@@ -162,7 +162,7 @@ def training(bench: Bench, shape: ModelConfig, length: int, texts: int) -> None:
     cfg = bench.cfg
     with bench.device:
         model = GPT(shape)
-    model = distributed.shard(model, model.blocks(), cfg)
+    model = distributed.shard(model, model.layers, cfg)
     trainer = sft.make_trainer(model, cfg.sft)
     rows = torch.randint(3, shape.vocab_size, (texts, length)).tolist()
     batch = [[(row, 0)] for row in rows]

@@ -52,7 +52,7 @@ def learner_of(model: GPT, precision: str = "float32", **settings) -> grpo.Learn
     cfg = config.make(grpo.Config)
     cfg.precision = precision
     cfg.grpo = grpo.GRPOConfig(minibatches=1, lr=1e-4, **settings)
-    return grpo.Learner(distributed.shard(model, model.blocks(), cfg), None, cfg)
+    return grpo.Learner(distributed.shard(model, model.layers, cfg), None, cfg)
 
 
 def random_prompts(count: int, length: int = PROMPT) -> list[list[int]]:

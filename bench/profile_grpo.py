@@ -187,7 +187,7 @@ def main() -> None:
             raise UserError("a critic starts from a model: name a folder, such as runs/zero/model")
         if args.model:
             model, tokenizer = GPT.from_pretrained(args.model), tokenizers.load(args.model)
-            model, judge = distributed.shard(model, model.blocks(), cfg), None
+            model, judge = distributed.shard(model, model.layers, cfg), None
         else:
             tokenizer = sft.corpus_tokenizer(cfg)
             model, judge = sft.build(cfg, tokenizer), reward_by_text

@@ -87,28 +87,26 @@ class Printer:
 
 
 class Chat:
-    """respond(ids, on_token) -> (token ids, whether they have ended): asks the model."""
+    """respond(ids, on_token) -> (token ids, whether they have ended): asks the model. UserError for
+    a question that leaves no room in its context."""
 
     def __init__(
         self, tokenizer, respond: Callable, context: int, new: int, thinking=True, as_json=False
     ):
         """context: the model's; new: tokens of an answer, at most. as_json: one object a line."""
-        self.tokenizer, self.respond, self.context = tokenizer, respond, context
+        self.tokenizer, self.respond = tokenizer, respond
         self.room = context - min(new, context // 2)  # of a prompt with earlier turns
         self.thinking, self.as_json = thinking, as_json
         self.turns: list[tuple[str, str]] = []
         self.system: str | None = None
 
     def prompt(self, question: str) -> list[int]:
-        """The conversation so far with a new question. UserError if it alone has no room."""
+        """The conversation with a new question, without the oldest turns if they have no room."""
         for first in range(len(self.turns) + 1):
             ids = conversation(self.tokenizer, self.turns[first:], question, self.system)
             if len(ids) <= self.room:
-                return ids
-        if len(ids) < self.context:
-            return ids
-        msg = f"a prompt of {len(ids)} tokens leaves no room in the model's context"
-        raise UserError(f"{msg} of {self.context}: shorten it")
+                break
+        return ids
 
     def ask(self, question: str) -> str:
         """Stream the answer to stdout; returns it without its thinking."""

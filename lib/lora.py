@@ -63,7 +63,7 @@ def targets(model) -> list[tuple[nn.Module, tuple[str, ...]]]:
 def prepared(model, cfg):
     """A GPT on its device, ready to be trained: whole, or if cfg.lora.rank is not 0 its adapters,
     beside weights that are held in cfg.precision."""
-    model = distributed.shard(model, model.blocks(), cfg, alone=cfg.lora.rank > 0)
+    model = distributed.shard(model, model.layers, cfg, alone=cfg.lora.rank > 0)
     return add(model, cfg.lora, cfg.seed, distributed.dtype(cfg)) if cfg.lora.rank else model
 
 

@@ -95,7 +95,7 @@ def training_memory(
     dense = 4 * cfg.hidden_dim  # gate, up, silu(gate), their product
     experts = cfg.n_experts_per_token * (3 * cfg.dim + 4 * cfg.expert_dim) + 2 * cfg.n_experts
     experts += 4 * cfg.n_shared_experts * cfg.expert_dim
-    blocks, moe = len(model.blocks()), len(model.moe_layers())
+    blocks, moe = len(model.layers), len(model.moe_layers())
     largest = max(attention + dense if blocks > moe else 0, attention + experts if moe else 0)
     kept = blocks * attention + (blocks - moe) * dense + moe * experts
     if recompute:

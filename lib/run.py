@@ -477,9 +477,8 @@ def finished(folder: str, settings: dict, stage: str, steps: int = 0) -> str | N
     is another stage's, or its settings differ."""
     model, status = os.path.join(folder, "model"), run_status(folder)
     check_stage(folder, status, stage)
-    if not status or not status["finished"] or status["saved"] < steps:
-        return None
-    if not os.path.exists(os.path.join(model, "config.json")):
+    there = status and os.path.exists(os.path.join(model, "config.json"))
+    if not there or not status["finished"] or status["saved"] < steps:
         return None
     check_settings(read_settings(os.path.join(folder, "config.json")), settings, folder)
     return model

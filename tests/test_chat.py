@@ -27,12 +27,15 @@ def tokenizer(tmp_path):
 
 
 class Model:
-    """Says the same always, and keeps what it was asked."""
+    """Says the same always, and keeps what it was asked. Refuses what sample.generate refuses."""
 
-    def __init__(self, tokenizer, text="<think>hm</think>the", finished=True):
+    def __init__(self, tokenizer, text="<think>hm</think>the", finished=True, context=500):
         self.tokenizer, self.text, self.finished, self.asked = tokenizer, text, finished, []
+        self.context = context
 
     def __call__(self, ids, on_token=None):
+        if len(ids) >= self.context:
+            raise UserError(f"a prompt of {len(ids)} tokens leaves no room of {self.context}")
         self.asked.append(ids)
         said = self.tokenizer.encode(self.text)
         for token in said if on_token else ():
@@ -86,12 +89,12 @@ def test_what_is_said_never_becomes_a_special_token(tokenizer):
 
 
 def test_the_oldest_turns_make_room_for_an_answer(tokenizer, monkeypatch):
-    model = Model(tokenizer)
+    model = Model(tokenizer, context=200)
     talk = Chat(tokenizer, model, 200, 80)
     say(talk, monkeypatch, *(f"the {number} {'x' * 20}" for number in range(9)))
     assert len(talk.turns) == 9 and max(map(len, model.asked)) <= 120
     assert tokenizer.decode(model.asked[-1]).count("assistant") in (2, 3)
-    with pytest.raises(UserError, match=r"a prompt of \d+ tokens leaves no room .* of 200"):
+    with pytest.raises(UserError, match=r"a prompt of \d+ tokens leaves no room of 200"):
         talk.ask("x" * 200)
     assert len(talk.turns) == 9  # nothing is forgotten for a question that has no room
     assert len(talk.prompt("x" * 130)) > 120  # alone it may take an answer's room

@@ -135,7 +135,7 @@ shape = dict(vocab_size=64, dim=16, n_layers=2, n_heads=2, n_kv_heads=2, head_di
 params = SamplingParams(num_return_sequences=16, max_new_tokens=12)
 with distributed.started(cfg):
     model = GPT(ModelConfig(**shape, n_experts=0, attention="gqa"))
-    model = distributed.shard(model, model.blocks(), cfg)
+    model = distributed.shard(model, model.layers, cfg)
     assert len(generate(model, [[5, 6, 7], [8]] * 16, params, seed=0).tokens) == 512
 """
 
@@ -146,7 +146,7 @@ def test_many_rows_of_a_sharded_model_without_torchrun(tmp_path):
 
 
 def test_a_copy_of_a_recomputed_model_has_weights_of_its_own(tiny_model):
-    for block in tiny_model.blocks():
+    for block in tiny_model.layers:
         distributed.recompute_activations(block)
     tokens, other = torch.tensor([[5, 6, 7]]), copy.deepcopy(tiny_model)
     before = tiny_model(tokens)

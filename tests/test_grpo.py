@@ -398,7 +398,7 @@ def test_recomputed_activations_change_nothing(tiny_model, kind):
     other = copy.deepcopy(model)
     batch, _ = fake_rollout(copy.deepcopy(model))
     advantages = torch.randn(12)
-    for block in other.blocks():
+    for block in other.layers:
         distributed.recompute_activations(block)
     (plain, a), (again, b) = (gradient_of_update(m, batch, advantages) for m in (model, other))
     assert a == pytest.approx(b, abs=1e-6) and a["moe/max_load"] == b["moe/max_load"]

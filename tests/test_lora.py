@@ -177,7 +177,7 @@ def test_an_update_leaves_all_but_adapters_as_it_was(tiny_model, recompute):
     before = copy.deepcopy(tiny_model)
     batch, _ = fake_rollout(copy.deepcopy(tiny_model))
     adapted(tiny_model, moved=False)
-    for block in tiny_model.blocks() if recompute else ():
+    for block in tiny_model.layers if recompute else ():
         distributed.recompute_activations(block)
     learner = make_learner(tiny_model.train(), group_size=4, minibatches=2, micro_tokens=30)
     learner.update(batch, torch.randn(12), 1.0, random.Random(0))

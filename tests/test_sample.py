@@ -277,7 +277,7 @@ def test_two_teams_of_threads_say_the_same(tiny_model):
             torch.set_num_threads(threads)
             for rows in (None, 256):
                 seen.append(generate(tiny_model, asked, replace(params, rows=rows), seed=3))
-        for block in tiny_model.blocks():
+        for block in tiny_model.layers:
             distributed.recompute_activations(block)
         hook = tiny_model.register_forward_hook(
             lambda module, args, out: graded.append(torch.is_grad_enabled())

@@ -91,7 +91,7 @@ def fine_tuning(out: str, shape: str, cut: bool = False) -> tuple[list[dict], GP
     """Five steps of train_step, of 3 to 6 micro-batches each; with cut, of one text each."""
     cfg = shaped(shape, {"sft.tokens_per_step": 200, "sft.micro_tokens": 50})
     rng, model = random.Random(0), network(cfg)
-    trainer = sft.make_trainer(distributed.shard(model, model.blocks(), cfg), cfg.sft)
+    trainer = sft.make_trainer(distributed.shard(model, model.layers, cfg), cfg.sft)
     examples = []
     for _ in range(100):
         ids = [rng.randrange(3, 300) for _ in range(rng.randint(4, 20))]
@@ -111,7 +111,7 @@ def reinforcement(out: str, shape: str, micro_tokens: int = 60, **values) -> tup
     cfg = shaped(shape, {f"grpo.{k}": v for k, v in common.items()} | recompute)
     model, base = network(cfg), os.path.join(out, f"base-{shape}")
     model.save_pretrained(base)  # where the reference and the critic start
-    model = distributed.shard(model, model.blocks(), cfg)
+    model = distributed.shard(model, model.layers, cfg)
     learner = grpo.Learner(model, Letters(), cfg, base)
     problems = [Problem("abcdefghij"[: 1 + 3 * i], "", "math") for i in range(3)]
     further = [Problem("klmnopqrst"[: 2 + 3 * i], "", "math") for i in range(3)]
