@@ -138,12 +138,10 @@ def language(plan: Plan):
         if not inputs.is_model(f"{without}/model"):
             start = (f"{out}/dev1/model", without, os.path.exists(without), "dev2")
             train_r1.reinforce(cfg, *start, language=0.0)
-        models = {  # name -> stage, model, file of the evaluation
-            "base": ("base", f"{out}/base/model", f"{out}/eval/base.json"),
-            "Dev1": ("dev1", f"{out}/dev1/model", f"{out}/eval/dev1.json"),
-            "with": ("dev2", f"{out}/dev2/model", f"{out}/eval/dev2.json"),
-            "without": ("without", f"{without}/model", f"{without}/eval.json"),
-        }
+        models = {}  # name -> stage, model, file of the evaluation
+        for name, stage in (("base", "base"), ("Dev1", "dev1"), ("with", "dev2")):
+            models[name] = stage, f"{out}/{stage}/model", f"{out}/eval/{stage}.json"
+        models["without"] = "without", f"{without}/model", f"{without}/eval.json"
         reports = {name: stages.evaluate_stage(cfg, *m) for name, m in models.items()}
         runs.append(stages.stage_figures(reports))
         del runs[-1]["base"]  # only what the others are compared with

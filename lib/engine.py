@@ -125,17 +125,16 @@ class Engine:
         self.is_end = torch.zeros(model.cfg.vocab_size, dtype=torch.bool, device=model.device)
         self.is_end[ends] = True
         self.static = STATIC.get(self.device.type, True)
-        # what a layer remembers of its last call (routes) is not in a graph; counters count calls
-        watched = out.routes is not None or profiling.counting()
-        self.graphs = self.static and self.device.type in GRAPHS and not watched
+        # what a layer remembers of its last call (routes) is not in a graph, and belongs to one
+        # thread; counters count calls, of one thread
+        self.watched = out.routes is not None or profiling.counting()
+        self.graphs = self.static and self.device.type in GRAPHS and not self.watched
         self.graph = None  # the newest; the next one uses its memory
 
     def run(self) -> None:
         B, threads = len(self.out.tokens), torch.get_num_threads()
         at_once, every = min(B, self.params.rows or B), torch.arange(B, device=self.device)
-        # what a layer remembers of its last call (routes, shards) and counters belong to one thread
-        shared = self.out.routes is not None or profiling.counting()
-        shared = shared or isinstance(self.model, FSDPModule)
+        shared = self.watched or isinstance(self.model, FSDPModule)  # shards are one thread's, too
         if self.device.type != "cpu" or threads == 1 or at_once < TEAMS_FROM or shared:
             self.answer(every, at_once)
             return
