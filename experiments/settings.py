@@ -30,8 +30,7 @@ def algorithms(plan: Plan):
     # gspo's range is for long answers and small steps
     variants["gspo-wide"] = variant("gspo", clip_low=0.03, clip_high=0.04)
     runs, keys = short(plan, variants), ("accuracy", "format", "length")
-    panels = [common.learning(plan, variants)]
-    return conclude(plan, runs, CLAIMS["algorithms"], panels, keys)
+    return conclude(plan, runs, CLAIMS["algorithms"], [common.learning(plan, variants)], keys)
 
 
 def ablations(plan: Plan):

@@ -41,8 +41,7 @@ def conversation(tokenizer, turns: list[tuple[str, str]], text: str, system: str
     model's own chat template."""
     if not turns and not system:
         return tokenizer.prompt(text)
-    values = {"system": "{system}"} if system else {}
-    arguments = tokenizer.arguments | values
+    arguments = tokenizer.arguments | ({"system": "{system}"} if system else {})
     template, _ = hf_tokenizer.chat_template(tokenizer.files, arguments, len(turns))
     texts = {"{prompt}": text, "{system}": system or ""}
     for i, (question, answer) in enumerate(turns):

@@ -95,8 +95,7 @@ def read(folder: str) -> dict[str, object]:
 
 def _names(files: dict) -> dict[str, str]:
     """The special tokens that tokenizer_config.json names."""
-    about = files.get("tokenizer_config.json", {})
-    found = {k: about.get(k) for k in NAMED}
+    found = {k: files.get("tokenizer_config.json", {}).get(k) for k in NAMED}
     return {k: v["content"] if isinstance(v, dict) else v for k, v in found.items() if v}
 
 

@@ -38,8 +38,7 @@ def start(folder: str, settings: dict, step: int):
     try:
         module = load(chosen)
         if chosen == "tensorboard":
-            path = os.path.join(folder, "tensorboard")
-            writer = module.SummaryWriter(path, purge_step=step + 1)
+            writer = module.SummaryWriter(os.path.join(folder, "tensorboard"), purge_step=step + 1)
             writer.log = lambda row, step: [writer.add_scalar(*item, step) for item in row.items()]
             writer.finish = writer.close
             return writer
