@@ -455,8 +455,7 @@ def main() -> None:
         inputs.check_lora(cfg, args.model)
         inputs.check_reference(cfg, args.model)
         tokenizer = tokenizers.load(args.model, **cfg.asked)
-        model = GPT.from_pretrained(args.model)
-        model = lora.prepared(model, cfg)
+        model = lora.prepared(GPT.from_pretrained(args.model), cfg)
         learner = Learner(model, tokenizer, cfg, args.model)
         dataset = load_jsonl(args.data) if args.data else None
         for step in range(args.steps):

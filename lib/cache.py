@@ -43,10 +43,6 @@ class GrowingCache:
         layers = _each(self.layers, lambda x: x.index_select(0, rows))
         return GrowingCache(self.length, layers, self.valid[rows])
 
-    def one_layer(self, layer: int, tensors: tuple[Tensor, ...]) -> "GrowingCache":
-        """A cache of this one's length that holds the given tensors of one layer."""
-        return GrowingCache(self.length, {layer: tensors} if tensors else {})
-
     def detached(self) -> "GrowingCache":
         """The same contents as leaves of a new graph, which gather gradients of their own."""
         layers = _each(self.layers, lambda x: x.detach().requires_grad_())

@@ -29,6 +29,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from lib.cache import GrowingCache
 from lib.errors import UserError
 
 
@@ -187,7 +188,7 @@ def _checkpointed(block, x, freqs_cis, mask, cache, valid, chosen=None) -> Tenso
 
     def pure(x: Tensor, *old: Tensor) -> tuple[Tensor, ...]:
         """Without side effects: the layer's cache comes in, its next state goes out."""
-        layer_cache = cache and cache.one_layer(block.layer, old)
+        layer_cache = cache and GrowingCache(cache.length, {block.layer: old} if old else {})
         x = forward(block, x, freqs_cis, mask, layer_cache, valid, chosen)
         return x, *(layer_cache.layers[block.layer] if cache else ())
 

@@ -225,16 +225,14 @@ def to_files(vocabulary, template: str) -> dict[str, dict]:
 def with_template(vocabulary, template: str) -> dict:
     """A folder's files, by name, with another template."""
     files = {k: v for k, v in vocabulary.files.items() if not k.endswith("jinja")}
-    about = files.get("tokenizer_config.json", {})
-    about = about | {"chat_template": _jinja(template, vocabulary)}
+    about = files.get("tokenizer_config.json", {}) | {"chat_template": _jinja(template, vocabulary)}
     return files | {"tokenizer_config.json": about}
 
 
 def _jinja(template: str, vocabulary) -> str:
     """A chat template, as transformers reads it, of a text around "{prompt}"."""
     before, after = (json.dumps(text, ensure_ascii=False) for text in template.split("{prompt}"))
-    chat = OURS + before
-    chat += " + message['content']" + (" | trim" if vocabulary.trim else "")
+    chat = OURS + before + " + message['content']" + (" | trim" if vocabulary.trim else "")
     chat += " }}{% if add_generation_prompt or not loop.last %}{{ " + after
     chat += " }}{% endif %}{% elif message['role'] == 'assistant' %}{{ message['content'] }}"
     return chat + vocabulary.eos + "{% endif %}{% endfor %}"

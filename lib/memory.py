@@ -210,8 +210,7 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
         memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer"
         memory += f" {fixed / gib:.1f}, training {training / gib:.1f}, rollouts {cache / gib:.1f})"
         run = f"{report['total parameters'] / 1e6:,.0f}M parameters, {n} process{'es' * (n > 1)}"
-        msg = f"arithmetic: up to {hours:,.10g} hours"
-        print(f"{run}; memory of each: {memory}; {msg}", flush=True)
+        print(f"{run}; memory of each: {memory}; arithmetic: up to {hours:,.10g} hours", flush=True)
         if need <= have and hours > 24 and large and not cfg.yes:
             fix = "use GPUs, another --config or fewer steps, or add --yes to begin"
             raise UserError(f"this takes up to {hours:,.10g} hours on this machine: {fix}")
