@@ -33,14 +33,13 @@ def ahead(function: Callable, items: Iterable, workers: int) -> Iterator:
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_obey) as pool:
-        waiting = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool, waiting = ProcessPoolExecutor(workers, context, initializer=_obey), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > workers:
                 yield waiting.popleft().result()
-        finally:  # the caller may have had enough
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # the caller may have had enough
+        pool.shutdown(cancel_futures=True)
