@@ -201,11 +201,9 @@ def answer_in(text: str) -> str:
         parts.insert(0, found.pop())
     start, end = parts[0].start(), parts[-1].end()
     before = text[max(0, start - 60) : start]
-    if _DOUBTED.search(before) or _DENIED.match(text, end):
-        return ""
-    if parts[0][4] and _BEFORE.search(before[-20:]):
-        return ""
-    if parts[-1][4] and _AFTER.match(text, end):
+    doubted = _DOUBTED.search(before) or _DENIED.match(text, end)
+    in_formula = parts[0][4] and _BEFORE.search(before[-20:])
+    if doubted or in_formula or (parts[-1][4] and _AFTER.match(text, end)):
         return ""
     return ", ".join("".join(filter(None, m.groups())).strip() for m in parts)
 

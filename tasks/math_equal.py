@@ -401,14 +401,12 @@ def _same(a: _Node, b: _Node) -> bool:
         return False
     if a.kind == "list" and b.kind == "expr":  # one value, said more than once
         return all(_same(part, b) for part in a.parts)
-    if a.kind in ("list", "row") and b.kind == "list":
+    if a.kind == b.kind == "union" or (a.kind in ("list", "row") and b.kind == "list"):
         return _match(a.parts, b.parts, _same)
     if a.kind != b.kind and (a.kind, b.kind) != ("list", "row"):
         return False
     if a.kind == "expr":
         return _units_agree(a.parts[1], b.parts[1]) and _same_expression(a.parts[0], b.parts[0])
-    if a.kind == "union":
-        return _match(a.parts, b.parts, _same)
     return len(a.parts) == len(b.parts) and all(map(_same, a.parts, b.parts))
 
 
