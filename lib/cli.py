@@ -63,10 +63,8 @@ def nearest(what: str, name: str, known: list[str]) -> UserError:
     """The error for a name that does not exist."""
     close = difflib.get_close_matches(name.lower(), known, 1, 0.5)
     dashes = "--" if what == "setting" else ""
-    if close:
-        hint = f"the nearest is '{dashes}{close[0]}'"
-    else:
-        hint = "--help lists all" if dashes else f"there are {', '.join(known)}"
+    listed = "--help lists all" if dashes else f"there are {', '.join(known)}"
+    hint = f"the nearest is '{dashes}{close[0]}'" if close else listed
     return UserError(f"there is no {what} '{dashes}{shortened(name)}'; {hint}")
 
 
