@@ -118,9 +118,8 @@ def controls(plan: Plan):
         out = plan.folder("findings/controls/clean", seed)
         rows = clean_texts(cfg, 100 if plan.quick else 2000)
         model = train_r1.fine_tune(cfg, base, rows, out, True)
-        row = examine(cfg, model, out)
-        row["tokens"] = sum(r["num_tokens"] for r in metrics(out))
-        runs[-1]["clean texts"] = row
+        learnt = sum(r["num_tokens"] for r in metrics(out))
+        runs[-1]["clean texts"] = examine(cfg, model, out) | {"tokens": learnt}
         longer = plan.config(seed)
         longer.sft.tokens = tokens + sum(r["num_tokens"] for r in metrics(os.path.dirname(base)))
         out = plan.folder("findings/controls/pretraining", seed)
