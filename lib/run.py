@@ -170,6 +170,8 @@ class Run:
         """Write the checkpoint of step `number` atomically; only the newest two stay."""
         self.state |= state
         path = os.path.join(self.folder, "checkpoint", f"{self.stage}-{number:08d}")
+        if os.path.exists(path):  # nothing has happened since
+            return
         temporary = os.path.join(self.folder, "checkpoint", "unfinished")
         with self._file_errors():
             if is_main_process():
