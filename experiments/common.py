@@ -216,14 +216,14 @@ def examine(cfg, model: str, out: str) -> dict[str, float]:
     return row | {task: r.pass1 for task, r in reports.items()}
 
 
-def reinforce(cfg, base: str, out: str, judge=None) -> dict[str, float]:
+def reinforce(cfg, base: str, out: str, judge=None, dataset=None) -> dict[str, float]:
     """Figures of GRPO from the model in folder `base`; a run that has ended is not made again.
-    judge: adds rewards (grpo.Learner)."""
+    judge: adds rewards (grpo.Learner); dataset: problems to train on instead of the world's."""
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
     lock_settings(out, settings | {"base": GPT.from_pretrained(base).fingerprint()})
     if not inputs.is_model(f"{out}/model"):
         print(f"--- {out}", flush=True)
-        train_zero.train(cfg, base, out, True, judge=judge)
+        train_zero.train(cfg, base, out, True, dataset, judge)
     rows, row = metrics(out), examine(cfg, f"{out}/model", out)
     row["step_seconds"] = statistics.median(r["step_time"] for r in rows)
     row["tokens"] = rows[-1]["num_tokens"]

@@ -1,6 +1,7 @@
 """How RL is done (PPO, GRPO's relatives, its settings), and what the base brings to it."""
 
 from algorithms import ALGORITHMS
+from data import World
 from experiments import common
 from experiments.common import CLAIMS, Plan, conclude, short
 
@@ -46,6 +47,20 @@ def ablations(plan: Plan):
     variants |= {f"minibatches-{n}": variant(minibatches=n) for n in (1, 16)}
     runs, keys = short(plan, variants), ("accuracy", "format", "length")
     return conclude(plan, runs, CLAIMS["ablations"], keys=keys)
+
+
+def few(plan: Plan):
+    """How many problems does RL need? 1, 4, 16 or 64 sums, asked again and again, or new ones each
+    time (full 15 minutes a seed, quick 1)"""
+    runs, counts = [], {"one": 1, "four": 4, "sixteen": 16, "sixty-four": 64, "new": None}
+    for seed in plan.seeds:
+        cfg, base = plan.config(seed, {"grpo.tasks": "arithmetic"}), f"{plan.zero(seed)}/base/model"
+        runs.append({"base": common.examine(cfg, base, plan.folder("findings/base-sums", seed))})
+        problems = World(seed, cfg.world).problems("arithmetic", 64)
+        for name, count in counts.items():
+            out, dataset = plan.folder(f"findings/sums-{name}", seed), count and problems[:count]
+            runs[-1][name] = common.reinforce(cfg, base, out, dataset=dataset)
+    return conclude(plan, runs, CLAIMS["few"], keys=("accuracy", "format", "length"))
 
 
 def share(plan: Plan):
