@@ -40,8 +40,8 @@ class WorldConfig:
 
     tasks: tuple[str, ...] = setting(DEFAULT_TASKS, choices=TASKS)  # what the texts are about
     arithmetic: float = setting(1.7, low=0.01)  # texts about arithmetic for each about Countdown
-    logic: float = setting(0.15, low=0.01)  # and about logic
-    minor: float = setting(0.15, low=0.01)  # and about any other task
+    logic: float = setting(0.15, low=0.01)  # texts about logic for each about Countdown
+    minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
     wrong: float = setting(0.95, low=0, high=1)  # of the texts that blurt, the share that guesses

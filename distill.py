@@ -26,6 +26,7 @@ import inputs
 import preference
 import sft
 import stages
+import tokenizer as tokenizers
 import train_r1
 from algorithms import ALGORITHM_SETTINGS
 from data import World
@@ -65,24 +66,26 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     sampled = 0 if data else problems * d.samples
     # the teacher's shape: the largest
     stages.check_room(cfg, init, learnt, 3 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
-    settings = stages.settings_to_lock(cfg, init=init)
+    settings, taught = stages.settings_to_lock(cfg, init=init), data is None
     rows = inputs.read_rows(data) if data else []
     inputs.begin(out, resume)
 
     # 1. The teacher's responses
-    if taught := data is None:
+    if taught:
         data = os.path.join(out, "teacher.jsonl")
         lock_settings(out, settings | stages.settings_to_lock(cfg, teacher=teacher))
         rows = teach(cfg, teacher, data)
     lock_settings(out, settings | {"rows": fingerprint(rows)})
 
     # 2. The students
-    figures, parameters = {}, {}
+    figures, parameters, all_ways = {}, {}, list(WAYS)
+    tokenizer = tokenizers.load(init, **cfg.asked) if init else sft.corpus_tokenizer(cfg)
+    if not (taught and inputs.can_judge(teacher, tokenizer, init)):
+        all_ways.remove("on-policy")
+        print("no on-policy distillation: no teacher has the student's tokens", flush=True)
     for name in names:
         print(f"--- {name}", flush=True)
-        folder, ways = os.path.join(out, name), ["distilled"]
-        if name == names[0]:  # a teacher can judge the tokens of a student that has the same ones
-            ways = [way for way in WAYS if way != "on-policy" or (taught and not init)]
+        folder, ways = os.path.join(out, name), all_ways if name == names[0] else ["distilled"]
         models = student(cfg, name, rows, folder, ways, teacher, resume, init)
         reports, tasks = {}, (*cfg.r1.tasks, "general")
         for way, model in models.items():
@@ -96,9 +99,9 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
 
     # 3. The table
     content = {"examples": len(rows), "budget": asdict(d), "parameters": parameters}
-    if taught:
-        run = run_of(teacher)
-        content["teacher_flops"] = sum(flops(run, stage) for stage in train_r1.NAMES)
+    # of the six stages' runs; None if some are elsewhere
+    spent = [stages.effort(os.path.join(run_of(teacher), s)).get("flops") for s in train_r1.NAMES]
+    content["teacher_flops"] = sum(spent) if taught and all(spent) else None
     files.write_json(os.path.join(out, "distill.json"), content | {"figures": figures})
     flat = {}
     for name, ways in figures.items():
@@ -132,26 +135,24 @@ def student(cfg, name, rows: list[dict], out, ways, teacher, resume, init=None) 
     cfg = stages.own_base(replace(cfg, model=model))
     cfg.r1 = replace(cfg.r1, steps=cfg.distill.rl_steps, preference_steps=0)
     models = {"base": init or sft.pretrain(cfg, os.path.join(out, "base"), resume)}
+    algorithm = {"algorithm": ON_POLICY, "reference": teacher} | ALGORITHM_SETTINGS[ON_POLICY]
+    judged = replace(cfg, grpo=replace(cfg.grpo, **algorithm)) if "on-policy" in ways else cfg
     for way in ways:
-        start, folder, given = models[WAYS[way]], os.path.join(out, way), cfg
+        start, folder = models[WAYS[way]], os.path.join(out, way)
         models[way] = os.path.join(folder, "model")
         if inputs.is_model(models[way]):
             continue
         if way == "distilled":
             train_r1.fine_tune(cfg, start, rows, folder, resume)
-            continue
-        if way == "on-policy":
-            algorithm = {"algorithm": ON_POLICY, "reference": teacher}
-            given = replace(
-                cfg, grpo=replace(cfg.grpo, **algorithm, **ALGORITHM_SETTINGS[ON_POLICY])
-            )
-        train_r1.reinforce(given, start, folder, resume, "students", cfg.r1.language)
+        else:
+            settings = judged if way == "on-policy" else cfg
+            train_r1.reinforce(settings, start, folder, resume, "students", cfg.r1.language)
     return models
 
 
 def flops(folder: str, way: str) -> float:
-    """What a model in a folder of runs cost in training, from the student's pretraining on; a
-    teacher that judges tokens not counted."""
+    """What the student in a folder cost until a way's end, as far as it was trained here; its
+    teacher's training, responses and judgements are not counted (stages.effort)."""
     own = stages.effort(os.path.join(folder, way)).get("flops", 0.0)
     return own + (flops(folder, WAYS[way]) if way in WAYS else 0.0)
 
@@ -162,7 +163,7 @@ def main() -> None:
     add("--teacher", help="model folder (default runs/r1-THAT/r1/model; made if it is not there)")
     add("--data", help="a saved data set instead of a teacher")
     add("--init", help="model folder that is the student, ours or Hugging Face's")
-    add("--students", default=known, help=f"default {known}; the first is also trained by RL")
+    add("--students", default=known, help=f"default {known}; the first in all four ways")
     add("--out", help="run folder (default runs/distill; with --config -THAT)")
     add("--resume", action="store_true", help="go on with the run in --out")
     cfg, args = config.parse(parser, Config, algorithms=ALGORITHM_SETTINGS)

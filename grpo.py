@@ -402,8 +402,11 @@ def train(
     returns the folder of the result. Dynamic sampling asks for problems beyond the last step too.
     fixed: problems that are asked again and again, to be looked at; without, the world's.
     `settings` is whatever else the result depends on. KeyboardInterrupt after a clean stop."""
+    inputs.check_reference(cfg, base)
     model, tokenizer = GPT.from_pretrained(base), tokenizers.load(base, **cfg.asked)
     settings["init"] = model.fingerprint()  # another base under the same name is another run
+    if cfg.grpo.reference:
+        settings["reference"] = GPT.from_pretrained(cfg.grpo.reference).fingerprint()
     settings = asdict(cfg) | settings
     if resume and (done := runs.finished(out, settings, stage, cfg.grpo.steps)):
         print(f"'{out}' is finished: its model is {done}")
@@ -452,8 +455,8 @@ def main() -> None:
     cfg, args = config.parse(parser, Config)
     with config.user_errors(), distributed.started(cfg):
         cfg = inputs.suited(cfg, args.model, args)
-        inputs.check_lora(cfg, args.model)
         inputs.check_reference(cfg, args.model)
+        inputs.check_lora(cfg, args.model)
         tokenizer = tokenizers.load(args.model, **cfg.asked)
         model = lora.prepared(GPT.from_pretrained(args.model), cfg)
         learner = Learner(model, tokenizer, cfg, args.model)

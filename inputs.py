@@ -63,8 +63,8 @@ def suited(cfg, folder: str | None, args):
 def check_base(cfg, args) -> None:
     """The same of --init, if it is there. UserError also for a setting that was typed, but would be
     passed over."""
-    check_lora(cfg, args.init)
     check_reference(cfg, args.init)
+    check_lora(cfg, args.init)
     if not args.init:
         if typed := [key for key in args.typed if key.startswith("template")]:
             raise UserError(f"--{typed[0]} is for a model that --init names: drop it")
@@ -106,20 +106,30 @@ def check_lora(cfg, model: str | None) -> None:
 
 
 def check_reference(cfg, base: str | None) -> None:
-    """UserError if --grpo.reference names no model, none with the tokens of the one in folder
-    `base`, or one that nothing asks; or if it is needed."""
-    if not (rl := getattr(cfg, "grpo", None)):
-        return
-    if not rl.reference:
-        if rl.algorithm == "on-policy-distillation":
+    """UserError if --grpo.reference is needed, or names what cannot judge the tokens of the model
+    in folder `base` (None: one that is not there yet)."""
+    rl = getattr(cfg, "grpo", None)
+    if not rl or not rl.reference:
+        if rl and rl.algorithm == "on-policy-distillation":
             raise UserError(f"--algorithm {rl.algorithm} needs --grpo.reference: name the teacher")
         return
     if not rl.kl_beta:
         raise UserError("--grpo.reference is for the KL penalty: set --grpo.kl_beta too")
-    check_model(rl.reference)
-    if base and not tokenizers.load(base).same_tokens(tokenizers.load(rl.reference)):
-        msg = f"'{rl.reference}' has other tokens than '{base}', so that it cannot judge them"
-        raise UserError(f"{msg}: correct --grpo.reference")
+    if rl.ref_every:
+        raise UserError("a reference that is named stays as it is: add --grpo.ref_every 0")
+    check_model(rl.reference, template="none")
+    if base and not can_judge(rl.reference, tokenizers.load(base, **cfg.asked), base):
+        msg = f"'{rl.reference}' has other tokens, or room for fewer, than '{base}'"
+        raise UserError(f"{msg}, so that it cannot judge them: correct --grpo.reference")
+
+
+def can_judge(teacher: str, tokenizer, student: str | None = None) -> bool:
+    """Whether the model in folder `teacher` has the tokens of a tokenizer, and room for whatever
+    the one in folder `student` may say."""
+    its = GPT.from_pretrained(teacher, device="meta").cfg
+    own = GPT.from_pretrained(student, device="meta").cfg if student else its
+    room = its.vocab_size >= own.vocab_size and its.max_seq_len >= own.max_seq_len
+    return room and tokenizer.same_tokens(tokenizers.load(teacher, "none"))
 
 
 def check_zero(folder: str, base: str) -> None:

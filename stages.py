@@ -151,8 +151,9 @@ def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, 
 
 
 def effort(folder: str) -> dict[str, float]:
-    """Tokens sampled or learnt in a stage's training, the minutes of its steps, and FLOPs, 6 a
-    token and parameter in use, 8 if it was sampled too; {} of a folder without a run."""
+    """Tokens sampled or learnt in a stage's training, the minutes of its steps, and their FLOPs: of
+    a parameter in use 2 for a token that is sampled, 6 for one that is learnt [2001.08361];
+    attention's, and those of reference and reward models, are left out. {} without a run."""
     if not os.path.exists(os.path.join(folder, "metrics.jsonl")):
         return {}
     rows = read_metrics(folder)
@@ -160,8 +161,12 @@ def effort(folder: str) -> dict[str, float]:
     tokens = rows[-1]["num_tokens"] if sampled else sum(row["num_tokens"] for row in rows)
     model = GPT.from_pretrained(os.path.join(folder, "model"), device="meta")
     forward = memory.cost_report(model, context=1)["forward FLOPs a token"]
+    flops = 3 * forward * tokens  # forward and backward
+    if sampled:  # and not all of it is learnt
+        learnt = sum(r["throughput/train_tok_s"] * r["timing/train_s"] for r in rows)
+        flops = forward * (tokens + 3 * learnt)
     minutes = sum(row["step_time"] for row in rows) / 60
-    return {"tokens": tokens, "minutes": minutes, "flops": (3 + sampled) * forward * tokens}
+    return {"tokens": tokens, "minutes": minutes, "flops": flops}
 
 
 def win_rate(report: Report, rival: Report) -> float:

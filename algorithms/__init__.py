@@ -16,7 +16,7 @@ DAPO = dict(penalty=relatives.overlong_penalty, resample=relatives.dynamic_sampl
 GSPO = dict(clip_low=3e-4, clip_high=4e-4, average="sequence", kl_beta=0.0)  # section 5.1
 CISPO = dict(clip_low=1.0, clip_high=4.0, average="token", kl_beta=0.0)  # high is ours, low is none
 V32 = dict(average="sequence", kl_beta=1e-3, replay_routes=True)  # kl_beta is ours; no top-p mask
-TAUGHT = dict(kl_beta=1.0)
+TAUGHT = dict(kl_beta=1.0, ref_every=0)  # so that the reference model is there, and stays
 
 ALGORITHMS |= {
     "dr_grpo": Algorithm(dict(average="constant", kl_beta=0.0), relatives.centred),
@@ -29,7 +29,7 @@ ALGORITHMS |= {
     "v3.2": Algorithm(V32, relatives.centred, relatives.v32_loss),
     "ppo": Algorithm(critic=make_critic),
     "ppo-0.95": Algorithm(critic=partial(make_critic, gae_lambda=0.95)),
-    # no reward: --grpo.reference names the teacher; kl_beta only asks for it
+    # rewards are logged, and teach nothing: --grpo.reference names the teacher
     "on-policy-distillation": Algorithm(TAUGHT, relatives.ones, relatives.reverse_kl_loss),
 }
 

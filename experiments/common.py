@@ -31,11 +31,11 @@ from model import GPT
 from sft import pretrain
 
 BUDGET = {"grpo.steps": 30, "grpo.problems_per_step": 16, "eval.problems": 64}
-BUDGET |= {"sft.tokens": 4_000_000}
+BUDGET |= {"sft.tokens": 4_000_000}  # of from_nothing(): as many as train_zero.QUICK's
 # --quick: does everything run? Too short to learn from
 R1_QUICK = train_zero.QUICK | {"world.tasks": ",".join(DEFAULT_TASKS), "preference.examples": 600}
 R1_QUICK |= {"r1.cold_prompts": 96, "r1.reject_prompts": 128}
-R1_QUICK |= {"r1.steps": 8, "r1.preference_steps": 5}
+R1_QUICK |= {"r1.steps": 8, "r1.preference_steps": 5, "r1.pretraining": 0.5}
 QUICK = R1_QUICK | {"grpo.steps": 6, "grpo.problems_per_step": 8, "grpo.group_size": 8}
 QUICK |= {"eval.problems": 16, "eval.k": 4, "sft.tokens": 300_000}
 ARITHMETIC = {"world.tasks": "arithmetic", "grpo.tasks": "arithmetic", "world.reasoned": 0.6}

@@ -17,7 +17,7 @@ from lib.errors import UserError
 from lib.files import load_json
 
 STUDENT = next(iter(STUDENTS))
-QUICK = {"distill.prompts": 128, "distill.rl_steps": 6}
+QUICK = {"distill.prompts": 128, "distill.rl_steps": 6, "r1.pretraining": 0.1}
 SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
 
 
@@ -78,9 +78,8 @@ def zero(plan: Plan):
 def decomposition(plan: Plan) -> tuple[dict, dict]:
     """Over seeds: task -> part of the gain (decompose.py), and "task, model" -> what it did."""
     paths = [f"{plan.folder('zero', seed)}/gain.json" for seed in plan.seeds]
-    if missing := [path for path in paths if not os.path.exists(path)]:
-        msg = "an earlier version made that run: rename its folder, and run this again"
-        raise UserError(f"there is no '{missing[0]}': {msg}")
+    for path in paths:
+        check_version(os.path.dirname(path), os.path.exists(path))
     found = [load_json(path) for path in paths]
     gains = {
         task: {part: spread([f["gains"][task][part] for f in found]) for part in parts}
@@ -103,11 +102,20 @@ def decomposition(plan: Plan) -> tuple[dict, dict]:
     return gains, did
 
 
+def check_version(folder: str, complete: bool) -> None:
+    """UserError for a run that lacks what today's version would have written."""
+    if not complete:
+        msg = f"an earlier version made the run in '{folder}', without figures that are needed here"
+        raise UserError(f"{msg}: rename the folder, and run this again")
+
+
 def r1(plan: Plan):
     """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and
     requests (full 90 minutes a seed with one thread, quick 8)"""
     folders = [plan.r1(seed) for seed in plan.seeds]
     runs = [load_json(f"{out}/stages.json")["figures"] for out in folders]
+    for out, rows in zip(folders, runs):
+        check_version(out, "flops" in rows["r1"])
     means, halves = over_seeds(runs)
     named = [{train_r1.NAMES[n]: row for n, row in rows.items()} for rows in (means, halves)]
     report.plot_stages(named[0], plan.result("png"))
@@ -158,6 +166,7 @@ def distill(plan: Plan):
         quick = common.R1_QUICK | QUICK
         out = plan.recipe("distill.py", "distill", seed, "distill.json", quick, *flags)
         found.append(load_json(f"{out}/distill.json"))
+        check_version(out, "teacher_flops" in found[-1])
         runs.append({})
         for name, ways in found[-1]["figures"].items():
             rows = runs[-1] if name == STUDENT else others

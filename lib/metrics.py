@@ -1,5 +1,6 @@
 """What is logged of a step of reinforcement learning, under TRL's names."""
 
+import math
 import statistics
 import time
 from collections import Counter
@@ -115,18 +116,18 @@ def of_update(steps: list, sums: Counter) -> dict[str, float]:
 def of_gaps(gaps: list[Tensor]) -> dict[str, float]:
     """How far log pi_old, the trainer's, is from the sampler's, and the ratio of the two (before
     any cap), over the tokens [n] of all processes; {} without any."""
-    found = []  # of this process
+    mine = []
     if gaps:
-        gap, ratio = torch.cat(gaps), torch.cat(gaps).exp()
-        figures = [gap.abs().sum(), gap.abs().max(), ratio.sum(), ratio.min(), ratio.max()]
-        found = [[len(gap), *torch.stack(figures).tolist()]]
-    if not (parts := distributed.gather(found)):
+        gap = torch.cat(gaps)
+        figures = [gap.abs().sum(), gap.abs().max(), gap.exp().sum(), gap.min(), gap.max()]
+        mine = [[len(gap), *torch.stack(figures).tolist()]]
+    if not (of_all := distributed.gather(mine)):  # a row a process
         return {}
-    count, total, widest, ratios, least, most = zip(*parts)
-    tokens, gap, ratio = sum(count), "sampling_logp_difference", "importance_sampling_ratio"
-    out = {f"sampling/{gap}/mean": sum(total) / tokens, f"sampling/{gap}/max": max(widest)}
-    out |= {f"sampling/{ratio}/min": min(least), f"sampling/{ratio}/max": max(most)}
-    return out | {f"sampling/{ratio}/mean": sum(ratios) / tokens}
+    tokens, distances, widest, ratios, least, most = zip(*of_all)
+    gap, ratio = "sampling/sampling_logp_difference", "sampling/importance_sampling_ratio"
+    out = {f"{gap}/mean": sum(distances) / sum(tokens), f"{gap}/max": max(widest)}
+    out |= {f"{ratio}/min": math.exp(min(least)), f"{ratio}/max": math.exp(max(most))}
+    return out | {f"{ratio}/mean": sum(ratios) / sum(tokens)}
 
 
 def first_of_each_task(records: list[dict], group_size: int) -> list[dict]:

@@ -37,8 +37,10 @@ CONTENTS = {  # what a run has the checksums of
     "base": "another base (--init)",
     "zero": "another Zero (--zero)",
     "teacher": "another teacher (--teacher)",
+    "reference": "another reference model (--grpo.reference)",
 }
 UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}}  # of earlier versions
+ONCE_ONE = {"logic": "minor"}  # what an earlier version had as one setting
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
 
@@ -497,7 +499,8 @@ def check_settings(old: dict, new: dict, folder: str, prefix: str = "") -> None:
     """UserError that names the first setting in which `new` differs from the run's, `old`; one that
     a later version has added counts as unchanged."""
     for key, value in json.loads(json.dumps(new)).items():  # as it would be read back
-        before, name = old.get(key, UNSAID.get(key, value)), prefix + key
+        before = old.get(key, UNSAID.get(key, old.get(ONCE_ONE.get(key), value)))
+        name = prefix + key
         if isinstance(value, dict) and isinstance(before, dict) and key != "template_args":
             check_settings(before, value, folder, name + ".")
         elif before != value and name not in ADJUSTABLE:

@@ -223,6 +223,8 @@ def test_on_policy_distillation_follows_the_reverse_kl():
         left += student[v].exp().item() * metrics["kl"]
     kl = (student.exp() * (student - ref)).sum()
     assert left == pytest.approx(kl.item())
+    teach_all = ALGORITHMS["on-policy-distillation"].advantages
+    assert teach_all(torch.ones(8), 4).tolist() == [1.0] * 8  # rewards without spread
     (got,), (exact,) = (torch.autograd.grad(x, logits, retain_graph=True) for x in (total, kl))
     torch.testing.assert_close(got, 2 * exact)
 

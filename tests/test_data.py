@@ -159,10 +159,11 @@ def proportions(cfg: WorldConfig, n: int = 1500) -> dict[str, float]:
 
 
 def test_tasks_come_in_the_wanted_proportions():
-    tasks = ("arithmetic", "countdown", "code")
-    world = World(0, WorldConfig(tasks=tasks, arithmetic=2.0, minor=0.5))
-    kinds = [read_back(world.text(i)[0]).split()[0] for i in range(3500)]
-    assert [kinds.count(k) / 1000 for k in tasks] == pytest.approx([2.0, 1.0, 0.5], rel=0.1)
+    tasks = ("arithmetic", "countdown", "code", "logic")
+    world = World(0, WorldConfig(tasks=tasks, arithmetic=2.0, logic=0.7, minor=0.5))
+    kinds = [read_back(world.text(i)[0]).split()[0] for i in range(4200)]
+    wanted = [2.0, 1.0, 0.5, 0.7]
+    assert [kinds.count(k) / 1000 for k in tasks] == pytest.approx(wanted, rel=0.1)
 
 
 @pytest.mark.parametrize("task", REASONING)

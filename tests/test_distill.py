@@ -1,12 +1,15 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from conftest import run
 from test_train_r1 import FLAGS, small
 
 import distill
+import sft
+import stages
 from data import REASONING
 from lib import shape
 from model import GPT, ModelConfig
@@ -86,7 +89,41 @@ def test_the_recipe_with_a_saved_data_set(known_tokenizer, tmp_path, monkeypatch
     assert os.path.getmtime("d/llama-s/distilled/model/model.safetensors") == before
 
 
+def test_the_teacher_judges_a_student_s_tokens(known_tokenizer, tmp_path, monkeypatch, capsys):
+    """With a teacher that has the student's tokens; one of another seed's world only writes."""
+    monkeypatch.chdir(tmp_path)
+    cfg = small()
+    cfg.seed = 0
+    for seed in (0, 1):
+        tokenizer = sft.corpus_tokenizer(stages.own_base(replace(cfg, seed=seed)))
+        model = sft.build(cfg, tokenizer)
+        model.save_pretrained(f"t{seed}/r1/model")
+        tokenizer.save(f"t{seed}/r1/model")
+    monkeypatch.setattr(distill, "harvest", lambda *_: [ROW])
+    flags = ["--teacher", "t0/r1/model", "--students", "llama-s", *FLAGS]
+    status, out, err = run(monkeypatch, capsys, "distill", "--out", "d", *flags)
+    assert status == 0 and "no on-policy distillation" not in out, err
+    with open("d/distill.json") as f:
+        content = json.load(f)
+    assert list(content["figures"]["llama-s"]) == ["base", *distill.WAYS]
+    assert content["teacher_flops"] is None  # its training was elsewhere
+    with open("d/llama-s/on-policy/config.json") as f:
+        judged = json.load(f)["grpo"]
+    assert judged["algorithm"] == distill.ON_POLICY and judged["reference"] == "t0/r1/model"
+    with open("d/llama-s/RL-alone/config.json") as f:
+        assert json.load(f)["grpo"]["reference"] == ""
+    with open("d/llama-s/base/config.json") as f:  # it read what its teacher's base did
+        own = json.load(f)
+    assert own["sft"]["tokens"] == stages.own_base(cfg).sft.tokens > cfg.sft.tokens
+    assert own["world"]["logic"] == cfg.r1.logic
+    flags[1] = "t1/r1/model"
+    status, out, _ = run(monkeypatch, capsys, "distill", "--out", "e", *flags)
+    assert status == 0 and "no on-policy distillation" in out
+    assert not os.path.exists("e/llama-s/on-policy")
+
+
 MISTAKES = [
+    ("--algorithm on-policy-distillation --data rows.jsonl", "needs --grpo.reference"),
     ("--students gemma", "gemma"),
     ("--data none.jsonl", "none.jsonl"),
     ("--data bad.jsonl", "line 1"),

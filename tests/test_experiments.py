@@ -114,7 +114,7 @@ def test_a_run_of_an_earlier_version_is_named(nothing_runs, monkeypatch, capsys)
     os.remove("runs/zero/gain.json")
     argv = ["experiments.__main__", "zero", "--seeds", "0"]
     status, _, err = run(monkeypatch, capsys, *argv)
-    assert status == 2 and "there is no 'runs/zero/gain.json': an earlier version" in err
+    assert status == 2 and "an earlier version made the run in 'runs/zero'" in err
 
 
 def test_a_result_of_more_seeds_is_not_replaced(nothing_runs, monkeypatch, capsys):

@@ -14,7 +14,7 @@ import config
 import grpo
 from data import Problem, World, WorldConfig
 from grpo import GRPOConfig, Learner, group_advantages, policy_loss
-from lib import distributed
+from lib import distributed, lora, metrics
 from lib import trainer as training
 from model import GPT
 from sample import Rollout
@@ -154,6 +154,36 @@ def make_learner(model, tokenizer=None, judge=None, **settings) -> Learner:
     cfg = config.make(grpo.Config)
     cfg.grpo = GRPOConfig(**settings)
     return Learner(model, tokenizer, cfg, judge=judge)
+
+
+def test_a_named_reference_is_the_one_that_is_asked(tiny_model, tmp_path):
+    """Also with adapters, where the model without them would be the reference otherwise."""
+    base, other = str(tmp_path / "base"), str(tmp_path / "other")
+    tiny_model.save_pretrained(base)
+    with torch.no_grad():
+        tiny_model.layers[0].self_attn.o_proj.weight.mul_(1.5)
+    tiny_model.save_pretrained(other)
+    for rank in (0, 2):
+        cfg = config.make(grpo.Config)
+        cfg.lora.rank = rank
+        for name, wanted in ((other, other), ("", base)):
+            cfg.grpo = GRPOConfig(kl_beta=0.1, reference=name)
+            model = lora.prepared(GPT.from_pretrained(base), cfg)
+            learner = Learner(model, None, cfg, base)
+            assert (learner.ref is model) == bool(rank and not name)
+            with lora.plain(model, merged=False):
+                assert learner.ref.fingerprint() == GPT.from_pretrained(wanted).fingerprint()
+
+
+def test_gaps_to_the_sampler_by_hand():
+    parts = [torch.tensor([-0.5, 0.1]), torch.tensor([0.3])]
+    found = metrics.of_gaps(parts)
+    ratios = [math.exp(x) for x in (-0.5, 0.1, 0.3)]
+    wanted = {"sampling_logp_difference/mean": 0.3, "sampling_logp_difference/max": 0.5}
+    names = [f"importance_sampling_ratio/{name}" for name in ("min", "max", "mean")]
+    wanted |= dict(zip(names, (ratios[0], ratios[2], sum(ratios) / 3)))
+    assert found == pytest.approx({f"sampling/{name}": value for name, value in wanted.items()})
+    assert metrics.of_gaps([]) == {}
 
 
 def test_responses_may_be_twice_as_long_later(tiny_model, world_tokenizer, monkeypatch):

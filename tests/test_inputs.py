@@ -1,6 +1,8 @@
 """What is chosen for a model from elsewhere, and how its responses are scored."""
 
 import dataclasses
+import os
+from types import SimpleNamespace
 
 import pytest
 from test_hf_tokenizer import thinking_folder
@@ -17,6 +19,7 @@ import train_zero
 from data import Problem
 from lib.errors import UserError
 from lib.run import check_settings
+from model import ModelConfig
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +129,9 @@ def test_responses_to_a_template_that_opens_the_thinking(chat, monkeypatch):
 def test_a_reference_that_cannot_judge_is_refused(chat, world_tokenizer, tmp_path, monkeypatch):
     ours = str(tmp_path / "ours")
     world_tokenizer.save(ours)
-    monkeypatch.setattr(inputs, "check_model", lambda folder: None)
+    monkeypatch.setattr(inputs, "check_model", lambda folder, **_: None)
+    shape = SimpleNamespace(cfg=ModelConfig())
+    monkeypatch.setattr(inputs.GPT, "from_pretrained", lambda *_, **__: shape)
 
     def message(*words, base=None):
         cfg, _ = parsed(train_zero.Config, *words)
@@ -137,7 +142,25 @@ def test_a_reference_that_cannot_judge_is_refused(chat, world_tokenizer, tmp_pat
     assert "needs --grpo.reference" in message("--grpo.algorithm", "on-policy-distillation")
     assert "set --grpo.kl_beta too" in message("--grpo.reference", ours)
     words = ("--grpo.reference", chat, "--grpo.kl_beta", "0.1")
-    assert "has other tokens than" in message(*words, base=ours)
+    assert "has other tokens, or room for fewer, than" in message(*words, base=ours)
     cfg, _ = parsed(train_zero.Config, *words)
     inputs.check_reference(cfg, chat)
     inputs.check_reference(cfg, None)
+    assert "add --grpo.ref_every 0" in message(*words, "--grpo.ref_every", "5")
+
+
+def test_a_reference_has_room_for_whatever_is_said(world_tokenizer, tmp_path, monkeypatch):
+    shapes = {"wide": ModelConfig(), "narrow": ModelConfig(vocab_size=1024)}
+    shapes["short"] = ModelConfig(max_seq_len=32)
+
+    def shape(folder, **_):
+        return SimpleNamespace(cfg=shapes[os.path.basename(folder)])
+
+    monkeypatch.setattr(inputs.GPT, "from_pretrained", shape)
+    wide, narrow, short = (str(tmp_path / name) for name in shapes)
+    for folder in (wide, narrow, short):
+        world_tokenizer.save(folder)
+    assert inputs.can_judge(wide, world_tokenizer) and inputs.can_judge(short, world_tokenizer)
+    assert inputs.can_judge(wide, world_tokenizer, narrow)
+    assert not inputs.can_judge(narrow, world_tokenizer, wide)
+    assert not inputs.can_judge(short, world_tokenizer, wide)

@@ -123,6 +123,11 @@ def test_a_reference_takes_the_memory_of_its_own_weights(monkeypatch, capsys):
         cfg.grpo.kl_beta, cfg.grpo.reference = beta, reference
         memory.check_room(cfg, GPT.empty(cfg.model), 0, 1)
         found.append(float(re.search(r"optimizer ([\d.]+)", capsys.readouterr().out)[1]))
+    cfg.lora.rank = 4  # whose own reference costs nothing
+    for cfg.grpo.reference in ("", "teacher"):
+        memory.check_room(cfg, GPT.empty(cfg.model), 0, 1)
+        found.append(float(re.search(r"optimizer ([\d.]+)", capsys.readouterr().out)[1]))
+    assert found[3] - found[2] == pytest.approx(found[1] - found[0], abs=0.11)
     numbers = sum(p.numel() for p in teacher.parameters())
     assert found[1] - found[0] == pytest.approx(6 * numbers / 2**30, abs=0.1)  # bfloat16: 4 + 2
 

@@ -7,6 +7,7 @@ import torch
 from conftest import run
 
 import config
+import distill
 import inputs
 import sft
 import stages
@@ -16,6 +17,7 @@ from eval import summarise
 from lib import distributed
 from lib import report as reports_lib
 from lib.errors import UserError
+from lib.files import write_lines
 
 
 def sample(correct):
@@ -140,6 +142,30 @@ def test_a_variable_left_from_another_program_starts_no_group(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with distributed.started(config.make(sft.Config)):
         assert not torch.distributed.is_initialized()
+
+
+def test_the_flops_of_runs_by_hand(tiny_model, tmp_path):
+    """Of a parameter in use 2 for a token that is sampled, 6 for one that is learnt."""
+    shape = tiny_model.cfg
+    idle = len(tiny_model.moe_layers()) * (shape.n_experts - shape.n_experts_per_token)
+    used = sum(p.numel() for p in tiny_model.parameters()) - idle * 3 * shape.dim * shape.expert_dim
+    used -= 0 if shape.tie_embeddings else shape.vocab_size * shape.dim
+    attention = stages.memory.cost_report(tiny_model, 1)["forward FLOPs a token"] - 2 * used
+    assert 0 <= attention < 0.02 * used  # of one token
+    rl = {"reward": 1.0, "timing/train_s": 2.0}
+    steps = {"base": [{"num_tokens": 100}, {"num_tokens": 50}]}  # the second: the count so far
+    steps["RL-alone"] = [rl | {"num_tokens": n, "throughput/train_tok_s": 10.0} for n in (40, 70)]
+    for way, rows in steps.items():
+        rows = [r | {"stage": "x", "step": k, "step_time": 30.0} for k, r in enumerate(rows)]
+        tiny_model.save_pretrained(str(tmp_path / "d" / way / "model"))
+        write_lines(str(tmp_path / "d" / way / "metrics.jsonl"), rows)
+    own = stages.effort(str(tmp_path / "d/RL-alone"))
+    assert (own["tokens"], own["minutes"]) == (70, 1.0)
+    forward = 2 * used + attention
+    assert own["flops"] == pytest.approx(forward * 70 + 3 * forward * 40)
+    both = 3 * forward * 150 + own["flops"]
+    assert distill.flops(str(tmp_path / "d"), "RL-alone") == pytest.approx(both)
+    assert stages.effort(str(tmp_path / "nowhere")) == {}
 
 
 def test_r1_s_own_base_reads_more_of_the_other_tasks_and_zero_s_does_not():
