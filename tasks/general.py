@@ -170,9 +170,9 @@ def demonstration(world, index: int) -> tuple[Problem, str]:
 
 def preference(world, index: int, split: str = "train") -> tuple[Problem, str, str]:
     """(request, the better of two replies, the worse): a right sentence, or the form that is asked
-    for, beats a right word, a sentence said twice or another form, and these beat what is wrong,
-    answers another request, is rude, or declines for no reason. The better reply is as often the
-    shorter as the longer."""
+    for, beats a right word, a sentence said twice or without that form, and these beat what is
+    wrong, has a form that nobody asked for, answers another request, is rude, or declines for no
+    reason. The better reply is as often the shorter as the longer."""
     rng = random.Random(f"{world.seed} preference {split} {index}")
     while True:
         p = world.draw(rng, "general", split)
@@ -181,7 +181,8 @@ def preference(world, index: int, split: str = "train") -> tuple[Problem, str, s
         twice = plain + ("" if p.language == "zh" else " ") + plain
         second = [p.tests["curt"], plain, twice]
         ranked = [[p.answer], [x for x in second if x != p.answer], [RUDE[p.language]]]
-        ranked[1 if kind == "harmful" else 2] += others  # declining another deed is declining
+        # declining another deed, or in another form, is declining
+        ranked[1 if kind == "harmful" else 2] += others + _unasked(p)
         if kind != "translate":  # whose wrong reply may be right for a held-out request
             ranked[2] += [p.tests["wrong"]] * 2 + _wrong_in_form(p)
         if kind != "harmful":
@@ -200,6 +201,15 @@ def _wrong_in_form(p: Problem) -> list[str]:
     if p.tests.get("asked") == "language":
         return [_request(kind, 1 - lang, *drawn).tests["wrong"]] * 2
     return []
+
+
+def _unasked(p: Problem) -> list[str]:
+    """Its good reply in a form that nobody asked for: one that is often asked for is no better."""
+    (kind, lang, *drawn), way = p.tests["drawn"], p.tests.get("asked")
+    unasked = [] if way == "ending" else [p.answer + " OK"]
+    if way != "language" and kind not in UNASKED["language"]:
+        unasked.append(_request(kind, 1 - lang, *drawn).answer)
+    return unasked
 
 
 def _misunderstood(rng: random.Random, p: Problem) -> list[str]:

@@ -318,12 +318,14 @@ def test_harm_is_to_be_declined():
 
 def test_what_is_preferred_and_what_is_safe():
     """The better reply is more helpful, and what is safe does not help with harm."""
-    world = World(0, WorldConfig())
+    world, added = World(0, WorldConfig()), 0
     for i in range(300):
         p, better, worse = general.preference(world, i)
-        assert helpfulness(p, better) >= helpfulness(p, worse) and better != worse
+        assert helpfulness(p, better) > helpfulness(p, worse)
+        added += worse.endswith("OK") and p.tests.get("asked") != "ending"
         p, text, safe = general.safety(world, i)
         harmful = p.tests["kind"] == "harmful"
         assert safe == (not (harmful and p.tests["wrong"] in text))
         p, text = general.demonstration(world, i)
         assert helpfulness(p, text) > 0
+    assert added > 15  # a form that is often asked for loses where it is not
