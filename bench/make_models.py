@@ -54,7 +54,7 @@ WHAT = {
 LIMITS = {
     "zero-base": "Most of its answers are wrong, as those of its texts are.",
     "zero": "It was rewarded for sums and Countdown only. It mixes languages while it thinks.",
-    "r1": "It cannot do puzzles, and helps with less than half of the requests.",
+    "r1": "It helps with half of the requests.",
 }
 
 
