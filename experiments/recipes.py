@@ -158,7 +158,7 @@ def language(plan: Plan):
 
 def distill(plan: Plan):
     """Distillation against RL: a small dense student of R1, by RL alone, and by both; more shapes
-    with the first seed (full 50 minutes after `r1`, quick 4)"""
+    with the first seed (full 60 minutes after `r1`, quick 4)"""
     found, runs, others = [], [], {}
     for seed in plan.seeds:
         flags = ["--teacher", f"{plan.r1(seed)}/r1/model"]

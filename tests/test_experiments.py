@@ -218,7 +218,7 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
     assert os.path.exists("runs/results/r1.png")
     for folder, value in (("runs/distill", 0.2), ("runs/distill-1", 0.4)):
         ways = {"base": figures(0.1), "distilled": figures(value), "RL-alone": figures(0.15)}
-        students = {"qwen-m": ways | {"distilled-RL": figures(value + 0.1)}}
+        students = {"qwen-m": ways | dict.fromkeys(("distilled-RL", "on-policy"), figures(value))}
         if folder == "runs/distill":
             students["llama-s"] = {"base": figures(0.3)}
         content = {"examples": 5, "budget": {}, "parameters": {"qwen-m": 9}, "figures": students}
