@@ -27,12 +27,8 @@ def settings_of(cfg, cls: type):
 def own_base(cfg):
     """cfg for a base of R1's own."""
     settings = replace(cfg.sft, tokens=round(cfg.r1.pretraining * cfg.sft.tokens))
-    return replace(cfg, sft=settings, world=own_world(cfg))
-
-
-def own_world(cfg):
-    """The settings of the texts that it reads."""
-    return replace(cfg.world, logic=cfg.r1.logic, minor=cfg.r1.minor)
+    world = replace(cfg.world, logic=cfg.r1.logic, minor=cfg.r1.minor)
+    return replace(cfg, sft=settings, world=world)
 
 
 def settings_to_lock(cfg, **models: str | None) -> dict:
@@ -153,20 +149,24 @@ def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, 
 def effort(folder: str) -> dict[str, float]:
     """Tokens sampled or learnt in a stage's training, the minutes of its steps, and their FLOPs: of
     a parameter in use 2 for a token that is sampled, 6 for one that is learnt [2001.08361];
-    attention's, and those of reference and reward models, are left out. {} without a run."""
+    attention's, and those of reference and reward models, are left out. {} without a run; no
+    FLOPs where the model is gone."""
     if not os.path.exists(os.path.join(folder, "metrics.jsonl")):
         return {}
     rows = read_metrics(folder)
     sampled = "reward" in rows[-1]  # in RL the count goes on from step to step
     tokens = rows[-1]["num_tokens"] if sampled else sum(row["num_tokens"] for row in rows)
-    model = GPT.from_pretrained(os.path.join(folder, "model"), device="meta")
+    out = {"tokens": tokens, "minutes": sum(row["step_time"] for row in rows) / 60}
+    path = os.path.join(folder, "model")
+    if not inputs.is_model(path):
+        return out
+    model = GPT.from_pretrained(path, device="meta")
     forward = memory.cost_report(model, context=1)["forward FLOPs a token"]
     flops = 3 * forward * tokens  # forward and backward
     if sampled:  # and not all of it is learnt
         learnt = sum(r["throughput/train_tok_s"] * r["timing/train_s"] for r in rows)
         flops = forward * (tokens + 3 * learnt)
-    minutes = sum(row["step_time"] for row in rows) / 60
-    return {"tokens": tokens, "minutes": minutes, "flops": flops}
+    return out | {"flops": flops}
 
 
 def win_rate(report: Report, rival: Report) -> float:

@@ -166,6 +166,8 @@ def test_the_flops_of_runs_by_hand(tiny_model, tmp_path):
     both = 3 * forward * 150 + own["flops"]
     assert distill.flops(str(tmp_path / "d"), "RL-alone") == pytest.approx(both)
     assert stages.effort(str(tmp_path / "nowhere")) == {}
+    os.remove(tmp_path / "d/base/model/config.json")  # somebody made room
+    assert stages.effort(str(tmp_path / "d/base")).keys() == {"tokens", "minutes"}
 
 
 def test_r1_s_own_base_reads_more_of_the_other_tasks_and_zero_s_does_not():
