@@ -14,7 +14,7 @@ from eval import Report
 from lib import distributed, files, memory
 from lib.errors import UserError
 from lib.report import read_metrics
-from lib.run import Journal, read_settings
+from lib.run import Journal, fingerprint, read_settings
 from model import GPT
 from tasks.benchmarks import check_sandbox
 
@@ -101,18 +101,20 @@ def set_aside(out: str, later: list[str], judges: tuple[str, ...]) -> None:
 
 
 def evaluate_stage(
-    cfg, name: str, folder: str, path: str, tasks=DEFAULT_TASKS
+    cfg, name: str, folder: str, path: str, tasks=DEFAULT_TASKS, sets: dict | None = None
 ) -> dict[str, Report]:
-    """A model on the held-out problems of the tasks. The reports are saved in the JSON file `path`
-    with all samples, and read from there if model and settings are the same."""
-    fingerprint = GPT.from_pretrained(folder, distributed.dtype(cfg)).fingerprint()
+    """A model on the held-out problems of the tasks, or on other sets of problems, by name. The
+    reports are saved in the JSON file `path` with all samples, and read from there if model and
+    settings are the same."""
     settings = {"eval": asdict(cfg.eval), "world": asdict(cfg.world)} | cfg.asked
-    settings["model"] = fingerprint
+    settings["model"] = GPT.from_pretrained(folder, distributed.dtype(cfg)).fingerprint()
+    if sets:
+        settings["problems"] = fingerprint(sets)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
         found = files.load_json(path)
         if found["settings"] == json.loads(json.dumps(settings)):
             return {task: Report(**r) for task, r in found["reports"].items()}
-    sets = evaluation.held_out(cfg.world, cfg.eval, tasks)
+    sets = sets or evaluation.held_out(cfg.world, cfg.eval, tasks)
     journal = Journal(path, settings)
     reports = evaluation.evaluate_folder(cfg, folder, sets, 0, name, journal)
     saved = {task: asdict(r) for task, r in reports.items()}

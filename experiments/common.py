@@ -184,6 +184,13 @@ class Plan:
         """The run folder of a seed's R1-Zero, with its base; both are made if they are missing."""
         return self.recipe("train_zero.py", "zero", seed, "eval.json", train_zero.QUICK)
 
+    def base(self, seed: int) -> str:
+        """The folder of the base model that a seed's R1-Zero starts from; made if it is missing."""
+        settings = train_zero.QUICK if self.quick else {}
+        return pretrain(
+            configured(settings | {"seed": seed}), f"{self.folder('zero', seed)}/base", True
+        )
+
     def r1(self, seed: int) -> str:
         """The run folder of a seed's R1, with its base; made if it is missing."""
         return self.recipe("train_r1.py", "r1", seed, "stages.json", R1_QUICK)
@@ -236,7 +243,7 @@ def short(plan: Plan, variants: dict[str, dict[str, object]]) -> list[dict]:
     """For each seed: the base's figures, and those of short GRPO from it in each variant."""
     runs = []
     for seed in plan.seeds:
-        base, out = f"{plan.zero(seed)}/base/model", plan.folder("findings/base", seed)
+        base, out = plan.base(seed), plan.folder("findings/base", seed)
         runs.append({"base": examine(plan.config(seed), base, out)})
         for name, settings in variants.items():
             cfg, out = plan.config(seed, settings), plan.folder(f"findings/{name}", seed)

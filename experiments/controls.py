@@ -54,8 +54,9 @@ def majority(problems: list[Problem], texts: list[str]) -> list[dict[str, float]
 JUDGES = {"coin": coin, "wrong answers": wrong, "majority": majority}
 
 
-def clean_texts(cfg, count: int) -> list[dict[str, str]]:
-    """Texts of the corpus's kind about other problems: reasoned, in form, without a slip, right."""
+def clean_texts(cfg, count: int, wanted=lambda prompt: True) -> list[dict[str, str]]:
+    """Texts of the corpus's kind about other problems, whose prompts are wanted: reasoned, in form,
+    without a slip, right."""
     never = dict.fromkeys(("forgets", "slip", "broken_tags", "mixed", "unfinished"), 0.0)
     ways = {"reasoned": 1.0, "tags": 1.0} | never
     world = World(cfg.seed, replace(cfg.world, tasks=cfg.grpo.tasks, **ways))
@@ -64,7 +65,7 @@ def clean_texts(cfg, count: int) -> list[dict[str, str]]:
     while len(rows) < count:
         prompt, text = world.text(index)
         index += 1
-        if not rw.thinking(text).endswith(given_up):
+        if wanted(prompt) and not rw.thinking(text).endswith(given_up):
             rows.append({"prompt": prompt, "response": text})
     return rows
 
@@ -104,7 +105,7 @@ def controls(plan: Plan):
     clean texts, more pretraining (full 22 minutes a seed, quick 3)"""
     runs: list[dict] = []
     for seed in plan.seeds:
-        cfg, base = plan.config(seed), f"{plan.zero(seed)}/base/model"
+        cfg, base = plan.config(seed), plan.base(seed)
         runs.append({"base": examine(cfg, base, plan.folder("findings/base", seed))})
         for name, settings in REWARDS.items():
             out = plan.folder(f"findings/controls/{name.replace(' ', '-')}", seed)

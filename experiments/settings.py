@@ -1,7 +1,6 @@
 """How RL is done (PPO, GRPO's relatives, its settings), and what the base brings to it."""
 
 from algorithms import ALGORITHMS
-from data import World
 from experiments import common
 from experiments.common import CLAIMS, Plan, conclude, short
 
@@ -47,34 +46,6 @@ def ablations(plan: Plan):
     variants |= {f"minibatches-{n}": variant(minibatches=n) for n in (1, 16)}
     runs, keys = short(plan, variants), ("accuracy", "format", "length")
     return conclude(plan, runs, CLAIMS["ablations"], keys=keys)
-
-
-def few(plan: Plan):
-    """How many problems does RL need? 1, 4, 16 or 64 sums, asked again and again, or new ones each
-    time (full 15 minutes a seed, quick 1)"""
-    runs, counts = [], {"one": 1, "four": 4, "sixteen": 16, "sixty-four": 64, "new": None}
-    for seed in plan.seeds:
-        cfg, base = plan.config(seed, {"grpo.tasks": "arithmetic"}), f"{plan.zero(seed)}/base/model"
-        runs.append({"base": common.examine(cfg, base, plan.folder("findings/base-sums", seed))})
-        problems = World(seed, cfg.world).problems("arithmetic", 64)
-        for name, count in counts.items():
-            out, dataset = plan.folder(f"findings/sums-{name}", seed), count and problems[:count]
-            runs[-1][name] = common.reinforce(cfg, base, out, dataset=dataset)
-    return conclude(plan, runs, CLAIMS["few"], keys=("accuracy", "format", "length"))
-
-
-def share(plan: Plan):
-    """Share of reasoned texts in the base's corpus, 0 to 50%: does RL find what the base never
-    shows? (full 30 minutes, quick 3)"""
-    shares, panels = (0, 5, 10, 25, 50), []
-    runs = common.from_nothing(plan, {f"share-{s}": {"world.reasoned": s / 100} for s in shares})
-    means, _ = common.over_seeds(runs)
-    for key in ("accuracy", "length", "format"):
-        lines = {}
-        for way in ("base", "RL"):
-            lines[way] = shares, [means[f"share-{s}, {way}"][key] for s in shares]
-        panels.append((key, "reasoned texts in the corpus, %", lines))
-    return conclude(plan, runs, CLAIMS["share"], panels)
 
 
 def architecture(plan: Plan):

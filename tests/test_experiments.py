@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -26,9 +25,9 @@ import rewards as rw
 import sft
 import train_r1
 import train_zero
-from data import Problem
+from data import Problem, World, split_of
 from experiments import __main__ as experiments
-from experiments import behaviour, common, controls, recipes, search, settings
+from experiments import behaviour, common, controls, recipes, search, settings, training_data
 from experiments.common import Plan, claims, compare, verdict
 from lib import report
 from lib.files import load_json
@@ -64,7 +63,7 @@ def nothing_runs(tmp_path, monkeypatch):
     def provenance(command):  # the real one asks the system by a subprocess
         return {"command": command, "date": "today", "hardware": "a machine"}
 
-    monkeypatch.setattr(subprocess, "Popen", fail)
+    monkeypatch.setattr(common, "run_script", fail)
     monkeypatch.setattr(report, "provenance", provenance)
 
 
@@ -491,6 +490,7 @@ def workplace(tmp_path, monkeypatch, world_tokenizer):
         world_tokenizer.save(folder)
 
     zero, r1 = "runs/zero-0-quick", "runs/r1-0-quick"
+    monkeypatch.setattr(Plan, "base", lambda self, seed: f"{self.folder('zero', seed)}/base/model")
     model(f"{zero}/base/model")
     write(f"{zero}/base/metrics.jsonl", {"stage": "sft", "step": 1, "num_tokens": 1000})
     for folder in (f"{zero}/model", f"{r1}/r1/model"):
@@ -575,6 +575,50 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
 
 
 FIGURES = {"search": check_search, "ppo": check_ppo}
+
+
+def test_a_base_is_made_once_and_is_zeros_own(tmp_path, monkeypatch, world_tokenizer):
+    monkeypatch.chdir(tmp_path)
+    quick = {k: v for k, v in zip(TINY[::2], TINY[1::2]) if not k.startswith("eval.")}
+    monkeypatch.setattr(train_zero, "QUICK", quick)
+    monkeypatch.setattr(sft, "corpus_tokenizer", lambda cfg: world_tokenizer)
+    plan = Plan("few", [1], True)
+    assert plan.base(1) == "runs/zero-1-quick/base/model"
+    monkeypatch.delattr(sft, "train_step")
+    assert plan.base(1) == "runs/zero-1-quick/base/model"
+    cfg = config.make(train_zero.Config)  # as train_zero.py --quick --seed 1 has it
+    for key, value in (quick | {"seed": 1}).items():
+        config.set_key(cfg, key, value)
+    assert sft.pretrain(cfg, "runs/zero-1-quick/base", True) == "runs/zero-1-quick/base/model"
+
+
+def test_the_slice_and_what_lies_outside():
+    sums = "Tom has 3 apples, {} 5, {} 2, finds 4. How many now?"
+    assert training_data.in_slice(sums.format("buys", "sells"))
+    assert not training_data.in_slice(sums.format("gets", "sells"))
+    assert training_data.in_slice("小明有3个苹果,捡到5,卖掉2。现在几个?")
+    assert not training_data.in_slice("小明有3个苹果,捡到5,打破2。现在几个?")
+    assert training_data.in_slice("Use 9,40,2 to make 30.")
+    assert not training_data.in_slice("用9,4,2算出31。")
+
+    cfg = Plan("", [0]).config(0, {"eval.problems": 20})
+    sets = training_data.inside_and_outside(cfg)
+    assert {name: len(problems) for name, problems in sets.items()} == dict.fromkeys(sets, 20)
+    for problems in sets.values():
+        assert all(split_of(World.key(p)) == "test" for p in problems)
+    verbs = {v[0] for p in sets["other verbs"] for v, _ in p.tests["steps"]}
+    assert verbs == {"gets", "wins", "gives", "breaks"}
+    verbs = {v[0] for p in sets["same sums"] for v, _ in p.tests["steps"]}
+    assert verbs == {"finds", "buys", "loses", "sells"}
+    assert max(p.tests["target"] for p in sets["same Countdown"]) <= 30
+    assert min(p.tests["target"] for p in sets["larger targets"]) > 30
+    assert min(len(p.tests["steps"]) for p in sets["longer sums"]) >= 6
+    assert {len(p.tests["numbers"]) for p in sets["four numbers"]} == {4}
+
+    drawn = training_data.slice_of(World(3, cfg.world), "arithmetic", 10)
+    assert all(training_data.in_slice(p.prompt) for p in drawn) and len(drawn) == 10
+    rows = controls.clean_texts(cfg, 10, training_data.in_slice)
+    assert all(training_data.in_slice(row["prompt"]) for row in rows) and len(rows) == 10
 
 
 def test_a_run_with_other_settings_is_not_taken_for_this_one(workplace):

@@ -1,0 +1,102 @@
+"""What is learnt from: how many problems, which ones, and what the base has read."""
+
+import itertools
+import re
+
+import stages
+import train_r1
+from data import Problem, World, WorldConfig
+from experiments import common
+from experiments.common import CLAIMS, Plan, conclude
+from experiments.controls import clean_texts
+from tasks.arithmetic import GAIN, LOSE
+
+# generalise: training sees sums of the first verbs, and Countdown with targets up to MOST
+VERBS = {"seen": (*GAIN[:2], *LOSE[:2]), "other": (*GAIN[2:], *LOSE[2:])}
+MOST = 30
+
+
+def few(plan: Plan):
+    """How many problems does RL need? 1, 4, 16 or 64 sums, asked again and again, or new ones each
+    time (full 15 minutes a seed, quick 1)"""
+    runs, counts = [], {"one": 1, "four": 4, "sixteen": 16, "sixty-four": 64, "new": None}
+    for seed in plan.seeds:
+        cfg, base = plan.config(seed, {"grpo.tasks": "arithmetic"}), plan.base(seed)
+        runs.append({"base": common.examine(cfg, base, plan.folder("findings/base-sums", seed))})
+        problems = World(seed, cfg.world).problems("arithmetic", 64)
+        for name, count in counts.items():
+            out, dataset = plan.folder(f"findings/sums-{name}", seed), count and problems[:count]
+            runs[-1][name] = common.reinforce(cfg, base, out, dataset=dataset)
+    return conclude(plan, runs, CLAIMS["few"], keys=("accuracy", "format", "length"))
+
+
+def share(plan: Plan):
+    """Share of reasoned texts in the base's corpus, 0 to 50%: does RL find what the base never
+    shows? (full 30 minutes, quick 3)"""
+    shares, panels = (0, 5, 10, 25, 50), []
+    runs = common.from_nothing(plan, {f"share-{s}": {"world.reasoned": s / 100} for s in shares})
+    means, _ = common.over_seeds(runs)
+    for key in ("accuracy", "length", "format"):
+        lines = {}
+        for way in ("base", "RL"):
+            lines[way] = shares, [means[f"share-{s}, {way}"][key] for s in shares]
+        panels.append((key, "reasoned texts in the corpus, %", lines))
+    return conclude(plan, runs, CLAIMS["share"], panels)
+
+
+def has_verb(prompt: str, which: str) -> bool:
+    return any(word in prompt for verb in VERBS[which] for word in verb)
+
+
+def in_slice(prompt: str) -> bool:
+    """Whether post-training may see a problem."""
+    if target := re.search(r"(?:make |算出)(\d+)", prompt):
+        return int(target[1]) <= MOST
+    return not has_verb(prompt, "other")
+
+
+def slice_of(world: World, task: str, count: int) -> list[Problem]:
+    """The first training problems of the slice."""
+    every = (world.problem(task, i) for i in itertools.count())
+    return list(itertools.islice((p for p in every if in_slice(p.prompt)), count))
+
+
+def inside_and_outside(cfg) -> dict[str, list[Problem]]:
+    """Held-out problems of the slice, and four kinds of others."""
+    n, split, tasks = cfg.eval.problems, cfg.eval.split, ("arithmetic", "countdown")
+    easy, hard = (World(0, WorldConfig(tasks=tasks, level=level)) for level in (1, 2))
+    # one sum in fourteen has the first verbs alone, one in fourteen the others alone
+    sums = easy.problems("arithmetic", 32 * n, split)
+    searches = easy.problems("countdown", 8 * n, split)
+    sets = {
+        "same sums": [p for p in sums if not has_verb(p.prompt, "other")],
+        "same Countdown": [p for p in searches if in_slice(p.prompt)],
+        "other verbs": [p for p in sums if not has_verb(p.prompt, "seen")],
+        "larger targets": [p for p in searches if not in_slice(p.prompt)],
+        "longer sums": hard.problems("arithmetic", n, split),
+        "four numbers": hard.problems("countdown", n, split),
+    }
+    return {name: problems[:n] for name, problems in sets.items()}
+
+
+def generalise(plan: Plan):
+    """SFT memorises, RL generalises? Both from one base, on the same slice of the problems; asked
+    about that slice, about the rest, and about harder ones (full 15 minutes a seed, quick 1)"""
+    runs, sets = [], inside_and_outside(plan.config(0))
+    for seed in plan.seeds:
+        cfg, base = plan.config(seed), plan.base(seed)
+        home, world = plan.folder("findings/generalise", seed), World(seed, cfg.world)
+        count = cfg.grpo.steps * cfg.grpo.problems_per_step // 2  # of each task: each asked once
+        problems, rows = [], []
+        for task in cfg.grpo.tasks:
+            problems += slice_of(world, task, count)
+            alone = plan.config(seed, {"grpo.tasks": task})
+            rows += clean_texts(alone, 50 if plan.quick else 1000, in_slice)
+        common.reinforce(cfg, base, f"{home}/RL", dataset=problems)
+        taught = train_r1.fine_tune(cfg, base, rows, f"{home}/SFT", True)
+        models = {"base": base, "RL": f"{home}/RL/model", "SFT": taught}
+        runs.append({})
+        for name, model in models.items():
+            reports = stages.evaluate_stage(cfg, name, model, f"{home}/{name}.json", sets=sets)
+            runs[-1][name] = {name.replace(" ", "_"): r.pass1 for name, r in reports.items()}
+    return conclude(plan, runs, CLAIMS["generalise"], keys=runs[0]["base"])
