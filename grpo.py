@@ -15,15 +15,14 @@ probability has moved far enough. A KL penalty may keep the policy near a refere
 docs/equations.md has the formulas, algorithms/ GRPO's relatives (DAPO, PPO, ...), lib/trainer.py
 the log-probabilities of responses that share their prompt, and the optimiser step.
 
-Simplified: (1) R1's eq 1 has one ratio for a whole response; as DeepSeekMath and, by default,
-public trainers, we have one for each token. (2) Groups whose responses all earned the same have no
-gradient; they are counted, and left out before the minibatches are cut, so every mean, the KL's
-too, is over the other groups. (3) The reference model and its KL are off by default. (4) Which mean
-the loss is, `average` says. "question", our default: over the tokens of a question's 16 responses,
-then over questions (DAPO's printed equation). "token": over all tokens of a minibatch (DAPO's
-code). "sequence": over each response, then over responses (DeepSeekMath). The KL's is over tokens
-under "question" as well. Single runs led to this choice (results/log.md). (5) The experts' balance
-loss and the router's bias go on as in pretraining.
+Simplified: (1) R1's eq 1 has one ratio for a response; as DeepSeekMath and most public trainers, we
+have one for each token. (2) Groups whose responses all earned the same have no gradient; they are
+counted, and left out before the minibatches are cut: no mean, not the KL's either, is over them.
+(3) The reference model and its KL are off by default. (4) Which mean the loss is, `average` says.
+"question", our default: over the tokens of a question's 16 responses, then over questions (DAPO's
+printed equation; the KL's over tokens). "token": over all tokens of a minibatch (DAPO's code).
+"sequence": over each response, then over responses (DeepSeekMath). Single runs led to this choice
+(results/log.md). (5) The experts' balance loss and the router's bias go on as in pretraining.
 
 Shapes: B responses, G of them a group, side by side; R tokens of the longest response, the prompt
 not counted: column j is response token j.
@@ -82,6 +81,7 @@ class GRPOConfig:
     clip_low: float = 0.2
     clip_high: float = 0.2
     importance_cap: float = setting(0.0, low=0)  # of truncated importance sampling, 0: none
+    sync_every: int = setting(1, low=1)  # rollouts after which the sampler gets the new weights
     replay_routes: bool = False  # in training, use the experts of the rollout
     average: str = setting("question", choices=AVERAGES)  # "sequence": DeepSeekMath's
     kl_beta: float = 0.0
@@ -227,8 +227,10 @@ class Learner:
         self.algorithm = ALGORITHMS[cfg.grpo.algorithm]
         optimizers = [adamw(lora.parameters(model) or model.parameters(), cfg.grpo.lr)]
         self.trainer = training.Trainer(model, optimizers, cfg.grpo.max_grad_norm)
-        self.ref = self.critic = None
+        self.ref, self.critic, self.sampler = None, None, model
         self.limit = cfg.grpo.max_new_tokens  # of a response in this step
+        if cfg.grpo.sync_every > 1:  # an older policy samples, as in asynchronous training
+            self.sampler = lora.prepared(GPT.from_pretrained(base), cfg)
         reference = cfg.grpo.reference or base
         if cfg.grpo.kl_beta and cfg.lora.rank and reference == base:
             self.ref = model  # without its adapters it is the base
@@ -244,6 +246,8 @@ class Learner:
         rewards) nor a critic (PPO's)."""
         cfg, problems, timer = self.cfg.grpo, next_problems(number), metrics.Timer()
         self.limit = cfg.max_new_tokens * (2 if 0 < cfg.doubled_from <= number else 1)
+        if self.sampler is not self.model and number % cfg.sync_every == 0:
+            self.sampler.load_state_dict(self.model.state_dict())
         batch = self.rollout(problems, number)
         tokens = (batch.lengths - batch.prompt_lengths).sum().item()
         timer.lap("rollout")
@@ -278,7 +282,7 @@ class Learner:
         settings |= dict(num_return_sequences=cfg.group_size, rows=cfg.rows or None)
         params = SamplingParams(**settings, record_routes=cfg.replay_routes)
         prompts = [prompt_ids(p, self.tokenizer) for p in problems]
-        return generate(self.model, prompts, params, seed=self.cfg.seed * 1_000_003 + number)
+        return generate(self.sampler, prompts, params, seed=self.cfg.seed * 1_000_003 + number)
 
     def score(self, batch: Rollout, problems: list[Problem]):
         """(total rewards [B], metrics, one record a response); each process scores its part."""
@@ -347,29 +351,27 @@ class Learner:
                         )  # fmt: skip
                     step.backward(loss, balance_weight=len(rows) / len(work.rows))
                     sums.update(counts)
-                    if first:  # the weights that sampled: any gap is rounding
+                    if first:  # by rounding alone, if these weights are the sampler's
                         gaps.append(gap[mask.bool()])
             steps.append(step)
         logged = metrics.of_update(steps, sums) | metrics.of_gaps(gaps)
         return logged | {"learning_rate": cfg.lr * lr_factor}
 
-    def fixed_logprobs(
-        self, batch: Rollout, responses, works: list
-    ) -> tuple[Tensor | None, Tensor]:
+    def fixed_logprobs(self, batch, responses, works: list) -> tuple[Tensor | None, Tensor]:
         """log pi_ref [B, R], None without a KL penalty, and log pi_old [B, R], of use from the
         second part on.
 
         In float32 what was noted while sampling is what the trainer would compute for pi_old, to
-        1e-6: that saves a forward pass. In bfloat16 they differ, and importance_cap corrects for
-        just that difference: then the trainer computes it."""
+        1e-6: that saves a forward pass. In bfloat16, or from an older sampler, they differ, and
+        importance_cap corrects for just that difference: then the trainer computes it."""
+        cfg = self.cfg.grpo
 
         def of(network: GPT, works: list) -> Tensor:
-            temperature = self.cfg.grpo.temperature
-            return training.score_responses(network, batch, responses, works, temperature)
+            return training.score_responses(network, batch, responses, works, cfg.temperature)
 
         with lora.plain(self.model, merged=False):
             ref = of(self.ref, works) if self.ref else None
-        if self.cfg.grpo.importance_cap or self.cfg.precision == "bfloat16":
+        if self.sampler is not self.model or cfg.importance_cap or self.cfg.precision == "bfloat16":
             return ref, of(self.model, works[1:])
         return ref, responses.logprobs
 
@@ -414,8 +416,9 @@ def train(
     with runs.Run(out, settings, resume, stage) as run:
         model = lora.prepared(model, cfg)
         learner = Learner(model, tokenizer, cfg, base, judge)
-        ref, critic = learner.ref if learner.ref is not model else None, learner.critic
-        models = {"model": model, "ref": ref, "critic": critic}
+        others = learner.ref, learner.critic, learner.sampler
+        ref, critic, sampler = (None if m is model else m for m in others)
+        models = {"model": model, "ref": ref, "critic": critic, "sampler": sampler}
         optimizers = learner.trainer.optimizers + (critic.trainer.optimizers if critic else [])
         shown = {"reward": "reward", "length": "completions/mean_length"}
         shown |= {"accuracy": "rewards/accuracy/mean", "format": "rewards/format/mean"}

@@ -48,6 +48,15 @@ def ablations(plan: Plan):
     return conclude(plan, runs, CLAIMS["ablations"], keys=keys)
 
 
+def stale(plan: Plan):
+    """How old may rollouts be? The policy that samples is refreshed after 1, 4 or 16 rollouts, as
+    many updates each, without and with truncated importance sampling (full 20 minutes, quick 1)"""
+    variants = {f"every-{n}": variant(sync_every=n) for n in (1, 4, 16)}
+    variants |= {f"every-{n}-weighted": variant(sync_every=n, importance_cap=2.0) for n in (4, 16)}
+    runs, keys = short(plan, variants), ("accuracy", "format", "length")
+    return conclude(plan, runs, CLAIMS["stale"], [common.learning(plan, variants)], keys)
+
+
 def architecture(plan: Plan):
     """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and
     what RL makes of it (full 25 minutes, quick 3)"""

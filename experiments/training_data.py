@@ -98,5 +98,5 @@ def generalise(plan: Plan):
         runs.append({})
         for name, model in models.items():
             reports = stages.evaluate_stage(cfg, name, model, f"{home}/{name}.json", sets=sets)
-            runs[-1][name] = {name.replace(" ", "_"): r.pass1 for name, r in reports.items()}
+            runs[-1][name] = {key.replace(" ", "_"): r.pass1 for key, r in reports.items()}
     return conclude(plan, runs, CLAIMS["generalise"], keys=runs[0]["base"])

@@ -192,11 +192,14 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     read, own = min(read, max(grpo.micro_tokens, prompt)), -(-grpo.group_size // n)
     parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute, read, own, rank)
     fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
-    if grpo.kl_beta and (grpo.reference or not rank):
-        # the reference: its shard, and its full weights while in use
-        other = grpo.reference and type(model).from_pretrained(grpo.reference, device="meta")
-        numbers = sum(p.numel() for p in (other or model).parameters())
-        fixed += numbers * (4 if cfg.precision == "float32" else 4 / n + 2)
+    others = [model] if grpo.sync_every > 1 else []  # an older policy that samples
+    if grpo.kl_beta and grpo.reference:
+        others += [type(model).from_pretrained(grpo.reference, device="meta")]
+    elif grpo.kl_beta and not rank:
+        others += [model]
+    numbers = sum(p.numel() for other in others for p in other.parameters())
+    # of each its shard, and its full weights while in use
+    fixed += numbers * (4 if cfg.precision == "float32" else 4 / n + 2)
     # CPUs need more than the tensors: their allocators give little back (bench/check_memory.py)
     spare = 1.0 if device(cfg.device).type == "cuda" else 1.2 if cfg.precision == "float32" else 1.4
     need, have, gib = spare * (fixed + max(training, cache)), available_memory(cfg), 2**30

@@ -156,6 +156,41 @@ def make_learner(model, tokenizer=None, judge=None, **settings) -> Learner:
     return Learner(model, tokenizer, cfg, judge=judge)
 
 
+def places(problems, texts):
+    return [{"place": float(i % 3)} for i in range(len(texts))]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_older_policy_samples(tiny_model, world_tokenizer, tmp_path, monkeypatch, rank):
+    """With sync_every 2 rollouts are made with the weights of steps 0, 0, 2, 2; pi_old is the
+    trainer's own nevertheless, and importance sampling sees how far the two are apart."""
+    tiny_model.save_pretrained(str(tmp_path))
+    cfg, used = config.make(grpo.Config), []
+    cfg.lora.rank = rank
+    sizes = dict(problems_per_step=2, group_size=4, max_new_tokens=8, lr=0.03, warmup=0)
+    cfg.grpo = GRPOConfig(**sizes, sync_every=2, minibatches=2)
+    model, real, trained = lora.prepared(tiny_model, cfg), grpo.generate, []
+    learner = Learner(model, world_tokenizer, cfg, str(tmp_path), judge=places)
+
+    def weights(model):
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    def generate(model, *args, **kwargs):
+        used.append(weights(model))
+        return real(model, *args, **kwargs)
+
+    monkeypatch.setattr(grpo, "generate", generate)
+    gaps = []
+    for number in range(4):
+        trained.append(weights(learner.model))
+        logged, _ = learner.step(number, lambda step: grpo.problems_in_order(cfg, step))
+        gaps.append(logged["sampling/sampling_logp_difference/max"])
+    for number, wanted in enumerate((0, 0, 2, 2)):
+        assert all(torch.equal(v, trained[wanted][n]) for n, v in used[number].items())
+    assert any(not torch.equal(v, trained[1][n]) for n, v in used[1].items())
+    assert max(gaps[0], gaps[2]) < 1e-4 < 1e-3 < min(gaps[1], gaps[3])
+
+
 def test_a_named_reference_is_the_one_that_is_asked(tiny_model, tmp_path):
     """Also with adapters, where the model without them would be the reference otherwise."""
     base, other = str(tmp_path / "base"), str(tmp_path / "other")

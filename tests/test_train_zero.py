@@ -99,9 +99,9 @@ def test_pretraining_that_ended_before_its_export_makes_no_further_step(
     assert len(rows(tmp_path / "metrics.jsonl")) == steps
 
 
-@pytest.mark.parametrize("kl", [0.0, 0.05])
-def test_zero_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch, kl):
-    cfg = small(grpo__kl_beta=kl, grpo__ref_every=2)
+@pytest.mark.parametrize("kl, sync", [(0.0, 1), (0.05, 1), (0.0, 2)])
+def test_zero_stopped_and_resumed_is_bit_identical(base, tmp_path, monkeypatch, kl, sync):
+    cfg = small(grpo__kl_beta=kl, grpo__ref_every=2, grpo__sync_every=sync)
     straight = train_zero.train(cfg, base, str(tmp_path / "a"), False)
     with monkeypatch.context() as m:
         StopAfter(m, train_zero.grpo.Learner, "step", 3)

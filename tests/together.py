@@ -140,7 +140,7 @@ SECTIONS = {
 def zero(base: str, folder: str, stop: int) -> None:
     """Six steps of R1-Zero, a checkpoint every second."""
     values = dict(problems_per_step=3, group_size=4, max_new_tokens=16, save_every=2, steps=6)
-    values |= dict(kl_beta=0.05, ref_every=3, warmup=1)
+    values |= dict(kl_beta=0.05, ref_every=3, sync_every=2, warmup=1)
     cfg, real = settings({f"grpo.{k}": v for k, v in values.items()}), grpo.Learner.step
 
     def step(learner, number, next_problems):
