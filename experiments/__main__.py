@@ -23,14 +23,14 @@ from experiments.behaviour import hacking, passk, search
 from experiments.common import COLUMNS, RULE, Plan, over_seeds, spread
 from experiments.controls import controls
 from experiments.recipes import claims_of, distill, language, r1, zero
-from experiments.settings import ablations, algorithms, architecture, ppo, stale
+from experiments.settings import ablations, algorithms, architecture, lora, ppo, stale
 from experiments.training_data import few, generalise, share
 from lib import cli, files, report
 from lib.errors import UserError, shortened
 from lib.stats import discoveries
 
 ALL = [zero, r1, language, distill, ppo, algorithms, ablations, stale, few, generalise]
-ALL += [share, passk, search, hacking, architecture, controls]
+ALL += [lora, share, passk, search, hacking, architecture, controls]
 EXPERIMENTS = {function.__name__: function for function in ALL}
 
 

@@ -57,6 +57,16 @@ def stale(plan: Plan):
     return conclude(plan, runs, CLAIMS["stale"], [common.learning(plan, variants)], keys)
 
 
+def lora(plan: Plan):
+    """Adapters of rank 1 and 8 against all weights, on this project's own base (full 15 minutes,
+    quick 1)"""
+    ten = 10 * plan.config(0).grpo.lr  # adapters learn at about ten times the rate
+    variants = {"grpo": variant()}
+    variants |= {f"rank-{r}": variant(lr=ten) | {"lora.rank": r} for r in (1, 8)}
+    runs, keys = short(plan, variants), ("accuracy", "format", "step_seconds")
+    return conclude(plan, runs, CLAIMS["lora"], [common.learning(plan, variants)], keys)
+
+
 def architecture(plan: Plan):
     """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and
     what RL makes of it (full 25 minutes, quick 3)"""
