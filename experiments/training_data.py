@@ -79,6 +79,17 @@ def inside_and_outside(cfg) -> dict[str, list[Problem]]:
     return {name: problems[:n] for name, problems in sets.items()}
 
 
+def figures_of(reports: dict) -> dict[str, float]:
+    """Accuracy on each set, and of Countdown's the share of tries that hit."""
+    out = {}
+    for name, report in reports.items():
+        key = name.replace(" ", "_")
+        out[key] = report.pass1
+        if report.task == "countdown":
+            out[f"{key}_hits"] = report.did.get("hits_a_try", 0.0)
+    return out
+
+
 def generalise(plan: Plan):
     """SFT memorises, RL generalises? Both from one base, on the same slice of the problems; asked
     about that slice, about the rest, and about harder ones (full 15 minutes a seed, quick 1)"""
@@ -98,5 +109,5 @@ def generalise(plan: Plan):
         runs.append({})
         for name, model in models.items():
             reports = stages.evaluate_stage(cfg, name, model, f"{home}/{name}.json", sets=sets)
-            runs[-1][name] = {key.replace(" ", "_"): r.pass1 for key, r in reports.items()}
+            runs[-1][name] = figures_of(reports)
     return conclude(plan, runs, CLAIMS["generalise"], keys=runs[0]["base"])
