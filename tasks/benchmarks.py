@@ -235,62 +235,46 @@ def _gpqa(row: dict) -> Problem:
 
 # What HumanEval+'s tests need of numpy, which the sandbox does not have
 _NUMPY = """
-class {0}:
-    ndarray = type("ndarray", (), {{}})
+import sys
+class numpy:
+    ndarray = type("ndarray", (), {})
     float32 = float64 = float
     def allclose(a, b, rtol=1e-5, atol=1e-8):
         if hasattr(a, "__len__") or hasattr(b, "__len__"):
             a = a if hasattr(a, "__len__") else [a] * len(b)
             b = b if hasattr(b, "__len__") else [b] * len(a)
-            return len(a) == len(b) and all({0}.allclose(x, y, rtol, atol) for x, y in zip(a, b))
+            return len(a) == len(b) and all(numpy.allclose(x, y, rtol, atol) for x, y in zip(a, b))
         return bool(a == b or abs(a - b) <= atol + rtol * abs(b))
     isclose = allclose
+sys.modules["numpy"] = numpy
 """
 _OF_NUMPY = {"ndarray", "float32", "float64", "allclose", "isclose"}
 
 
-class _Packages(ast.NodeTransformer):
-    """Takes `import numpy` out of tests. aliases: its names there; others: other packages."""
-
-    def __init__(self):
-        self.aliases, self.others = set(), []
-
-    def visit_Import(self, node: ast.Import) -> ast.AST:
-        self.aliases |= {a.asname or "numpy" for a in node.names if a.name == "numpy"}
-        node.names = [a for a in node.names if a.name != "numpy"]
-        packages = [a.name.split(".")[0] for a in node.names]
-        self.others += [x for x in packages if x not in sys.stdlib_module_names]
-        return node if node.names else ast.Pass()
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        package = (node.module or "").split(".")[0]
-        self.others += [] if package in sys.stdlib_module_names else [package]
-        return node
-
-
-def _without_packages(name: str, source: str) -> str:
-    """Tests whose `import numpy` is replaced by _NUMPY. UserError if they need more of it, or
-    another package: every program would fail."""
-    packages = _Packages()
-    tree = packages.visit(_python(name, source))
-    if packages.others:
-        raise UserError(f"'{name}' imports {packages.others[0]}, which the sandbox does not have")
-    found = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
-    of_names = [n for n in found if isinstance(n.value, ast.Name)]
-    used = {n.attr for n in of_names if n.value.id in packages.aliases}
-    if more := sorted(used - _OF_NUMPY):
+def _stand_in(name: str, source: str) -> str:
+    """_NUMPY for tests that import it, which it has to precede, "" for others. UserError if they
+    need more of it, or another package: every program would fail."""
+    nodes = [*ast.walk(_python(name, source))]
+    names = [a for n in nodes if isinstance(n, ast.Import) for a in n.names]
+    modules = [a.name for a in names if a.name != "numpy"]
+    modules += [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)]
+    packages = [module.split(".")[0] for module in modules]
+    if others := [x for x in packages if x not in sys.stdlib_module_names]:
+        raise UserError(f"'{name}' imports {others[0]}, which the sandbox does not have")
+    aliases = {a.asname or "numpy" for a in names if a.name == "numpy"}
+    found = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
+    if more := sorted({n.attr for n in found if n.value.id in aliases} - _OF_NUMPY):
         raise UserError(f"'{name}' uses numpy's {more[0]}, which the sandbox does not have")
-    stand_ins = [_NUMPY.format(alias) for alias in sorted(packages.aliases)]
-    return "\n".join([*stand_ins, ast.unparse(tree)]) if stand_ins else source
+    return _NUMPY if aliases else ""
 
 
 def _humaneval(row: dict) -> Problem:
     prompt, entry, test = (_text(row, name) for name in ("prompt", "entry_point", "test"))
-    test = _without_packages("test", test)
+    stand_in = _stand_in("test", test)
     for name, source, function in ("prompt", prompt, entry), ("test", test, "check"):
         if function not in _functions(_python(name, source)):
             raise UserError(f"'{name}' does not define the function '{function}'")
-    tests = {"entry": entry, "prelude": prompt, "asserts": f"{test}\ncheck({entry})"}
+    tests = {"entry": entry, "prelude": prompt, "asserts": f"{stand_in}{test}\ncheck({entry})"}
     solution = prompt + str(row.get("canonical_solution", ""))
     return Problem(prompt, solution, "humaneval", "en", tests)
 
@@ -305,8 +289,7 @@ def _mbpp(row: dict) -> Problem:
     asserts, setup = "\n".join(lists[0]), "\n".join([*lists[1], *lists[2]])
     solution, used = _python("code", code), [*ast.walk(_python("test_list", asserts))]
     _python("test_setup_code", setup)
-    _without_packages("test_list", f"{setup}\n{asserts}")  # what they need together
-    setup = _without_packages("test_imports", setup)
+    stand_in = _stand_in("test_list", f"{setup}\n{asserts}")  # what they need together
     calls = [n.func.id for n in used if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     entry = next((name for name in calls if name in _functions(solution)), None)
     if entry is None:
@@ -317,9 +300,8 @@ def _mbpp(row: dict) -> Problem:
     prelude = [ast.unparse(n) for n in imports if names & {a.asname or a.name for a in n.names}]
     prompt = f"You are an expert Python programmer, and here is your task: {text} "
     prompt += f"Your code should pass these tests:\n\n{asserts}"
-    tests = {"entry": entry, "prelude": "\n".join([*prelude, setup])}
-    tests["asserts"] = _without_packages("test_list", asserts)
-    return Problem(prompt, code, "mbpp", "en", tests)
+    tests = {"entry": entry, "prelude": "\n".join([*prelude, stand_in + setup])}
+    return Problem(prompt, code, "mbpp", "en", tests | {"asserts": asserts})
 
 
 def _decoded(row: dict, name: str) -> object:
