@@ -318,9 +318,8 @@ def _cases(tests: object) -> list[list[str]]:
     {"inputs": [...], "outputs": [...]}"""
     cases = []
     if isinstance(tests, dict) and all(type(tests.get(x)) is list for x in ("inputs", "outputs")):
-        kind = "functional" if tests.get("fn_name") else "stdin"
         pairs = itertools.zip_longest(tests["inputs"], tests["outputs"])
-        tests = [{"input": x, "output": y, "type": kind} for x, y in pairs]
+        tests = [{"input": x, "output": y, "fn_name": tests.get("fn_name")} for x, y in pairs]
     for test in tests if isinstance(tests, list) else []:
         test = test if isinstance(test, dict) else {}
         kind = test.get("testtype") or test.get("type") or "stdin"
