@@ -61,7 +61,7 @@ class Run:
         if is_main_process():
             lock(folder)
         barrier()  # who may not write says so before another error is met
-        self.status = check_folder(folder, resume, stage)
+        self.status = check_folder(folder, resume, stage) or {}
         found = checkpoints(folder, stage)
         if self.status and not found:
             print(f"'{folder}' was stopped before its first checkpoint: it begins again")
@@ -81,9 +81,9 @@ class Run:
                 os.makedirs(os.path.join(folder, "checkpoint"), exist_ok=True)
                 write_json(os.path.join(folder, "config.json"), self.settings)
         about = report.provenance(report.command())
-        before = self.status or {}
-        if before.get("hardware") == about.get("hardware"):  # else it may be the slow one there
-            products.keep(before.get("products"))
+        # on other hardware it may be the slow one
+        if self.status.get("hardware") == about.get("hardware"):
+            products.keep(self.status.get("products"))
         about["products"] = products.library()
         self.set_status(stage=stage, saved=self.state.get("step", 0), finished=False, **about)
         barrier()
@@ -223,7 +223,7 @@ class Run:
     def set_status(self, **status) -> None:
         """Write what a resume has to know of the run besides its checkpoints, and the run's page,
         which shows the rest of it."""
-        self.status = (self.status or {}) | status
+        self.status |= status
         write_json(os.path.join(self.folder, "status.json"), self.status)
         if is_main_process():
             page.write(self.folder)
@@ -236,7 +236,12 @@ class Run:
         short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}
         self._append(self.metrics_path, [short])
         if self.logger:
-            self._tell(metrics)
+            numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+            try:
+                self.logger.log(numbers, step=numbers.pop("step"))
+            except Exception as e:  # another program's, which does not end the training
+                print(f"--log: {type(e).__name__}: {e}; going on without it", flush=True)
+                self.logger = None
         self.skipped = self.skipped + 1 if metrics.get("skipped_steps") else 0
         if self.skipped == PATIENCE:
             problem = f"the loss or its gradient was not finite in {PATIENCE} steps in a row"
@@ -244,15 +249,6 @@ class Run:
             found = checkpoints(self.folder, self.stage)
             kept = f"; the last good checkpoint is {found[-1]}" if found else ""
             raise UserError(f"{problem}: {fix}{kept}")
-
-    def _tell(self, metrics: dict) -> None:
-        """Give the logger its numbers. What goes wrong there does not end the training."""
-        numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
-        try:
-            self.logger.log(numbers, step=numbers.pop("step"))
-        except Exception as e:  # another program's
-            print(f"--log: {type(e).__name__}: {e}; going on without it", flush=True)
-            self.logger = None
 
     def sample(self, step: int, records: list[dict]) -> None:
         self._append(self.samples_path, [{"step": step} | r for r in records])
