@@ -78,10 +78,8 @@ def set_key(cfg: object, key: str, value: object) -> None:
         return
     if key not in keys(cfg):
         raise nearest("setting", key, keys(cfg))
-    cfg, name = _section(cfg, key), key.rpartition(".")[2]
-    if isinstance(value, str):
-        value = _convert(value, typing.get_type_hints(type(cfg))[name], key)
-    setattr(cfg, name, value)
+    owner, name, kind = _field(cfg, key)
+    setattr(owner, name, _convert(value, kind, key) if isinstance(value, str) else value)
 
 
 def is_argument(key: str, known: list[str]) -> bool:
@@ -104,7 +102,7 @@ def _convert(text: str, kind: type, key: str) -> object:
 
 
 def parse_number(text: str, kind: type):
-    """A text as an int (1e6 too), a float, or the text itself. UserError if it is none."""
+    """A text as an int (1e6 too), a float, or the text itself. ValueError if it is none."""
     if kind is int and not re.fullmatch(r"[+-]?[\d_]+", text):
         number = float(text)
         if number != int(number):  # OverflowError if it is infinite
@@ -145,21 +143,20 @@ def load(cfg: object, path: str) -> list[str]:
     except (OSError, ValueError, RecursionError) as e:
         why = getattr(e, "strerror", None) or f"{type(e).__name__}: it is not JSON"
         raise UserError(f"cannot read the settings in '{path}' ({why}): {fix}") from None
-    found = [key for key in keys(cfg) if _inside(saved, key) is not None]
+    found = {k: v for k in keys(cfg) if (v := _inside(saved, k)) is not None}
     if wrong := misspelt(cfg, saved, bool(found)):
         raise UserError(f"'{path}': {wrong}: fix or remove the line")
     if not found:
         raise UserError(f"'{path}' holds no settings of this script: {fix}")
-    for key in found:
-        value = _inside(saved, key)
-        kind = typing.get_type_hints(type(_section(cfg, key)))[key.rpartition(".")[2]]
+    for key, value in found.items():
+        _, _, kind = _field(cfg, key)
         if not fits(value, kind):
             msg = f"'{path}': {key} is {shortened(value)}"
             raise UserError(f"{msg}, which is no value of this setting: fix or remove it")
         set_key(cfg, key, tuple(value) if isinstance(value, list) else value)
     if isinstance(saved.get("template_args"), dict):
         cfg.template_args = saved["template_args"]
-    return found
+    return list(found)
 
 
 def misspelt(cfg: object, saved: object, is_config: bool) -> UserError | None:
@@ -184,11 +181,12 @@ def _inside(saved: object, key: str) -> object:
     return saved
 
 
-def _section(cfg: object, key: str) -> object:
-    """The dataclass that holds 'section.field'."""
-    for part in key.split(".")[:-1]:
+def _field(cfg: object, key: str) -> tuple[object, str, type]:
+    """The dataclass that holds 'section.field', the field's name there, and its type."""
+    *sections, name = key.split(".")
+    for part in sections:
         cfg = getattr(cfg, part)
-    return cfg
+    return cfg, name, typing.get_type_hints(type(cfg))[name]
 
 
 def fits(value: object, kind: type) -> bool:
