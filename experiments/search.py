@@ -237,8 +237,8 @@ def reward_models(cfg: Config, base: str, policy: Policy, settings: dict, out: s
         files.write_lines(path, found)
     rows = files.read_lines(path, "values of steps", lambda x: {k: x[k] for k in ROW})
     for kind in ("outcome", "process"):
-        given = f"{out}/{kind}", kind, rows, policy.stops, settings, resume
-        judges[kind] = Verifier(train(cfg, base, *given), policy.stops, cfg)
+        model = train(cfg, base, f"{out}/{kind}", kind, rows, policy.stops, settings, resume)
+        judges[kind] = Verifier(model, policy.stops, cfg)
     return judges
 
 
