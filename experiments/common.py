@@ -26,7 +26,7 @@ from lib import report, stats
 from lib.errors import UserError
 from lib.memory import cost_report
 from lib.report import read_metrics as metrics
-from lib.run import lock_settings
+from lib.run import fingerprint, lock_settings
 from model import GPT
 from sft import pretrain
 
@@ -186,10 +186,8 @@ class Plan:
 
     def base(self, seed: int) -> str:
         """The folder of the base model that a seed's R1-Zero starts from; made if it is missing."""
-        settings = train_zero.QUICK if self.quick else {}
-        return pretrain(
-            configured(settings | {"seed": seed}), f"{self.folder('zero', seed)}/base", True
-        )
+        cfg = configured((train_zero.QUICK if self.quick else {}) | {"seed": seed})
+        return pretrain(cfg, f"{self.folder('zero', seed)}/base", True)
 
     def r1(self, seed: int) -> str:
         """The run folder of a seed's R1, with its base; made if it is missing."""
@@ -227,7 +225,8 @@ def reinforce(cfg, base: str, out: str, judge=None, dataset=None) -> dict[str, f
     """Figures of GRPO from the model in folder `base`; a run that has ended is not made again.
     judge: adds rewards (grpo.Learner); dataset: problems to train on instead of the world's."""
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("device", "eval")}
-    lock_settings(out, settings | {"base": GPT.from_pretrained(base).fingerprint()})
+    settings |= {"base": GPT.from_pretrained(base).fingerprint(), "data": fingerprint(dataset)}
+    lock_settings(out, settings)
     if not inputs.is_model(f"{out}/model"):
         print(f"--- {out}", flush=True)
         train_zero.train(cfg, base, out, True, dataset, judge)

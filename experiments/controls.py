@@ -52,20 +52,20 @@ def majority(problems: list[Problem], texts: list[str]) -> list[dict[str, float]
 
 
 JUDGES = {"coin": coin, "wrong answers": wrong, "majority": majority}
+# the world's settings for texts that reason, in form, without a slip
+CLEAN = dict.fromkeys(("forgets", "slip", "broken_tags", "mixed", "unfinished"), 0.0)
+CLEAN |= {"reasoned": 1.0, "tags": 1.0}
 
 
-def clean_texts(cfg, count: int, wanted=lambda prompt: True) -> list[dict[str, str]]:
-    """Texts of the corpus's kind about other problems, whose prompts are wanted: reasoned, in form,
-    without a slip, right."""
-    never = dict.fromkeys(("forgets", "slip", "broken_tags", "mixed", "unfinished"), 0.0)
-    ways = {"reasoned": 1.0, "tags": 1.0} | never
-    world = World(cfg.seed, replace(cfg.world, tasks=cfg.grpo.tasks, **ways))
+def clean_texts(cfg, count: int) -> list[dict[str, str]]:
+    """Texts of the corpus's kind about other problems: reasoned, in form, without a slip, right."""
+    world = World(cfg.seed, replace(cfg.world, tasks=cfg.grpo.tasks, **CLEAN))
     given_up = tuple(words["end"] for words in countdown.WORDS.values())
     rows, index = [], 1_000_000  # far from the base's corpus
     while len(rows) < count:
         prompt, text = world.text(index)
         index += 1
-        if wanted(prompt) and not rw.thinking(text).endswith(given_up):
+        if not rw.thinking(text).endswith(given_up):
             rows.append({"prompt": prompt, "response": text})
     return rows
 

@@ -1,14 +1,16 @@
 """What is learnt from: how many problems, which ones, and what the base has read."""
 
 import itertools
+import random
 import re
+from dataclasses import replace
 
 import stages
 import train_r1
-from data import Problem, World, WorldConfig
+from data import TASKS, Problem, World, WorldConfig
 from experiments import common
 from experiments.common import CLAIMS, Plan, conclude
-from experiments.controls import clean_texts
+from experiments.controls import CLEAN
 from tasks.arithmetic import GAIN, LOSE
 
 # generalise: training sees sums of the first verbs, and Countdown with targets up to MOST
@@ -17,8 +19,8 @@ MOST = 30
 
 
 def few(plan: Plan):
-    """How many problems does RL need? 1, 4, 16 or 64 sums, asked again and again, or new ones each
-    time (full 15 minutes a seed, quick 1)"""
+    """How many problems does RL need? The first 1, 4, 16 or 64 sums of the world, asked again and
+    again, or new ones each time (full 10 minutes a seed, quick 1)"""
     runs, counts = [], {"one": 1, "four": 4, "sixteen": 16, "sixty-four": 64, "new": None}
     for seed in plan.seeds:
         cfg, base = plan.config(seed, {"grpo.tasks": "arithmetic"}), plan.base(seed)
@@ -61,6 +63,19 @@ def slice_of(world: World, task: str, count: int) -> list[Problem]:
     return list(itertools.islice((p for p in every if in_slice(p.prompt)), count))
 
 
+def worked(world: World, problems: list[Problem], times: int) -> list[dict[str, str]]:
+    """Clean texts about the problems, as many of each: reasoned, in form, without a slip, right."""
+    rng, clean, rows = random.Random(f"{world.seed} worked"), replace(world.cfg, **CLEAN), []
+    for p in problems * times:
+        task, right = TASKS[p.task], False
+        while not right:  # in Countdown some give up
+            thought, answer = task.reasoned(rng, p, clean)
+            [right] = task.judge([p], [answer])
+        text = f"<think>{thought}</think><answer>{answer}</answer>"
+        rows.append({"prompt": p.prompt, "response": text})
+    return rows
+
+
 def inside_and_outside(cfg) -> dict[str, list[Problem]]:
     """Held-out problems of the slice, and four kinds of others."""
     n, split, tasks = cfg.eval.problems, cfg.eval.split, ("arithmetic", "countdown")
@@ -91,20 +106,17 @@ def figures_of(reports: dict) -> dict[str, float]:
 
 
 def generalise(plan: Plan):
-    """SFT memorises, RL generalises? Both from one base, on the same slice of the problems; asked
-    about that slice, about the rest, and about harder ones (full 15 minutes a seed, quick 1)"""
+    """SFT memorises, RL generalises? From one base and on the same few problems, RL or clean texts
+    about them; asked about problems like those, about the rest, and about harder ones (full 15
+    minutes a seed, quick 1)"""
     runs, sets = [], inside_and_outside(plan.config(0))
     for seed in plan.seeds:
         cfg, base = plan.config(seed), plan.base(seed)
         home, world = plan.folder("findings/generalise", seed), World(seed, cfg.world)
-        count = cfg.grpo.steps * cfg.grpo.problems_per_step // 2  # of each task: each asked once
-        problems, rows = [], []
-        for task in cfg.grpo.tasks:
-            problems += slice_of(world, task, count)
-            alone = plan.config(seed, {"grpo.tasks": task})
-            rows += clean_texts(alone, 50 if plan.quick else 1000, in_slice)
+        count = cfg.grpo.steps * cfg.grpo.problems_per_step // 2  # RL asks each of them once
+        problems = [p for task in cfg.grpo.tasks for p in slice_of(world, task, count)]
         common.reinforce(cfg, base, f"{home}/RL", dataset=problems)
-        taught = train_r1.fine_tune(cfg, base, rows, f"{home}/SFT", True)
+        taught = train_r1.fine_tune(cfg, base, worked(world, problems, 4), f"{home}/SFT", True)
         models = {"base": base, "RL": f"{home}/RL/model", "SFT": taught}
         runs.append({})
         for name, model in models.items():

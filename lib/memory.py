@@ -29,6 +29,10 @@ SHAPES = {
 }
 
 
+def _size(model) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
 def cost_report(model, context: int | None = None) -> dict[str, float]:
     """Parameters, FLOPs a token, cache bytes a token (bf16), bytes of memory to train and to serve.
 
@@ -42,7 +46,7 @@ def cost_report(model, context: int | None = None) -> dict[str, float]:
         cached = cfg.kv_lora_rank + cfg.qk_rope_head_dim  # numbers a token and layer
     else:
         head, cached = 2 * cfg.head_dim, cfg.n_kv_heads * 2 * cfg.head_dim
-    total = sum(p.numel() for p in model.parameters())
+    total = _size(model)
     idle = len(model.moe_layers()) * (cfg.n_experts - cfg.n_experts_per_token)  # experts
     active = total - idle * 3 * cfg.dim * cfg.expert_dim
     multiplied = active - (0 if cfg.tie_embeddings else cfg.vocab_size * cfg.dim)
@@ -84,7 +88,7 @@ def training_memory(
     of a rank, which one process does: the weights, and all four of the adapters in float32.
     """
     cfg, size = model.cfg, 4 if precision == "float32" else 2
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = _size(model)
     # numbers a token that a block keeps for its backward pass: norms and attention, MLP or experts
     if cfg.attention == "mla":  # latent; queries and keys, in parts and joined; values and output
         qk = cfg.n_heads * (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim)
@@ -192,14 +196,15 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     read, own = min(read, max(grpo.micro_tokens, prompt)), -(-grpo.group_size // n)
     parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute, read, own, rank)
     fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
-    others = [model] if grpo.sync_every > 1 else []  # an older policy that samples
+    # of the reference, and of an older policy that samples: the shard, and all weights while in use
+    bytes_each = 4 if cfg.precision == "float32" else 4 / n + 2
     if grpo.kl_beta and grpo.reference:
-        others += [type(model).from_pretrained(grpo.reference, device="meta")]
+        fixed += bytes_each * _size(type(model).from_pretrained(grpo.reference, device="meta"))
     elif grpo.kl_beta and not rank:
-        others += [model]
-    numbers = sum(p.numel() for other in others for p in other.parameters())
-    # of each its shard, and its full weights while in use
-    fixed += numbers * (4 if cfg.precision == "float32" else 4 / n + 2)
+        fixed += bytes_each * _size(model)
+    if grpo.sync_every > 1:
+        held = 4 if cfg.precision == "float32" else 2  # beside adapters
+        fixed += (held if rank else bytes_each) * _size(model)
     # CPUs need more than the tensors: their allocators give little back (bench/check_memory.py)
     spare = 1.0 if device(cfg.device).type == "cuda" else 1.2 if cfg.precision == "float32" else 1.4
     need, have, gib = spare * (fixed + max(training, cache)), available_memory(cfg), 2**30

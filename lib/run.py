@@ -39,7 +39,8 @@ CONTENTS = {  # what a run has the checksums of
     "teacher": "another teacher (--teacher)",
     "reference": "another reference model (--grpo.reference)",
 }
-UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}}  # of earlier versions
+# what earlier versions did without a setting for it
+UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}, "sync_every": 1}
 ONCE_ONE = {"logic": "minor"}  # what an earlier version had as one setting
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 

@@ -32,6 +32,7 @@ from experiments.common import Plan, claims, compare, verdict
 from lib import report
 from lib.files import load_json
 from lib.stats import pass_at_k
+from model import GPT
 from reward_model import RewardModel
 
 
@@ -574,7 +575,36 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     assert saved["rewards"]["language"] == 0.0 and saved["grpo"]["steps"] == 2
 
 
-FIGURES = {"search": check_search, "ppo": check_ppo}
+def check_generalise(result, monkeypatch):
+    home = "runs/findings/generalise-0-quick"
+    with open(f"{home}/RL/samples.jsonl") as f:
+        asked = [json.loads(line)["prompt"] for line in f]
+    assert asked and all(map(training_data.in_slice, asked))
+    models = {"base": "runs/zero-0-quick/base/model", "SFT": f"{home}/SFT/model"}
+    for name, model in (
+        models | {"RL": f"{home}/RL/model"}
+    ).items():  # RL had no reward to learn from
+        asked = load_json(f"{home}/{name}.json")["settings"]["model"]
+        assert asked == GPT.from_pretrained(model).fingerprint()
+
+
+def saved(name):
+    return load_json(f"runs/findings/{name}-0-quick/config.json")
+
+
+def check_stale(result, monkeypatch):
+    for name, every, cap in (("1", 1, 0), ("16", 16, 0), ("4-weighted", 4, 2.0)):
+        rl = saved(f"every-{name}")["grpo"]
+        assert (rl["sync_every"], rl["importance_cap"]) == (every, cap)
+
+
+def check_lora(result, monkeypatch):
+    assert [saved(name)["lora"]["rank"] for name in ("grpo", "rank-1", "rank-8")] == [0, 1, 8]
+    assert saved("rank-1")["grpo"]["lr"] == pytest.approx(10 * saved("grpo")["grpo"]["lr"])
+
+
+FIGURES = {"search": check_search, "ppo": check_ppo, "generalise": check_generalise}
+FIGURES |= {"stale": check_stale, "lora": check_lora}
 
 
 def test_a_base_is_made_once_and_is_zeros_own(tmp_path, monkeypatch, world_tokenizer):
@@ -617,12 +647,21 @@ def test_the_slice_and_what_lies_outside():
 
     drawn = training_data.slice_of(World(3, cfg.world), "arithmetic", 10)
     assert all(training_data.in_slice(p.prompt) for p in drawn) and len(drawn) == 10
-    rows = controls.clean_texts(cfg, 10, training_data.in_slice)
-    assert all(training_data.in_slice(row["prompt"]) for row in rows) and len(rows) == 10
+    searches = training_data.slice_of(World(3, cfg.world), "countdown", 10)
+    rows = training_data.worked(World(3, cfg.world), drawn + searches, 2)
+    problems = {p.prompt: p for p in drawn + searches}
+    assert [row["prompt"] for row in rows] == 2 * list(problems)
+    texts = [row["response"] for row in rows]
+    assert all(map(rw.format_reward, texts)) and len(set(texts)) > 20
+    answers = [rw.extract_answer(text) for text in texts]
+    assert all(rw.verdicts([problems[row["prompt"]] for row in rows], answers))
 
 
 def test_a_run_with_other_settings_is_not_taken_for_this_one(workplace):
     base, out, plan = "runs/zero-0-quick/base/model", "runs/findings/x", Plan("x", [0], True)
     common.reinforce(plan.config(0), base, out)
+    with pytest.raises(ValueError, match="other problems"):
+        problem = Problem("Tom has 3", "3", "arithmetic", tests={"start": 3, "steps": []})
+        common.reinforce(plan.config(0), base, out, dataset=[problem])
     with pytest.raises(ValueError, match=r"grpo.*lr"):
         common.reinforce(plan.config(0, {"grpo.lr": 1e-5}), base, out)

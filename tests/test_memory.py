@@ -177,3 +177,17 @@ def test_memory_that_others_use_is_not_there(tmp_path, monkeypatch):
     assert memory.free_memory() == 2000
     told["/sys/fs/cgroup/memory.max"] = "max"
     assert memory.free_memory() == 4096
+
+
+def test_an_older_sampler_takes_the_memory_of_its_weights(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "matrix_speed", lambda cfg: 1e9)
+    monkeypatch.setattr(memory, "available_memory", lambda cfg: 1e15)
+    cfg, found = config.make(train_zero.Config, "small"), []
+    cfg.yes, model = True, GPT.empty(cfg.model)
+    gib = sum(p.numel() for p in model.parameters()) / 2**30
+    cases = [("float32", 0, 4), ("bfloat16", 0, 6), ("float32", 8, 4), ("bfloat16", 8, 2)]
+    for cfg.precision, cfg.lora.rank, size in cases:
+        for cfg.grpo.sync_every in (1, 4):
+            memory.check_room(cfg, model, 0, 1)
+            found.append(float(re.search(r"optimizer ([\d.]+)", capsys.readouterr().out)[1]))
+        assert found[-1] - found[-2] == pytest.approx(size * gib, abs=0.11)

@@ -12,7 +12,7 @@ import inputs
 import sft
 import stages
 import train_r1
-from data import Problem
+from data import Problem, World
 from eval import summarise
 from lib import distributed
 from lib import report as reports_lib
@@ -176,3 +176,23 @@ def test_r1_s_own_base_reads_more_of_the_other_tasks_and_zero_s_does_not():
     assert own.sft.tokens == 14_800_000 and cfg.sft.tokens == 8_000_000
     assert own.world == replace(cfg.world, logic=1.5, minor=0.6)
     assert cfg.world.logic == cfg.world.minor == 0.15
+
+
+def test_an_evaluation_is_kept_for_its_own_problems(tiny_model, world_tokenizer, tmp_path):
+    folder, path = str(tmp_path / "m"), str(tmp_path / "eval.json")
+    tiny_model.save_pretrained(folder)
+    world_tokenizer.save(folder)
+    cfg = config.make(train_r1.Config)
+    cfg.eval = replace(cfg.eval, k=2, max_new_tokens=4)
+    easy = World(0, cfg.world).problems("arithmetic", 3, "test")
+    sets = {"few": easy[:1], "more": easy}
+
+    def asked(sets):
+        found = stages.evaluate_stage(cfg, "m", folder, path, sets=sets)
+        return {name: r.problems for name, r in found.items()}
+
+    assert asked(sets) == {"few": 1, "more": 3}
+    with pytest.MonkeyPatch.context() as m:
+        m.delattr(stages.evaluation, "evaluate_folder")
+        assert asked(sets) == {"few": 1, "more": 3}
+    assert asked({"few": easy[1:]}) == {"few": 2}
