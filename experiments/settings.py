@@ -52,7 +52,7 @@ def stale(plan: Plan):
     """How old may rollouts be? The policy that samples is refreshed after 1, 4 or 16 rollouts, as
     many updates each; without any correction, or weighted by truncated importance sampling (full 25
     minutes, quick 1)"""
-    variants = {f"every-{n}": variant(sync_every=n) for n in (1, 4, 16)}
+    variants = {"grpo": variant()} | {f"every-{n}": variant(sync_every=n) for n in (4, 16)}
     variants |= {f"every-{n}-weighted": variant(sync_every=n, importance_cap=2.0) for n in (4, 16)}
     runs, keys = short(plan, variants), ("accuracy", "format", "length")
     return conclude(plan, runs, CLAIMS["stale"], keys=keys)

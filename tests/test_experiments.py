@@ -593,8 +593,8 @@ def saved(name):
 
 
 def check_stale(result, monkeypatch):
-    for name, every, cap in (("1", 1, 0), ("16", 16, 0), ("4-weighted", 4, 2.0)):
-        rl = saved(f"every-{name}")["grpo"]
+    for name, every, cap in (("every-16", 16, 0), ("every-4-weighted", 4, 2.0)):
+        rl = saved(name)["grpo"]
         assert (rl["sync_every"], rl["importance_cap"]) == (every, cap)
 
 
