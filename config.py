@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from lib import cli, loggers
 from lib.presets import PRESETS
 
-# fields with limits, and one sentence for an error: scripts take these from here
+# taken from here by the scripts: fields with limits, errors told in one sentence
 Parser, user_errors, check = cli.Parser, cli.user_errors, cli.check
 number, path, quoted = cli.number, cli.path, cli.quoted
 section, setting, keys, set_key = cli.section, cli.setting, cli.keys, cli.set_key
@@ -27,7 +27,7 @@ section, setting, keys, set_key = cli.section, cli.setting, cli.keys, cli.set_ke
 class Asking:
     """What scripts that only ask a model can be told."""
 
-    name: str = "tiny"
+    name: str = "tiny"  # the preset's; it is in names of folders
     seed: int = setting(0, high=1e9)
     device: str = setting("auto", choices=("auto", "cpu", "cuda", "mps"))  # "auto": cuda or cpu
     template: str = setting("auto", choices=("auto", "r1", "chat", "none"))  # of prompts

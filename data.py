@@ -7,7 +7,7 @@
 The world imitates what a base model is made of: web text in which half of the people blurt out an
 answer (nearly always a wrong one) and the others reason. In sums they forget most carries, which
 the few who check notice; in a search they give up too soon. Some change language in the middle of
-a thought; 60% use <think> and <answer> tags. Reinforcement learning then finds what pays.
+a thought; 60% use <think> and <answer> tags. Reinforcement learning then rewards what is right.
 
 Everything is a function of (seed, index): any text or problem can be made without the ones before
 it. The hash of a problem's content says to which split it belongs, whatever its seed, language or
@@ -44,10 +44,10 @@ class WorldConfig:
     minor: float = setting(0.15, low=0.01)  # texts about any other task for each about Countdown
     level: int = setting(1, low=1, high=3)  # difficulty: 1 for a laptop, 3 for a GPU
     reasoned: float = setting(0.5, low=0, high=1)  # share of texts that reason; the others blurt
-    wrong: float = setting(0.95, low=0, high=1)  # of the texts that blurt, the share that guesses
+    wrong: float = setting(0.95, low=0, high=1)  # of the blurted answers, the share made up
     forgets: float = setting(0.9, low=0, high=1)  # arithmetic: chance that a carry is forgotten
     slip: float = setting(0.03, low=0, high=1)  # chance that a step is written down wrongly
-    checked: float = setting(0.3, low=0, high=1)  # of the texts that reason, the share that checks
+    checked: float = setting(0.3, low=0, high=1)  # of thoughts (not countdown's), those that check
     patience: tuple[int, ...] = setting(PATIENCE, low=1)  # countdown: tries before giving up
     tags: float = setting(0.6, low=0, high=1)  # share of texts with <think> and <answer>
     broken_tags: float = setting(0.1, low=0, high=1)  # share of those that miss a tag

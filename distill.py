@@ -40,7 +40,7 @@ from train_r1 import FIRST
 
 ON_POLICY = "on-policy-distillation"
 STUDENTS = ("qwen-m", "qwen-s", "llama-m", "llama-s")
-# a student's models, each with the one that it starts from; the last three of the first student
+# a student's models, each with the one it starts from; the last three for the first student only
 WAYS = {"distilled": "base", "RL-alone": "base", "on-policy": "base", "distilled-RL": "distilled"}
 
 
@@ -64,7 +64,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     learnt = cfg.r1.epochs * d.most_kept * problems * cfg.eval.max_new_tokens
     learnt = len(names) * (learnt + (0 if init else stages.own_base(cfg).sft.tokens))
     sampled = 0 if data else problems * d.samples
-    # the teacher's shape: the largest
+    # as if each had the teacher's shape, the largest
     stages.check_room(cfg, init, learnt, 3 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
     settings, taught = stages.settings_to_lock(cfg, init=init), data is None
     rows = inputs.read_rows(data) if data else []

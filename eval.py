@@ -5,7 +5,7 @@
     python eval.py --rescore eval.jsonl                          # judge saved responses once more
 
 pass@1 is the mean over k samples a question [DeepSeek-R1, 2501.12948v1, section 3], its standard
-error is over questions [2411.00640]; pass@k: one of k is right, cons@k: the majority's answer is.
+error is over questions [2411.00640]; pass@k: at least one of k is right, cons@k: the majority is.
 """
 
 import lib.start  # noqa: F401
@@ -96,8 +96,8 @@ def of_world(problem: Problem) -> bool:
 
 
 def begin(problem: Problem, tokenizer) -> list[int]:
-    """The tokens with which a response begins that reasons: the tag, if the template does not end
-    with it, and the words that the task's authors use."""
+    """The tokens that begin a reasoned response: the tag, if the template does not end with it, and
+    the words that the task's authors use."""
     task = TASKS[problem.task] if of_world(problem) else None
     words = task.opening(problem) if hasattr(task, "opening") else ""
     return tokenizer.encode(f"<think>{words}".removeprefix(tokenizer.opened), trusted=True)
@@ -190,7 +190,7 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
 
     ks = sorted({*(2**i for i in range(k.bit_length())), k})
     pass_at = {j: sum(pass_at_k(k, c, j) for c in right) / len(right) for j in ks}
-    contents = [World.key(p) if of_world(p) else i for i, p in enumerate(problems)]
+    contents = [World.key(p) if of_world(p) else i for i, p in enumerate(problems)]  # clusters
     out = {"pass1": mean("correct")}
     out["pass1_se"] = standard_error([c / k for c in right], contents)
     out |= {"cons": sum(voted) / len(voted), "passk": pass_at[k], "pass_at": pass_at}

@@ -16,8 +16,8 @@ docs/equations.md has the formulas, algorithms/ GRPO's relatives (DAPO, PPO, ...
 the log-probabilities of responses that share their prompt, and the optimiser step.
 
 Simplified: (1) R1's eq 1 has one ratio for a response; as DeepSeekMath and most public trainers, we
-have one for each token. (2) Groups whose responses all earned the same have no gradient; they are
-counted, and left out before the minibatches are cut: no mean, not the KL's either, is over them.
+have one for each token. (2) Groups whose responses all earned the same have no gradient: they are
+in the metrics, but left out before the minibatches are cut; no mean of the loss is over them.
 (3) The reference model and its KL are off by default. (4) Which mean the loss is, `average` says.
 "question", our default: over the tokens of a question's 16 responses, then over questions (DAPO's
 printed equation; the KL's over tokens). "token": over all tokens of a minibatch (DAPO's code).
@@ -70,7 +70,7 @@ class GRPOConfig:
     problems_per_step: int = setting(32, low=1)
     group_size: int = setting(16, low=2)  # responses to each problem
     max_new_tokens: int = setting(400, low=1)
-    doubled_from: int = setting(0, low=0)  # rollouts after which it is twice that (R1 v2: 8200)
+    doubled_from: int = setting(0, low=0)  # rollouts until max_new_tokens doubles (R1 v2: 8200)
     rows: int = setting(0, low=0)  # responses a process generates at once; 0: all
     temperature: float = setting(1.0, low=0.01)
     minibatches: int = setting(4, low=1)  # optimiser steps that a rollout is split into, at most
@@ -129,8 +129,8 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The clipped objective with its KL penalty, negated [eq 1-2]; returns (loss, summed metrics):
 
-        - 1/N sum_it [ w_it min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta KL_it ]
-        rho_it = pi(o_it | q, o_i,<t) / pi_old(o_it | q, o_i,<t)
+        - 1/N sum_{i,t} [ w_it min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta KL_it ]
+        rho_it = pi(o_it | q, o_i,<t) / pi_old(o_it | q, o_i,<t)      (response i, its token t)
 
     At rho = 1 its gradient is -A_i grad log pi: REINFORCE with the group's mean as the baseline,
     over the group's deviation. logprobs, old_logprobs, ref_logprobs, mask (1 at the response's
@@ -170,9 +170,9 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
 
 
 def average(loss: Tensor, mask: Tensor, cfg: GRPOConfig, normalizer: float | None) -> Tensor:
-    """The sum over tokens ("sequence": of each response's mean), divided by the normalizer: that of
-    the whole optimiser step, so that micro-batches and processes add up to one loss; by default of
-    this call. "question" is "token" with question_weights on the terms, the KL apart."""
+    """loss [B, R] summed over tokens ("sequence": over each response's mean), over the normalizer.
+    That counts the whole optimiser step (by default this call), so that micro-batches add up to its
+    loss. "question": as "token"; the terms, not the KL's, already have question_weights."""
     if normalizer is None:
         normalizer = step_normalizer(mask.sum(1).tolist(), cfg)
     if cfg.average == "sequence":
@@ -305,12 +305,12 @@ class Learner:
             return rewards, logged | {"frac_reward_zero_std": idle}, records
 
     def update(self, batch: Rollout, advantages: Tensor, lr_factor: float, rng) -> dict[str, float]:
-        """One optimiser step on each part of a rollout, at most cfg.minibatches of them: a response
-        is used at most once, a question's group never split. advantages [B], or [B, R] with a
-        critic. Returns metrics.
+        """One optimiser step on each of cfg.minibatches parts of a rollout, fewer if groups have no
+        gradient: a response is used at most once, a group never split. advantages [B], or [B, R]
+        with a critic. Returns metrics.
 
-        parts: the questions of each optimiser step; works: of a part what this process trains on,
-        without torchrun all of it; micro-batches: of a work, one forward and backward pass each."""
+        parts: the questions of each optimiser step; works: this process's share of each part (all
+        without torchrun); micro-batches: slices of a work, a forward and backward pass each."""
         cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
         advantages = advantages.reshape(len(advantages), -1)  # [B, 1] or [B, R]
@@ -340,7 +340,7 @@ class Learner:
                         # In the first part pi_old is pi itself: every ratio is 1, but the gradient
                         # is that of log pi, since pi_old is detached.
                         old = logprobs.detach() if first else old_logprobs[rows, :R]
-                        gap = (old - responses.logprobs[rows, :R]) * mask  # to the sampler
+                        gap = (old - responses.logprobs[rows, :R]) * mask  # trainer minus sampler
                         token_weights = weights[rows]
                         if cfg.importance_cap:  # truncated importance sampling
                             token_weights = token_weights * gap.exp().clamp(max=cfg.importance_cap)
@@ -351,7 +351,7 @@ class Learner:
                         )  # fmt: skip
                     step.backward(loss, balance_weight=len(rows) / len(work.rows))
                     sums.update(counts)
-                    if first:  # by rounding alone, if these weights are the sampler's
+                    if first:  # with the sampler's own weights the gap is rounding
                         gaps.append(gap[mask.bool()])
             steps.append(step)
         logged = metrics.of_update(steps, sums) | metrics.of_gaps(gaps)
@@ -377,8 +377,8 @@ class Learner:
 
 
 def with_gradient(advantages: Tensor, group_size: int) -> list[int]:
-    """The questions [of B / G] whose responses have advantages. The others have no gradient, and no
-    mean counts them."""
+    """The questions [of B / G] with a response whose advantage is not 0. The loss's means are over
+    these alone."""
     by_question = advantages.reshape(len(advantages) // group_size, -1)
     return by_question.abs().sum(1).nonzero()[:, 0].tolist()
 

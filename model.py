@@ -13,8 +13,8 @@ Simplified: (1) the embedding may be tied to the head; (2) the shared experts ar
 which is the same function; (3) the laptop model has no query compression (q_lora_rank = None, as
 DeepSeek-V2-Lite); (4) multi-token prediction is left out: answers do not need it [V3 2.2].
 
-Shapes: B rows, T new tokens, S tokens in the cache with them, D model width, H heads, G key-value
-heads, E experts, K experts a token, V vocabulary.
+Shapes: B rows, T new tokens (N = B T), S tokens in the cache with them, D model width, H heads, G
+key-value heads, d one head's width (or a part's), E experts, K experts a token, V vocabulary.
 """
 
 import lib.start  # noqa: F401
@@ -91,7 +91,7 @@ class ModelConfig:
 
 
 def rope_frequencies(cfg: ModelConfig, device=None) -> Tensor:
-    """Angle per position [dim/2]: theta^(-2j/dim) [RoFormer, 2104.09864], scaled if asked for."""
+    """Angle per position [d/2]: theta^(-2j/d), d = rope_dim [RoFormer, 2104.09864]; or scaled."""
     exponents = torch.arange(0, cfg.rope_dim, 2, device=device, dtype=torch.float32) / cfg.rope_dim
     freqs = cfg.rope_theta**-exponents
     return freqs if cfg.rope_scaling == "default" else rope.scaled(freqs, cfg)
@@ -100,12 +100,12 @@ def rope_frequencies(cfg: ModelConfig, device=None) -> Tensor:
 def rope_rotations(positions: Tensor, cfg: ModelConfig) -> Tensor:
     """The rotations for `apply_rope`, by position * frequency, at positions [B, T].
 
-    Interleaved pairs: e^(i angle), complex [B, T, 1, dim/2]. Halves: [2, B, T, 1, dim], cosines and
+    Interleaved pairs: e^(i angle), complex [B, T, 1, d/2]. Halves: [2, B, T, 1, d], cosines and
     sines of both members of a pair, the first's sine negative.
     """
     freqs = rope_frequencies(cfg, positions.device)
-    angles = positions.clamp(min=0)[:, :, None, None].float() * freqs  # [B, T, 1, dim/2]
-    size = torch.full_like(angles, rope.magnitude(cfg))
+    angles = positions.clamp(min=0)[:, :, None, None].float() * freqs  # [B, T, 1, d/2]
+    size = torch.full_like(angles, rope.magnitude(cfg))  # 1, but for yarn
     if cfg.rope_interleaved:
         return torch.polar(size, angles)
     cos, sin = size * angles.cos(), size * angles.sin()
@@ -156,7 +156,7 @@ def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> 
     """The same for one new token a row, as two batched products, which read the cache faster.
 
     The query heads that share keys are the M rows of q [B, G, M, d]. mask [B, 1, 1, S] is added:
-    0 where the token may look, else the least number (not -inf: padding may see nothing).
+    0 where the token may look, else the least number (rows of -inf alone, padding's, make NaN).
     """
     scores = ((q * scale) @ k.transpose(-1, -2)).add_(mask)  # [B, G, M, S]
     return scores.softmax(-1, dtype=torch.float32).type_as(v) @ v  # [B, G, M, dv]
@@ -201,9 +201,9 @@ class MLA(nn.Module):
         c, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], -1)
         c = self.kv_a_layernorm(c)  # [B, T, rank]
         k_rope = apply_rope(k_rope[:, :, None], freqs_cis)  # [B, T, 1, rope]: one key for all heads
-        latent = torch.cat([c[:, :, None], k_rope.to(c.dtype)], -1).transpose(1, 2)
+        latent = torch.cat([c[:, :, None], k_rope.to(c.dtype)], -1).transpose(1, 2)  # [B, 1, T, .]
         if cache is not None:
-            (latent,) = cache.append(self.layer, latent)  # [B, 1, S, rank + rope]
+            (latent,) = cache.append(self.layer, latent)  # c and key so far [B, 1, S, rank + rope]
         if cache is not None and T == 1:
             out = self.absorbed(q_nope, q_rope, latent, mask)
         else:
@@ -358,17 +358,17 @@ class MoE(nn.Module):
         """Sort the (token, expert) pairs by expert, one grouped product over all experts, and put
         the results back into the tokens' order."""
         (N, D), K = x.shape, chosen.shape[1]
-        # [N*K] the sorted experts, and which pair each is of: pair p belongs to token p // K
+        # [N*K] the experts in order, and where each stood: place p is of token p // K
         experts, order = chosen.flatten().sort(stable=True)
         every = torch.arange(self.cfg.n_experts, device=x.device)
         # where each expert's pairs end [E]; bincount would make the host wait for the device
         ends = torch.searchsorted(experts, every, right=True, out_int32=True)
-        pairs = (order // K)[:, None].expand(-1, D)  # gather's backward is faster than indexing's
-        h = float32_on_cpu(x).gather(0, pairs)
+        tokens = (order // K)[:, None].expand(-1, D)  # gather's backward is faster than indexing's
+        h = float32_on_cpu(x).gather(0, tokens)
         h = self.product(h, "gate_up", ends)  # [N*K, 2 expert_dim]
         gate, up = h.chunk(2, -1)
         h = self.product(F.silu(gate) * up, "down", ends).to(x.dtype)
-        h = h.gather(0, order.argsort()[:, None].expand(-1, D)).view(N, K, D)
+        h = h.gather(0, order.argsort()[:, None].expand(-1, D)).view(N, K, D)  # order undone
         return (h * weights[..., None].to(h.dtype)).sum(1)
 
     def product(self, x: Tensor, name: str, ends: Tensor) -> Tensor:
@@ -378,7 +378,7 @@ class MoE(nn.Module):
 
     def balance(self, used: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
         """Sequence-wise balance loss, mean over rows: alpha sum_i f_i P_i [V3 eq 17-20]; f_i: uses
-        of expert i over its even share (eq 18: without the bias), P_i: mean share of the scores."""
+        of expert i over its even share (eq 18: without the bias), P_i: its mean share of scores."""
         cfg, length = self.cfg, valid.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
         f = used.sum(1) * cfg.n_experts / (cfg.n_experts_per_token * length)  # [B, E], no gradient
         shares = scores / scores.sum(-1, keepdim=True) * valid[..., None]
@@ -451,7 +451,7 @@ class GPT(nn.Module):
         x = self.embed_tokens(tokens)  # [B, T, D]
         for block in self.layers:
             chosen = next(given, None) if isinstance(block.mlp, MoE) else None
-            # a module's call runs hooks, which sharding over GPUs needs, and only in training
+            # sharding needs the hooks of a module's call, in training only; forward skips them
             run = block if torch.is_grad_enabled() else block.forward
             x = run(x, freqs_cis, mask, cache, valid, chosen)
         if cache is not None:

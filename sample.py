@@ -84,7 +84,7 @@ def sample_tokens(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tu
     else:
         logp = sampling_logprobs(logits, params)
         cumulative = logp.exp().cumsum(-1)
-        level = (uniform * cumulative[:, -1])[:, None]
+        level = (uniform * cumulative[:, -1])[:, None]  # the sum is 1 only up to rounding
         token = torch.searchsorted(cumulative, level, right=True)[:, 0]
         token = token.clamp(max=logp.shape[-1] - 1)
     return token, logp.gather(1, token[:, None])[:, 0]
@@ -128,10 +128,10 @@ def generate(model: GPT, prompts, params: SamplingParams, seed=None, on_token=No
     """Sample params.num_return_sequences responses to each prompt (a list of token ids): a Rollout.
 
     Row i's random numbers depend neither on which other rows are running nor on the process, so a
-    seed fixes every response. on_token(row, token) is called for each token, by the plain loop; or
-    else, in the engine, on_end(count) when so many more rows have ended. UserError for an
-    empty prompt or one that leaves no room in the model's context; a response that fills the
-    context ends there.
+    seed fixes every response. With on_token the plain loop runs, and calls on_token(row, token) for
+    each; otherwise the engine, which calls on_end(count) when so many more rows have ended.
+    UserError for an empty prompt or one that leaves no room in the model's context; a response that
+    fills the context ends there.
     """
     if not prompts or not all(prompts):
         raise UserError("a prompt is empty: give at least one token")
@@ -182,7 +182,7 @@ def empty_rollout(model: GPT, prompts, params: SamplingParams, steps: int) -> Ro
 
 
 def asking(model: GPT, args: argparse.Namespace):
-    """A function (ids, on_token) -> (ids of the response, whether it ended): on_token(each one)."""
+    """A function (ids, on_token) -> (response ids, whether it ended); on_token(id) sees each id."""
     params = SamplingParams(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
 
     def respond(ids: list[int], on_token=None) -> tuple[list[int], bool]:

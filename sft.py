@@ -59,11 +59,11 @@ class SFTConfig:
 
 
 Example = tuple[list[int], int]  # token ids, and how many of the first are not learned
-POOL = 4096  # texts that are sorted by length together, at least
+POOL = 4096  # so many texts, or more, are sorted by length together
 
 
 def make_trainer(model: GPT, cfg: SFTConfig) -> Trainer:
-    """Muon for the layers' matrices, AdamW for embedding, head, router, norms, biases; adapters."""
+    """Muon for the layers' matrices, AdamW for the rest; with LoRA AdamW for the adapters alone."""
     if adapters := lora.parameters(model):
         return Trainer(model, [adamw(adapters, cfg.adam_lr)], cfg.clip)
     matrices, pairs, rest = [], [], []
@@ -105,7 +105,7 @@ def steps_of(examples: list[Example], cfg: SFTConfig, rng: random.Random) -> lis
 def collate(rows: list[Example], pad_id: int, device) -> tuple[Tensor, Tensor, Tensor]:
     """tokens [B, T], positions [B, T] (-1 at padding), and target_mask [B, T-1]: which of
     tokens[:, 1:] are learned."""
-    tokens, lengths = padded([ids for ids, _ in rows], pad_id, device, LENGTHS)
+    tokens, lengths = padded([ids for ids, _ in rows], pad_id, device, LENGTHS)  # T: a multiple
     positions = positions_of(lengths, tokens.shape[1])
     prompts = torch.tensor([[n] for _, n in rows], device=device)
     return tokens, positions, (positions >= prompts)[:, 1:]
@@ -126,12 +126,12 @@ def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg:
 
     def learn(step, micro: list[Example]) -> None:
         loss = loss_sum(step.model, *collate(micro, model.cfg.pad_id, model.device))
-        weight = len(micro) / len(rows)
+        weight = len(micro) / len(rows)  # the balance loss is a mean over rows
         step.backward(loss / learned, balance_weight=weight, value=loss.item())
 
     mine = batch[distributed.rank() :: distributed.world_size()]  # some for each process
     with trainer.optimizer_step(factor) as step:  # which steps when the block ends
-        step.share(learn, mine)  # gradients of all micro-batches add up
+        step.share(learn, mine)  # learn(step, m) for each m of mine; the gradients add up
     out = step.metrics() | {"loss": step.loss / learned, "learning_rate": cfg.adam_lr * factor}
     return out | step.balance | {"num_tokens": sum(len(ids) for ids, _ in rows)}
 
@@ -205,7 +205,7 @@ def build(cfg, tokenizer: tokenizers.Tokenizer, vocab_size: int | None = None) -
     torch.manual_seed(cfg.seed)
     ids = {"pad_id": tokenizer.pad_id, "eos_ids": (tokenizer.eos_id,)}
     size = rounded(max(cfg.model.vocab_size, tokenizer.vocab_size), 64)
-    model = GPT(replace(cfg.model, vocab_size=vocab_size or size, **ids))  # a checkpoint's stays
+    model = GPT(replace(cfg.model, vocab_size=vocab_size or size, **ids))  # resumed: the old size
     return distributed.shard(model, model.layers, cfg)
 
 

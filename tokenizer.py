@@ -35,9 +35,9 @@ HIDDEN = {"<|pad|>", "<|begin|>", "<|end|>"}  # the others are part of what is s
 LEAST = 256 + len(SPECIALS)  # tokens of a trained tokenizer
 
 # Text is first cut into words, and no token reaches over the border of a word. A word takes the
-# space before it, and before a number also the one after it, so that a number is the same token
-# wherever it stands; Chinese and other letters never share a token, so that "A" is A in "A比B高"
-# too; digits come in threes; everything else is punctuation or white space.
+# space before it and, if a number follows, the one after it: so a number is the same token wherever
+# it stands. Chinese letters (Han) and others ([^\P{L}\p{Han}]: a letter, not Han) never share a
+# token: so "A" is A in "A比B高" too. Digits come in threes; the rest is punctuation or white space.
 PATTERN = r" ?(?:\p{Han}+|[^\P{L}\p{Han}]+)(?: (?=\p{N}))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
 # what a template's texts replace
@@ -107,13 +107,13 @@ def _join(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
 
 class Tokenizer:
     """A vocabulary at work: text to ids and back, and prompts by a template around "{prompt}". The
-    merging itself is tiktoken's, which is fast. Of one that was trained here, _encode is
-    encode_ordinary: `ids`, _first and _missing are of vocabularies from elsewhere."""
+    merging itself is tiktoken's, which is fast. For a vocabulary trained here _encode does no more
+    than encode_ordinary: `ids`, _first and _missing serve vocabularies from elsewhere."""
 
     def __init__(self, vocabulary: Vocabulary, template: str):
         self.vocabulary, self.template, self.special = vocabulary, template, vocabulary.special
         own = template not in TEMPLATES.values()  # the model's own chat template
-        self.chat = own and R1 not in template  # which does not say how to answer
+        self.chat = own and R1 not in template  # a chat model's, without R1's words on tags
         ranks, ids = vocabulary.ranks, vocabulary.ids
         *first, last = vocabulary.patterns
         self._last = rf"{last}|(?:(?!{last})[\s\S])+"  # what the pattern passes over is a word too

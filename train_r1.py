@@ -4,12 +4,12 @@
     python train_r1.py --from dev2     # again from that stage on, with the earlier stages' models
     python train_r1.py --resume        # go on after an interruption
 
-    base --(RL alone)--> Zero ~~samples~~>
-    base --(1. cold start)--> Dev1 --(2. reasoning RL)--> Dev2 ~~samples~~>
+    base --(RL alone)--> Zero, whose samples teach in
+    base --(1. cold start)--> Dev1 --(2. reasoning RL)--> Dev2, whose samples teach in
     base --(3. fine-tuning)--> Dev3 --(4. RL for all scenarios)--> R1
 
-The RL stages have the same tasks, and as many problems; so their base has read more about tasks
-that are rare in Zero's texts. What is simpler than in the paper:
+The RL stages share their tasks, with equally many problems each. Their base reads more about rare
+tasks than train_zero.py's (R1Config.logic, minor). What is simpler than in the paper:
   1. The cold start is rewritten by rule, not by a model and people: the thinking stays, the answer
      becomes a sentence.
   2. RL keeps Zero's clip of 0.2 (the paper's stage 2 has 10) and temperature 1 (stage 4: 0.7).
@@ -52,15 +52,15 @@ class R1Config:
     most_kept: int = setting(2, low=1)  # clean ones of them
     demonstrations: float = setting(1 / 3, low=0)  # general ones for each clean response
     preference_steps: int = setting(20, low=0)  # the last ones of stage 4, with general requests
-    general: float = setting(0.5, low=0)  # requests in those for each reasoning problem
+    general: float = setting(0.5, low=0)  # in these, requests for each reasoning problem
     language: float = 1.0  # weight of language consistency in stages 2 and 4
     cold_epochs: int = setting(8, low=1)  # of the cold start, whose texts are few
     epochs: int = setting(3, low=1)  # of other fine-tuning
     tokens_per_step: int = setting(4096, low=1)  # of fine-tuning: there are few texts
     lr: float = 0.3  # of fine-tuning, as a share of pretraining's
-    pretraining: float = setting(1.85, low=0.01)  # of a base of its own: tokens for each of sft's
-    logic: float = setting(1.5, low=0.01)  # of that: world.logic
-    minor: float = setting(0.6, low=0.01)  # of that: world.minor
+    pretraining: float = setting(1.85, low=0.01)  # its own base's tokens over sft.tokens
+    logic: float = setting(1.5, low=0.01)  # its own base's world.logic
+    minor: float = setting(0.6, low=0.01)  # its own base's world.minor
 
     def __post_init__(self):
         if self.preference_steps > self.steps:

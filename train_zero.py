@@ -54,11 +54,11 @@ def recipe(cfg, init: str | None, folder: str, out: str, resume: bool, dataset=N
     """The whole of R1-Zero, into the folder `out`, from the model in folder `init`; without, a base
     is pretrained in `folder`, if it is not there yet. dataset: a Dataset to train on instead of the
     world's problems."""
+    # 0. What would fail later fails now: tasks that no text is about, too little memory
     start, cfg = time.time(), stages.settings_of(cfg, Config)
     if not init and not dataset:
         stages.check_read(cfg, "grpo.tasks", cfg.grpo.tasks)
-    learnt = 0 if init else cfg.sft.tokens
-    problems = dataset.train if dataset else ()
+    learnt, problems = 0 if init else cfg.sft.tokens, dataset.train if dataset else ()
     stages.check_room(cfg, init, learnt, cfg.grpo.steps, problems=problems, tasks=cfg.grpo.tasks)
     inputs.begin(out, resume, "zero")
 

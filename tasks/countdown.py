@@ -57,7 +57,7 @@ def random_expression(rng: random.Random, numbers: list[int], most: int) -> tupl
 
 def problem(rng: random.Random, level: int, easy: bool = False) -> Problem:
     """A problem that has a solution: its target is one of the different values of a dozen random
-    expressions, so that a value which many expressions make is hardly favoured; none is easier."""
+    expressions, so that one which many of them make is hardly favoured. `easy` changes nothing."""
     sizes, language, found = LEVELS[level], rng.choice(LANGUAGES), {}
     while not found:
         numbers = [rng.randint(1, sizes["number"]) for _ in range(sizes["count"])]
@@ -96,7 +96,7 @@ def tries(rng: random.Random, numbers: list[int], most: int) -> Iterator[tuple[s
 
 
 def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
-    """Try after try until one fits or patience ends; then the last one is the answer."""
+    """Try after try until one fits or patience ends; the last is the answer. cfg: WorldConfig."""
     numbers, target = problem.tests["numbers"], problem.tests["target"]
     languages, pieces = spoken_languages(rng, problem, cfg.mixed), []
     searched = tries(rng, numbers, LEVELS[cfg.level]["value"])
@@ -126,8 +126,8 @@ def judge(problems: list[Problem], answers: list[str]) -> list[bool]:
 
 
 def opening(problem: Problem) -> str:
-    """How those who reason begin. (The space of "let me try " would be a token of its own, where in
-    the texts it belongs to what follows.)"""
+    """How those who reason begin. (Without "try": in the texts the token before a digit is " try ",
+    with both spaces.)"""
     return {"en": "let me", "zh": "试试"}[problem.language]
 
 
