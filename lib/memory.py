@@ -176,6 +176,21 @@ def matrix_speed(cfg) -> float:
     return 2 * n**3 / products.seconds(lambda: products.linear(x, x)[0, 0].item())
 
 
+def _beside(cfg, model, n: int) -> float:
+    """Bytes of the reference model and of an older policy that samples: of each its shard, and all
+    of its weights while in use."""
+    grpo, single = cfg.grpo, cfg.precision == "float32"
+    each, out = 4 if single else 4 / n + 2, 0.0
+    if grpo.kl_beta and grpo.reference:
+        out += each * _size(type(model).from_pretrained(grpo.reference, device="meta"))
+    elif grpo.kl_beta and not cfg.lora.rank:
+        out += each * _size(model)
+    if grpo.sync_every > 1:
+        held = 4 if single else 2  # beside adapters
+        out += (held if cfg.lora.rank else each) * _size(model)
+    return out
+
+
 def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> None:
     """Print what a run of a large model will take: memory of each process, and time. UserError if
     it does not fit, or if it takes more than a day and cfg.yes is not set.
@@ -196,15 +211,7 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     read, own = min(read, max(grpo.micro_tokens, prompt)), -(-grpo.group_size // n)
     parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute, read, own, rank)
     fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
-    # of the reference, and of an older policy that samples: the shard, and all weights while in use
-    bytes_each = 4 if cfg.precision == "float32" else 4 / n + 2
-    if grpo.kl_beta and grpo.reference:
-        fixed += bytes_each * _size(type(model).from_pretrained(grpo.reference, device="meta"))
-    elif grpo.kl_beta and not rank:
-        fixed += bytes_each * _size(model)
-    if grpo.sync_every > 1:
-        held = 4 if cfg.precision == "float32" else 2  # beside adapters
-        fixed += (held if rank else bytes_each) * _size(model)
+    fixed += _beside(cfg, model, n)
     # CPUs need more than the tensors: their allocators give little back (bench/check_memory.py)
     spare = 1.0 if device(cfg.device).type == "cuda" else 1.2 if cfg.precision == "float32" else 1.4
     need, have, gib = spare * (fixed + max(training, cache)), available_memory(cfg), 2**30
