@@ -11,6 +11,7 @@ from data import TASKS, Problem, World, WorldConfig
 from experiments import common
 from experiments.common import CLAIMS, Plan, conclude
 from experiments.controls import CLEAN
+from experiments.settings import variant
 from tasks.arithmetic import GAIN, LOSE
 
 # generalise: training sees sums of the first verbs, and Countdown with targets up to MOST
@@ -106,9 +107,9 @@ def figures_of(reports: dict) -> dict[str, float]:
 
 
 def generalise(plan: Plan):
-    """SFT memorises, RL generalises? From one base and on the same few problems, RL or clean texts
-    about them; asked about problems like those, about the rest, and about harder ones (full 15
-    minutes a seed, quick 1)"""
+    """SFT memorises, RL generalises? From one base and on the same slice of the problems, RL or
+    clean texts about them; asked about problems like those, about the rest, and about harder ones
+    (full 20 minutes a seed, quick 1)"""
     runs, sets = [], inside_and_outside(plan.config(0))
     for seed in plan.seeds:
         cfg, base = plan.config(seed), plan.base(seed)
@@ -116,8 +117,11 @@ def generalise(plan: Plan):
         count = cfg.grpo.steps * cfg.grpo.problems_per_step // 2  # RL asks each of them once
         problems = [p for task in cfg.grpo.tasks for p in slice_of(world, task, count)]
         common.reinforce(cfg, base, f"{home}/RL", dataset=problems)
+        everything = plan.folder("findings/grpo", seed)  # as much RL on all problems
+        common.reinforce(plan.config(seed, variant()), base, everything)
         taught = train_r1.fine_tune(cfg, base, worked(world, problems, 4), f"{home}/SFT", True)
         models = {"base": base, "RL": f"{home}/RL/model", "SFT": taught}
+        models["RL-on-all"] = f"{everything}/model"
         runs.append({})
         for name, model in models.items():
             reports = stages.evaluate_stage(cfg, name, model, f"{home}/{name}.json", sets=sets)
