@@ -278,7 +278,10 @@ def over_seeds(runs: list[dict]) -> list[dict[str, dict]]:
 def bars(means: dict, halves: dict, keys: Iterable[str]) -> list:
     """A panel for each of the figures, a bar for each model that has it."""
     models = {key: [m for m, row in means.items() if key in row] for key in keys}
-    return [(k, "", {m: (means[m][k], halves[m][k] or 0) for m in ms}) for k, ms in models.items()]
+    return [
+        (k.replace("_", " "), "", {m: (means[m][k], halves[m][k] or 0) for m in ms})
+        for k, ms in models.items()
+    ]
 
 
 def mean_curve(curves: list[list[float]]) -> tuple[range, list[float]]:
