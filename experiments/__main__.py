@@ -42,18 +42,38 @@ def read_result(path: str) -> dict:
         result = dict(files.load_json(path))
         return result | {"seeds": list(result.get("seeds", []))}
     except (OSError, ValueError, TypeError):
-        raise UserError(f"'{path}' is damaged: restore it, or remove it and run again") from None
+        raise damaged(path) from None
+
+
+def damaged(path: str) -> UserError:
+    return UserError(f"'{path}' is damaged: restore it, or remove it and run again")
+
+
+def read_results(folder: str) -> dict[str, tuple[dict, list[dict]]]:
+    """name -> (content, its claims, computed again) of a folder's results. UserError if it has
+    none, or one is damaged."""
+    out = {}
+    for name in EXPERIMENTS:
+        path = os.path.join(folder, f"{name}.json")
+        if result := read_result(path):
+            try:
+                rows = claims_of(name, result)
+            except (LookupError, TypeError, AttributeError, ValueError):
+                raise damaged(path) from None
+            if not all(column in row for row in rows for column in COLUMNS):
+                raise damaged(path)
+            out[name] = result, rows
+    if not out:
+        raise UserError(f"there are no results in '{folder}': correct --out")
+    return out
 
 
 def table(folder: str) -> str:
     """All claims of a folder's results as Markdown, below the rule of their verdicts."""
-    rows, missing = [], []
-    for name in EXPERIMENTS:
-        command = f"`python -m experiments {name}`"
-        if result := read_result(os.path.join(folder, f"{name}.json")):
-            rows += [row | {"command": command} for row in claims_of(name, result)]
-        else:
-            missing.append(command)
+    rows, found = [], read_results(folder)
+    for name, (_, claims) in found.items():
+        rows += [row | {"command": f"`python -m experiments {name}`"} for row in claims]
+    missing = [f"`python -m experiments {name}`" for name in EXPERIMENTS if name not in found]
     stand = discoveries([row.get("p", 1.0) for row in rows])
     for row, stands in zip(rows, stand):
         row["verdict"] += "" if stands or row["verdict"] == "inconclusive" else " *"
@@ -65,25 +85,29 @@ def table(folder: str) -> str:
 def check(folder: str) -> list[str]:
     """Where a result's means, intervals or claims are not what the figures of its seeds give."""
     wrong = []
-    for name in EXPERIMENTS:
-        if not (result := read_result(os.path.join(folder, f"{name}.json"))):
-            continue
+    for name, (result, rows) in read_results(folder).items():
         wrong += [f"{name}: {place}" for place in unequal_spreads(result)]
-        if "runs" in result and "half" in result:  # an earlier version has no intervals
-            for part, found in zip(("mean", "half"), over_seeds(result["runs"])):
-                for model, row in found.items():
-                    stored = result[part].get(model, {})
-                    places = [k for k, v in row.items() if not same(v, stored.get(k))]
-                    wrong += [f"{name}: {part} of {model}, {key}" for key in places]
-        rows, stored = claims_of(name, result), result.get("claims", [])
+        checked = "stated" in result or "half" in result  # an earlier version has neither
+        runs, stored = result.get("runs", []), result.get("claims", [])
+        if checked and len(runs) != len(result["seeds"]):
+            wrong.append(f"{name}: {len(result['seeds'])} seeds, not {len(runs)}")
+        for part, found in zip(("mean", "half"), over_seeds(runs) if checked else ()):
+            kept = result.get(part, {})
+            places = {(m, k) for rows in (found, kept) for m, row in rows.items() for k in row}
+            unlike = (p for p in places if not same(value(found, *p), value(kept, *p)))
+            wrong += [f"{name}: {part} of {model}, {key}" for model, key in sorted(unlike)]
         if rows is stored:
             print(f"{name}: an earlier version wrote it, and its claims are not checked")
-        if stored and len(rows) != len(stored):
+        if len(rows) != len(stored):
             wrong.append(f"{name}: {len(stored)} claims, not {len(rows)}")
         for row, kept in zip(rows, stored):
-            if any(row[column] != kept[column] for column in COLUMNS):
-                wrong.append(f"{name}: {kept['claim']}")
+            if any(row[column] != kept.get(column) for column in COLUMNS):
+                wrong.append(f"{name}: {row['claim']}")
     return wrong
+
+
+def value(rows: dict, model: str, figure: str) -> float | str | None:
+    return rows.get(model, {}).get(figure, "missing")
 
 
 def unequal_spreads(content: object, place: str = "") -> list[str]:
@@ -99,15 +123,16 @@ def unequal_spreads(content: object, place: str = "") -> list[str]:
     return [x for k, v in content.items() for x in unequal_spreads(v, f"{place} {k}")]
 
 
-def same(a: float | None, b: float | None) -> bool:
-    return a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+def same(a: float | str | None, b: float | str | None) -> bool:
+    numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) if numbers else a == b
 
 
 def run(plan: Plan) -> None:
     """Run an experiment, write its result, print its tables. UserError if that would take the place
     of a result of more seeds."""
     if plan.name not in EXPERIMENTS:
-        raise cli.nearest("experiment", plan.name, list(EXPERIMENTS))
+        raise cli.nearest("experiment", plan.name, [*EXPERIMENTS, "list", "table"])
     files.make_folder(plan.out)
     path, seeds = plan.result("json"), ",".join(map(str, plan.seeds))
     there = len(read_result(path).get("seeds", []))
@@ -121,6 +146,9 @@ def run(plan: Plan) -> None:
         again = f"the same command, python -m experiments {plan.name} ..."
         print(f"stopped; the work so far is in runs/: go on with {again}", file=sys.stderr)
         sys.exit(130)
+    except UserError as e:  # its --out is for results: runs stay in runs/
+        told = re.sub(r"(start with|name) another (with )?--out", "move the folder away", str(e))
+        raise UserError(told) from None
     content["claims"] = claims_of(plan.name, content)
     files.write_json(path, report.provenance(command) | content)
     print(f"{text}\n\n{RULE}\nfigures: {path}, {plan.result('png')}")
@@ -137,6 +165,8 @@ def main() -> None:
     add("--check", action="store_true", help="of the table: compute it again from the seeds")
     args = parser.parse_args()
     with config.user_errors():
+        if args.check and args.name != "table":
+            raise UserError("--check belongs to table: drop it")
         if args.name == "list":
             for name, function in EXPERIMENTS.items():
                 print(f"{name:14s}{' '.join(function.__doc__.split())}")
@@ -148,8 +178,8 @@ def main() -> None:
             print(table(args.out or "results"))
         else:
             seeds = args.seeds or ("0" if args.quick else "0,1,2")
-            if not re.fullmatch(r"\d+(,\d+)*", seeds):
-                msg = "--seeds should be numbers with commas between them"
+            if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", seeds):
+                msg = "--seeds should be numbers below 1e9 with commas between them"
                 raise UserError(f"{msg}, not '{shortened(seeds)}'")
             different = list(dict.fromkeys(map(int, seeds.split(","))))
             run(Plan(args.name, different, args.quick, args.out or Plan.out))

@@ -63,6 +63,8 @@ class Run:
             lock(folder)
         barrier()  # who may not write says so before another error is met
         self.status = check_folder(folder, resume, stage) or {}
+        if not self.status and os.path.exists(os.path.join(folder, "model", "config.json")):
+            raise _no_run(folder)  # all that is left of one: a new run would replace it
         found = checkpoints(folder, stage)
         if self.status and not found:
             print(f"'{folder}' was stopped before its first checkpoint: it begins again")
@@ -454,13 +456,17 @@ def check_stage(folder: str, status: dict | None, stage: str) -> None:
         raise UserError(f"{msg}: name another with --out")
 
 
+def _no_run(folder: str) -> UserError:
+    msg = f"'{folder}' holds a model or something else's settings, and no run"
+    return UserError(f"{msg}: name another with --out")
+
+
 def check_folder(folder: str, resume: bool, stage: str) -> dict | None:
     """The status of the run in a folder. UserError if no run of the stage may go on there."""
     status = run_status(folder)
     check_stage(folder, status, stage)
     if not status and os.path.exists(os.path.join(folder, "config.json")):
-        msg = f"'{folder}' holds a model or something else's settings, and no run"
-        raise UserError(f"{msg}: name another with --out")
+        raise _no_run(folder)
     if status and not resume:
         what = "a finished run" if status["finished"] else "a run"
         fix = "add --resume to go on with it, or name another with --out"

@@ -30,6 +30,7 @@ from experiments import __main__ as experiments
 from experiments import behaviour, common, controls, recipes, search, settings, training_data
 from experiments.common import Plan, claims, compare, verdict
 from lib import report
+from lib.errors import UserError
 from lib.files import load_json
 from lib.stats import pass_at_k
 from model import GPT
@@ -137,7 +138,9 @@ def test_a_result_of_more_seeds_is_not_replaced(nothing_runs, monkeypatch, capsy
     for argv in (["zero", "--out", "results"], ["table"]):
         status, _, err = run(monkeypatch, capsys, "experiments.__main__", *argv)
         assert status == 2 and "'results/zero.json' is damaged: restore it" in err
-    assert "missing: " in main(monkeypatch, capsys, "table", "--out", "elsewhere")
+    assert "missing: " in main(monkeypatch, capsys, "table", "--out", "runs/results")
+    status, _, err = run(monkeypatch, capsys, "experiments.__main__", "table", "--out", "elsewhere")
+    assert status == 2 and "there are no results in 'elsewhere': correct --out" in err
 
 
 CHILD = """
@@ -259,6 +262,41 @@ def test_recipes_know_their_few_minute_settings(name):
     config.check(cfg)
 
 
+def test_check_misses_nothing_that_is_stored(tmp_path):
+    with open(os.path.join(os.path.dirname(config.__file__), "results", "few.json")) as f:
+        good = json.load(f)
+
+    def checked(change):
+        content = json.loads(json.dumps(good))
+        change(content)
+        write(str(tmp_path / "few.json"), content)
+        return experiments.check(str(tmp_path))
+
+    assert checked(lambda c: None) == []
+    assert checked(lambda c: c["claims"].clear()) == ["few: 0 claims, not 4"]
+    assert checked(lambda c: c.update(seeds=[0, 1])) == ["few: 2 seeds, not 3"]
+    assert checked(lambda c: c["mean"].update(ghost={"x": 1.0})) == ["few: mean of ghost, x"]
+    assert len(checked(lambda c: c.pop("half"))) > 50
+    for change in (
+        lambda c: c.update(stated=None),
+        lambda c: [c.pop(k) for k in list(c) if k != "seeds"],
+    ):
+        with pytest.raises(UserError, match="is damaged: restore it"):
+            checked(change)
+    os.remove(tmp_path / "few.json")
+    with pytest.raises(UserError, match="there are no results in"):
+        experiments.check(str(tmp_path))
+
+
+def test_a_base_of_other_settings_is_kept_and_the_advice_fits(workplace, monkeypatch, capsys):
+    def base(self, seed):
+        raise UserError("'runs/zero/base' was started with --seed 1: name another --out")
+
+    monkeypatch.setattr(Plan, "base", base)
+    status, _, err = run(monkeypatch, capsys, "experiments.__main__", "few", "--quick")
+    assert status == 2 and err.strip().endswith("--seed 1: move the folder away")
+
+
 def test_list_and_mistakes(monkeypatch, capsys):
     listed = main(monkeypatch, capsys, "list").split("\n")
     assert [line.split()[0] for line in listed if line] == list(experiments.EXPERIMENTS)
@@ -267,6 +305,9 @@ def test_list_and_mistakes(monkeypatch, capsys):
         ("chess",): "there is no experiment 'chess'; there are zero, r1,",
         ("pask",): "the nearest is 'passk'",
         ("zero", "--seeds", "a"): "--seeds should be numbers",
+        ("zero", "--seeds", "0,9999999999"): "--seeds should be numbers below 1e9",
+        ("few", "--check"): "--check belongs to table",
+        ("tabel",): "the nearest is 'table'",
     }
     for argv, told in mistakes.items():
         status, _, err = run(monkeypatch, capsys, "experiments.__main__", *argv)

@@ -364,10 +364,11 @@ def test_a_recipe_goes_on_with_the_responses_of_the_same_settings(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_with_a_model_is_no_place_for_a_run(tiny_model, tmp_path):
-    tiny_model.save_pretrained(str(tmp_path))
-    before = (tmp_path / "config.json").read_text()
+@pytest.mark.parametrize("place", ["", "model"])
+def test_a_folder_with_a_model_is_no_place_for_a_run(tiny_model, tmp_path, place):
+    tiny_model.save_pretrained(str(tmp_path / place))
+    before = (tmp_path / place / "config.json").read_text()
     for resume in (False, True):
         with pytest.raises(ValueError, match="holds a model or something else's settings"):
             Run(str(tmp_path), {}, resume, "x")
-    assert (tmp_path / "config.json").read_text() == before
+    assert (tmp_path / place / "config.json").read_text() == before
