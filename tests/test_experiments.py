@@ -138,7 +138,9 @@ def test_a_result_of_more_seeds_is_not_replaced(nothing_runs, monkeypatch, capsy
     for argv in (["zero", "--out", "results"], ["table"]):
         status, _, err = run(monkeypatch, capsys, "experiments.__main__", *argv)
         assert status == 2 and "'results/zero.json' is damaged: restore it" in err
-    assert "missing: " in main(monkeypatch, capsys, "table", "--out", "runs/results")
+    os.mkdir("one")
+    shutil.copy(os.path.join(os.path.dirname(config.__file__), "results", "few.json"), "one")
+    assert "missing: " in main(monkeypatch, capsys, "table", "--out", "one")
     status, _, err = run(monkeypatch, capsys, "experiments.__main__", "table", "--out", "elsewhere")
     assert status == 2 and "there are no results in 'elsewhere': correct --out" in err
 
