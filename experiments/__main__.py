@@ -93,7 +93,7 @@ def check(folder: str) -> list[str]:
             wrong.append(f"{name}: {len(result['seeds'])} seeds, not {len(runs)}")
         for part, found in zip(("mean", "half"), over_seeds(runs) if checked else ()):
             kept = result.get(part, {})
-            places = {(m, k) for rows in (found, kept) for m, row in rows.items() for k in row}
+            places = {(m, k) for rs in (found, kept) for m, row in rs.items() for k in row}
             unlike = (p for p in places if not same(value(found, *p), value(kept, *p)))
             wrong += [f"{name}: {part} of {model}, {key}" for model, key in sorted(unlike)]
         if rows is stored:

@@ -185,9 +185,12 @@ class Plan:
         return self.recipe("train_zero.py", "zero", seed, "eval.json", train_zero.QUICK)
 
     def base(self, seed: int) -> str:
-        """The folder of the base model that a seed's R1-Zero starts from; made if it is missing."""
+        """The base model that a seed's R1-Zero starts from; made if it is missing."""
+        folder = f"{self.folder('zero', seed)}/base"
+        if inputs.is_model(f"{folder}/model"):
+            return f"{folder}/model"
         cfg = configured((train_zero.QUICK if self.quick else {}) | {"seed": seed})
-        return pretrain(cfg, f"{self.folder('zero', seed)}/base", True)
+        return pretrain(cfg, folder, True)
 
     def r1(self, seed: int) -> str:
         """The run folder of a seed's R1, with its base; made if it is missing."""
