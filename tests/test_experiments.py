@@ -623,10 +623,9 @@ def check_generalise(result, monkeypatch):
     with open(f"{home}/RL/samples.jsonl") as f:
         asked = [json.loads(line)["prompt"] for line in f]
     assert asked and all(map(training_data.in_slice, asked))
-    models = {"base": "runs/zero-0-quick/base/model", "SFT": f"{home}/SFT/model"}
-    for name, model in (
-        models | {"RL": f"{home}/RL/model"}
-    ).items():  # RL had no reward to learn from
+    models = {name: f"{home}/{name}/model" for name in ("RL", "SFT")}
+    models["base"] = "runs/zero-0-quick/base/model"
+    for name, model in models.items():
         asked = load_json(f"{home}/{name}.json")["settings"]["model"]
         assert asked == GPT.from_pretrained(model).fingerprint()
 
