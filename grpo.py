@@ -16,8 +16,8 @@ docs/equations.md has the formulas, algorithms/ GRPO's relatives (DAPO, PPO, ...
 the log-probabilities of responses that share their prompt, and the optimiser step.
 
 Simplified: (1) R1's eq 1 has one ratio for a response; as DeepSeekMath and most public trainers, we
-have one for each token. (2) Groups whose responses all earned the same have no gradient: they are
-in the metrics, but left out before the minibatches are cut; no mean of the loss is over them.
+have one for each token. (2) Groups whose responses all earned the same have no gradient but the
+KL's: they are in the metrics, but left out before the minibatches are cut, and of the loss's means.
 (3) The reference model and its KL are off by default. (4) Which mean the loss is, `average` says.
 "question", our default: over the tokens of a question's 16 responses, then over questions (DAPO's
 printed equation; the KL's over tokens). "token": over all tokens of a minibatch (DAPO's code).
@@ -70,7 +70,7 @@ class GRPOConfig:
     problems_per_step: int = setting(32, low=1)
     group_size: int = setting(16, low=2)  # responses to each problem
     max_new_tokens: int = setting(400, low=1)
-    doubled_from: int = setting(0, low=0)  # rollouts until max_new_tokens doubles (R1 v2: 8200)
+    doubled_from: int = setting(0, low=0)  # rollouts until max_new_tokens doubles (R1 v2: 512)
     rows: int = setting(0, low=0)  # responses a process generates at once; 0: all
     temperature: float = setting(1.0, low=0.01)
     minibatches: int = setting(4, low=1)  # optimiser steps that a rollout is split into, at most
@@ -208,6 +208,7 @@ class Algorithm:
     settings: dict[str, object] = field(default_factory=dict)  # of the section grpo that it sets
     advantages: Callable = group_advantages
     loss: Callable = policy_loss  # which applies the weights of tokens
+    keep: Callable | None = None  # (log(pi_sampler / pi) [b, R], advantages, mask): [b, 1] bool
     penalty: Callable | None = None  # (lengths [B], finished [B], max_new_tokens) -> rewards [B]
     resample: Callable | None = None  # (learner, batch, totals, step, next_problems): new batch
     critic: Callable | None = None  # (model folder, cfg) -> the network that advantages come from
@@ -314,8 +315,10 @@ class Learner:
         cfg, G = self.cfg.grpo, self.cfg.grpo.group_size
         responses = training.Responses.of(batch)
         advantages = advantages.reshape(len(advantages), -1)  # [B, 1] or [B, R]
-        questions, size = with_gradient(advantages, G), len(advantages) / G / cfg.minibatches
-        parts = training.minibatches(questions, size, rng)
+        # those with a response whose advantage is not 0: the loss's means are over these alone
+        by_question = advantages.reshape(len(advantages) // G, -1)
+        questions = by_question.abs().sum(1).nonzero()[:, 0].tolist()
+        parts = training.minibatches(questions, len(by_question) / cfg.minibatches, rng)
         works = [training.LocalWork.of(part, responses, G, cfg.micro_tokens) for part in parts]
 
         ref, old_logprobs = self.fixed_logprobs(batch, responses, works)  # [B, R]
@@ -344,6 +347,11 @@ class Learner:
                         token_weights = weights[rows]
                         if cfg.importance_cap:  # truncated importance sampling
                             token_weights = token_weights * gap.exp().clamp(max=cfg.importance_cap)
+                        if keep := self.algorithm.keep:  # V3.2's: some responses teach nothing
+                            drift = (old - logprobs.detach()) * mask - gap  # sampler minus policy
+                            kept = keep(drift, advantages[rows], mask)
+                            token_weights = token_weights * kept
+                            sums["off_policy_mask/mean"] += (mask & ~kept).sum().item()
                         loss, counts = self.algorithm.loss(
                             logprobs, old, advantages[rows], mask, cfg,
                             ref_logprobs=None if ref is None else ref[rows, :R],
@@ -374,13 +382,6 @@ class Learner:
         if self.sampler is not self.model or cfg.importance_cap or self.cfg.precision == "bfloat16":
             return ref, of(self.model, works[1:])
         return ref, responses.logprobs
-
-
-def with_gradient(advantages: Tensor, group_size: int) -> list[int]:
-    """The questions [of B / G] with a response whose advantage is not 0. The loss's means are over
-    these alone."""
-    by_question = advantages.reshape(len(advantages) // group_size, -1)
-    return by_question.abs().sum(1).nonzero()[:, 0].tolist()
 
 
 def record(problem: Problem, text: str, scores: dict[str, float]) -> dict:

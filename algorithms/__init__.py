@@ -26,7 +26,7 @@ ALGORITHMS |= {
     # both without the KL in the reward; in RLOO a response is one action: its log p add up
     "rloo": Algorithm(dict(average="constant"), relatives.leave_one_out),
     "reinforce++": Algorithm(dict(average="token"), relatives.batch_advantages),
-    "v3.2": Algorithm(V32, relatives.centred, relatives.v32_loss),
+    "v3.2": Algorithm(V32, relatives.centred, relatives.v32_loss, keep=relatives.not_left_behind),
     "ppo": Algorithm(critic=make_critic),
     "ppo-0.95": Algorithm(critic=partial(make_critic, gae_lambda=0.95)),
     # rewards are logged, and teach nothing: --grpo.reference names the teacher

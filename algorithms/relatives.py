@@ -26,7 +26,8 @@ def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
 
 
 def batch_advantages(rewards: Tensor, group_size: int) -> Tensor:
-    """(r - mean) / std over the whole batch [REINFORCE++, 2501.03262]."""
+    """(r - mean) / std over the whole batch [REINFORCE++, 2501.03262]; over its responses, where
+    public code (verl) counts every token."""
     return grpo.group_advantages(rewards, len(rewards))
 
 
@@ -85,14 +86,16 @@ def cispo_loss(log_ratio, advantages, logprobs, mask, cfg):
 
 @loss_of
 def v32_loss(log_ratio, advantages, logprobs, mask, cfg):
-    """GRPO's, but 0 in a response with A < 0 that the policy has left behind: where the mean of
-    log(pi_old / pi) is above 0.5 nats (ours). The KL is rho k3, whose gradient, unlike that of k3
-    alone, is the KL's [DeepSeek-V3.2, 2512.02556]."""
+    """GRPO's with another KL: rho k3, whose gradient, unlike that of k3 alone, is the KL's, where
+    pi_old is what sampled [DeepSeek-V3.2, 2512.02556]."""
     ratio = log_ratio.exp()
-    left = (-response_mean(log_ratio.detach(), mask) > 0.5) & (advantages < 0)
-    metrics = clip_counts(ratio, advantages, mask, cfg)
-    metrics["off_policy_mask/mean"] = (left * mask).sum().item()
-    return clipped(ratio, advantages, cfg).masked_fill(left, 0.0), metrics, ratio
+    return clipped(ratio, advantages, cfg), clip_counts(ratio, advantages, mask, cfg), ratio
+
+
+def not_left_behind(drift: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """[B, 1] bool: not a response with A < 0 that the policy has left, where the mean of
+    log(pi_sampler / pi), drift [B, R], is above 0.5 nats (ours) [DeepSeek-V3.2, eq 9]."""
+    return (response_mean(drift, mask) <= 0.5) | (advantages >= 0)
 
 
 def ones(rewards: Tensor, group_size: int) -> Tensor:

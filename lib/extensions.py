@@ -6,7 +6,7 @@ from dataclasses import fields
 from lib.errors import UserError
 
 TASK = ("LEVELS", "problem", "content", "reasoned", "guess", "judge")  # see tasks/__init__.py
-OPTIONAL = ("penalty", "resample", "critic")  # of an algorithm
+OPTIONAL = ("keep", "penalty", "resample", "critic")  # of an algorithm
 
 
 def check_tasks(names, tasks: dict) -> None:

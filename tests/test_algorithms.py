@@ -131,12 +131,16 @@ def test_each_algorithm_s_loss_and_gradient_are_its_paper_s(name):
     for seed in range(5):
         logprobs, old, ref, advantages, mask = far_case(name, seed)
         logprobs.requires_grad_()
-        loss, metrics = ALGORITHMS[name].loss(logprobs, old, advantages, mask, cfg, ref)
+        weights, left, algorithm = None, 0, ALGORITHMS[name]
+        if algorithm.keep:  # old is the sampler's
+            weights = algorithm.keep(((old - logprobs) * mask).detach(), advantages[:, None], mask)
+            left = (mask * ~weights).sum().item()
+        loss, _ = algorithm.loss(logprobs, old, advantages, mask, cfg, ref, weights=weights)
         expected, away = papers_loss(name, logprobs, old, ref, advantages, mask, 9)
         torch.testing.assert_close(loss, expected, atol=1e-12, rtol=1e-12)
         got, wanted = (torch.autograd.grad(x, logprobs)[0] for x in (loss, expected))
         torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-12)
-        assert metrics.get("off_policy_mask/mean", 0) == away and wanted.abs().max() > 0
+        assert left == away and wanted.abs().max() > 0
         masked, tokens = masked + away, tokens + mask.sum().item()
     assert 0 < masked < tokens if name == "v3.2" else masked == 0
 
@@ -154,7 +158,24 @@ def test_at_ratio_one_every_algorithm_is_reinforce(name):
     per = sequences.get(cfg.average, mask.sum())
     torch.testing.assert_close(got, -advantages.view(5, -1) * mask / per)
     assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
-    assert metrics.get("off_policy_mask/mean", 0) == 0
+
+
+def test_v32_leaves_out_what_the_sampler_found_likelier(tiny_model):
+    """A wrong response whose sampler is 0.6 nats a token ahead of the policy teaches nothing, also
+    in a rollout's first part, where the trainer's ratio is 1; others do, however far."""
+    tiny_model.cfg.balance_loss = 0.0
+    batch, mask = fake_rollout(tiny_model)
+    near, far = 0.4 * mask[:6], 0.6 * mask[6:]
+    batch.logprobs = batch.logprobs + torch.cat([near, far])
+    advantages = torch.tensor([1.0, -1.0] * 6)
+    kept = (advantages > 0) | (torch.arange(12) < 6)
+    settings = dict(algorithm="v3.2", average="sequence")
+    seen, metrics = gradient_of_update(tiny_model, batch, advantages, **settings)
+    logprobs = token_logprobs(tiny_model, batch.tokens, 1.0, mask)
+    terms = (logprobs * mask).sum(1) / mask.sum(1)
+    assert_gradient(tiny_model, -(terms * advantages * kept).sum() / 12, seen)
+    share = mask[~kept].sum() / mask.sum()
+    assert metrics["off_policy_mask/mean"] == pytest.approx(share.item()) and 0.1 < share < 0.5
 
 
 @pytest.mark.parametrize("name", REWARDED)
