@@ -12,8 +12,8 @@ python bench/check_memory.py --device cuda
 # models of a billion parameters: decoding with CUDA graphs and without against the memory's speed, transformers' generate, training against the matrix products'
 python bench/bench_billion.py --transformers
 
-# kills at random moments, two processes
-if [ "$n" -ge 2 ]; then python bench/check_faults.py --kills 20; fi
+# the same steps by all GPUs as by one
+if [ "$n" -ge 2 ]; then python bench/check_processes.py --processes "$n"; fi
 
 # the laptop's run on one GPU in float32, and on one and all in bfloat16: the same curves within the spread over seeds?
 python train_zero.py --out runs/gpus/tiny-float32

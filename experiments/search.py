@@ -169,6 +169,7 @@ class Verifier:
         rows = [starts[i][0] + starts[i][1] for i in order]
         ends = [step_ends(starts[i][1], self.stops, len(starts[i][0])) for i in order]
         values = nested(self.model.score(rows, ends).float().sigmoid().tolist(), ends)
+        values = distributed.gather(values)[: len(values)]  # the main process's: all choose alike
         return [v for _, v in sorted(zip(order, values))]
 
 
@@ -477,7 +478,8 @@ def measure(bench: Bench, name: str, found: Found) -> tuple[dict, list[dict]]:
     for task in bench.cfg.search.tasks:
         by_task[task] = statistics.fmean(s for p, s in zip(problems, shares) if p.task == task)
     row = method | {"unit": METHODS[name][0], "accuracy": statistics.fmean(shares)}
-    row |= {"accuracy_se": standard_error(shares), "tokens": statistics.fmean(tokens)}
+    row["accuracy_se"] = standard_error(shares, [World.key(p) for p in problems])
+    row["tokens"] = statistics.fmean(tokens)
     lines = []
     for p, many, ok, n in zip(problems, responses, right, tokens):
         line = method | {"prompt": p.prompt, "task": p.task, "correct": ok[0], "tokens": n}

@@ -224,13 +224,16 @@ def gathered(model: nn.Module):
 
 def sum_gradients(model: nn.Module) -> None:
     """Sum gradients over processes; within gathered(), after the last backward pass. FSDP2 sums at
-    the end of one: this one, of a single token, does nothing else, and all processes run it."""
+    the end of one: these, of a single token, do nothing else, and all processes run them. After the
+    first every weight has a float32 gradient, as the sum wants it: a critic's head for tokens has
+    had none, and a process without micro-batches none at all."""
     if not isinstance(model, FSDPModule):
         return
     token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
     model.eval()  # the experts do not count this token
-    model.set_requires_gradient_sync(True)
-    (0 * (model(token).sum() + sum(p.sum() for p in model.parameters()))).backward()
+    for last in (False, True):
+        model.set_requires_gradient_sync(last)
+        (0 * (model(token).sum() + sum(p.sum() for p in model.parameters()))).backward()
     model.set_requires_gradient_sync(False)
     model.train()
 

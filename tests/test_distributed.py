@@ -19,6 +19,7 @@ from reward_model import RewardModel
 NAMES = ("sft-moe", "sft-dense", "grpo-moe", "grpo-dense")
 NAMES += ("grpo-more-moe", "grpo-ppo-moe", "grpo-dapo-dense")
 CUT = ("sft-cut-moe", "sft-cut-dense", "grpo-cut-moe", "grpo-cut-dense")
+IN_BFLOAT16 = ("sft-moe", "grpo-ppo-dense")  # the critic never uses its head for tokens
 HOST = "127.0.0.1"
 
 
@@ -56,11 +57,15 @@ def together(processes: int, out, *names: str) -> None:
     finish(start(processes, out, *names), out)
 
 
-def begin(tmp_path_factory) -> dict[int, tuple]:
+def begin(tmp_path_factory) -> dict[object, tuple]:
     """How many processes -> (they, their folder): what is computed beside the other tests."""
     names = {1: NAMES + CUT, 2: NAMES, 3: ("fail",), 4: NAMES + CUT}
     folders = {n: tmp_path_factory.mktemp(f"processes{n}") for n in names}
-    return {n: (start(n, out, *names[n]), out) for n, out in folders.items()}
+    started = {n: (start(n, out, *names[n]), out) for n, out in folders.items()}
+    for n in (1, 2):
+        out = tmp_path_factory.mktemp(f"processes{n}-bfloat16")
+        started[f"bfloat16 {n}"] = start(n, out, "bfloat16", *IN_BFLOAT16), out
+    return started
 
 
 @pytest.mark.parametrize("processes,names", [(1, CUT), (2, NAMES), (4, NAMES + CUT)])
@@ -81,6 +86,19 @@ def test_processes_and_micro_batches_do_not_matter(begun, processes, names):
         assert one.keys() == many.keys()
         for key in one:
             assert (one[key] - many[key]).abs().max() < 1e-5, (name, key)
+
+
+def test_processes_do_not_matter_in_bfloat16(begun):
+    """Fine-tuning's steps, and the first one of PPO, whose drawn tokens then part by rounding."""
+    for n in (1, 2):
+        finish(*begun[f"bfloat16 {n}"])
+    for name, steps in zip(IN_BFLOAT16, (5, 1)):
+        paths = (begun[f"bfloat16 {n}"][1] / f"{name}.json" for n in (1, 2))
+        one, two = (json.loads(path.read_text())[:steps] for path in paths)
+        for a, b in zip(one, two, strict=True):
+            assert a.pop("drawn", None) == b.pop("drawn", None)
+            for key in ("loss", "grad_norm"):
+                assert a[key] == pytest.approx(b[key], rel=5e-3) and a[key] != 0
 
 
 def test_an_error_of_one_process_is_printed_once(begun):

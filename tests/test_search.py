@@ -350,7 +350,8 @@ def test_reward_models_learn_what_they_are_shown(folder, tmp_path):
 
 def bench_of(drawn, judges=None, **settings):
     """Samples are written as numbers: [n, ...] answers n."""
-    problems = [Problem(str(i), "1", "arithmetic") for i in range(len(drawn))]
+    tests = ({"start": i, "steps": []} for i in range(len(drawn)))
+    problems = [Problem(str(i), "1", "arithmetic", tests=t) for i, t in enumerate(tests)]
 
     def decode(ids):
         return f"<think>a</think><answer>{ids[0]}</answer>"
@@ -392,6 +393,8 @@ def test_a_row_of_the_table_by_hand():
     assert row["tasks"] == {"arithmetic": 0.75}
     assert [line["correct"] for line in lines] == [True, True]
     assert "| zero-shot | 1 sample | 75.0 ± 25.0 | 1 | 75.0 |" in squeezed(S.table([row]))
+    bench.problems[1].tests["start"] = 0  # one content: as good as one problem
+    assert S.measure(bench, "zero-shot", (1, responses, tokens))[0]["accuracy_se"] == 0
 
 
 def squeezed(text):

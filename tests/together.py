@@ -5,7 +5,8 @@
 A name is a section and a shape, "grpo-moe", or "grpo-cut-moe" with smaller micro-batches, whose
 metrics and weights go to OUT; or "run:BASE:FOLDER:STOP": the R1-Zero run in FOLDER on the model in
 BASE is started or resumed, and interrupted in step STOP; "judge:BASE:FOLDER": a reward model is
-trained; "fail": the main process meets an error that the others do not.
+trained; "fail": the main process meets an error that the others do not. "bfloat16" among the names:
+all of it in that precision.
 """
 
 import os
@@ -60,9 +61,12 @@ class Letters:
         return " ".join(map(str, ids))
 
 
+PRECISION = {"precision": "bfloat16" if "bfloat16" in sys.argv else "float32"}
+
+
 def settings(values: dict) -> Config:
     cfg = config.make(Config)
-    for key, value in values.items():
+    for key, value in (PRECISION | values).items():
         config.set_key(cfg, key, value)
     return cfg
 
@@ -187,5 +191,5 @@ def main(out: str, names: list[str]) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     grpo.rw.score_all = scores
-    with config.user_errors(), distributed.started(config.make(Config)):
-        main(sys.argv[1], sys.argv[2:])
+    with config.user_errors(), distributed.started(settings({})):
+        main(sys.argv[1], [name for name in sys.argv[2:] if name not in ("float32", "bfloat16")])
