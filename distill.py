@@ -64,9 +64,12 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     learnt = cfg.r1.epochs * d.most_kept * problems * cfg.eval.max_new_tokens
     learnt = len(names) * (learnt + (0 if init else stages.own_base(cfg).sft.tokens))
     sampled = 0 if data else problems * d.samples
-    # as if each had the teacher's shape, the largest
-    stages.check_room(cfg, init, learnt, 3 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
-    settings, taught = stages.settings_to_lock(cfg, init=init), data is None
+    algorithm = {"algorithm": ON_POLICY, "reference": teacher} | ALGORITHM_SETTINGS[ON_POLICY]
+    taught, judged = data is None, replace(cfg.grpo, **algorithm)
+    # as if each had the teacher's shape, the largest, and the teacher beside it
+    most = replace(cfg, grpo=replace(judged, algorithm=cfg.grpo.algorithm)) if taught else cfg
+    stages.check_room(most, init, learnt, 3 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
+    settings = stages.settings_to_lock(cfg, init=init)
     rows = inputs.read_rows(data) if data else []
     inputs.begin(out, resume)
 
@@ -86,7 +89,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     for name in names:
         print(f"--- {name}", flush=True)
         folder, ways = os.path.join(out, name), all_ways if name == names[0] else ["distilled"]
-        models = student(cfg, name, rows, folder, ways, teacher, resume, init)
+        models = student(cfg, name, rows, folder, ways, judged, resume, init)
         reports, tasks = {}, (*cfg.r1.tasks, "general")
         for way, model in models.items():
             about, path = f"{name}, {way}", os.path.join(folder, f"eval-{way}.json")
@@ -128,15 +131,14 @@ def teach(cfg, teacher: str, path: str) -> list[dict]:
     return harvest(teacher, problems, d.samples, d.most_kept, cfg, path, cfg.seed, judge)
 
 
-def student(cfg, name, rows: list[dict], out, ways, teacher, resume, init=None) -> dict[str, str]:
+def student(cfg, name, rows: list[dict], out, ways, judged, resume, init=None) -> dict[str, str]:
     """The folders of a student's models: its base, and what it becomes in each of the ways. init:
-    the folder of a base that is there; else one of STUDENTS is pretrained as the teacher's was."""
+    the folder of a base that is there; else one of STUDENTS is pretrained as the teacher's was.
+    judged: the GRPOConfig of on-policy distillation."""
     model = cfg.model if init else shape.student(cfg.model, cfg.name, name)
     cfg = stages.own_base(replace(cfg, model=model))
     cfg.r1 = replace(cfg.r1, steps=cfg.distill.rl_steps, preference_steps=0)
     models = {"base": init or sft.pretrain(cfg, os.path.join(out, "base"), resume)}
-    algorithm = {"algorithm": ON_POLICY, "reference": teacher} | ALGORITHM_SETTINGS[ON_POLICY]
-    judged = replace(cfg, grpo=replace(cfg.grpo, **algorithm)) if "on-policy" in ways else cfg
     for way in ways:
         start, folder = models[WAYS[way]], os.path.join(out, way)
         models[way] = os.path.join(folder, "model")
@@ -145,7 +147,7 @@ def student(cfg, name, rows: list[dict], out, ways, teacher, resume, init=None) 
         if way == "distilled":
             train_r1.fine_tune(cfg, start, rows, folder, resume)
         else:
-            settings = judged if way == "on-policy" else cfg
+            settings = replace(cfg, grpo=judged) if way == "on-policy" else cfg
             train_r1.reinforce(settings, start, folder, resume, "students", cfg.r1.language)
     return models
 

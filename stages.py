@@ -68,7 +68,8 @@ def check_room(
         msg = f"--algorithm {cfg.grpo.algorithm} has a critic, which is trained whole"
         raise UserError(f"{msg}: drop --lora.rank, or take an algorithm without one")
     prompt = max([256, *(len(p.prompt.encode()) // 3 for p in problems)])
-    memory.check_room(cfg, model, learnt, steps, sampled, networks, prompt)
+    judges = 2 if added else 0  # preference.KINDS
+    memory.check_room(cfg, model, learnt, steps, sampled, networks, prompt, judges)
     if not init:
         inputs.check_tokenizer(cfg)
 

@@ -176,11 +176,11 @@ def matrix_speed(cfg) -> float:
     return 2 * n**3 / products.seconds(lambda: products.linear(x, x)[0, 0].item())
 
 
-def _beside(cfg, model, n: int) -> float:
+def _beside(cfg, model, n: int, judges: int) -> float:
     """Bytes of the reference model and of an older policy that samples: of each its shard, and all
-    of its weights while in use."""
+    of its weights while in use; and of reward models, which every process has whole."""
     grpo, single = cfg.grpo, cfg.precision == "float32"
-    each, out = 4 if single else 4 / n + 2, 0.0
+    each, out = 4 if single else 4 / n + 2, judges * (4 if single else 2) * _size(model)
     if grpo.kl_beta and grpo.reference:
         out += each * _size(type(model).from_pretrained(grpo.reference, device="meta"))
     elif grpo.kl_beta and not cfg.lora.rank:
@@ -191,13 +191,14 @@ def _beside(cfg, model, n: int) -> float:
     return out
 
 
-def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> None:
+def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256, judges=0) -> None:
     """Print what a run of a large model will take: memory of each process, and time. UserError if
     it does not fit, or if it takes more than a day and cfg.yes is not set.
 
     learnt: tokens of next-token training; steps: of reinforcement learning; asked: responses only
-    drawn; networks: that learn together, 2 with a critic; prompt: tokens of the longest. The time
-    is the arithmetic's at 40% of a large matrix product's speed, if no response ends early.
+    drawn; networks: that learn together, 2 with a critic; prompt: tokens of the longest; judges:
+    reward models. The time is the arithmetic's at 40% of a large matrix product's speed, if no
+    response ends early.
     """
     grpo, n, limit, rank = cfg.grpo, world_size(), model.cfg.max_seq_len, cfg.lora.rank
     rows, prompt = -(-grpo.problems_per_step // n) * grpo.group_size, min(prompt, limit)
@@ -211,7 +212,7 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256) -> No
     read, own = min(read, max(grpo.micro_tokens, prompt)), -(-grpo.group_size // n)
     parts = training_memory(model, tokens, cfg.precision, n, cfg.recompute, read, own, rank)
     fixed, training = parts.pop("weights and optimizer") * networks, sum(parts.values())
-    fixed += _beside(cfg, model, n)
+    fixed += _beside(cfg, model, n, judges)
     # CPUs need more than the tensors: their allocators give little back (bench/check_memory.py)
     spare = 1.0 if device(cfg.device).type == "cuda" else 1.2 if cfg.precision == "float32" else 1.4
     need, have, gib = spare * (fixed + max(training, cache)), available_memory(cfg), 2**30

@@ -7,6 +7,7 @@ process at a time writes in it, and what is finished is never written over.
 """
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -52,6 +53,7 @@ class Run:
         """stage: the checkpoints' name; settings: what the result depends on. With resume the run
         goes on from its newest checkpoint; without, an existing run is an error. An empty folder
         begins a run either way: a recipe is resumed as a whole, with stages yet to begin."""
+        gc.collect()  # sharding holds on to an earlier stage's model in circles
         self.folder, self.settings, self.stage = folder, settings, stage
         self.stopped, self.skipped, self.logger = False, 0, None
         names = ("metrics.jsonl", "samples.jsonl", "answers.jsonl")
@@ -93,12 +95,14 @@ class Run:
 
     def __enter__(self) -> "Run":
         def stop(number, frame):
+            if self.stopped and number != signal.SIGINT:
+                return  # a scheduler tells torchrun and each process, and torchrun passes it on
             if self.stopped:
                 os.write(2, b"\nstopped at once; --resume goes on from the last checkpoint\n")
                 os._exit(130)
             self.stopped = True
             if is_main_process():
-                msg = b"\nstopping: this step is finished and saved first (again: stop at once)\n"
+                msg = b"\nstopping: this step is finished and saved first (Ctrl-C again: at once)\n"
                 os.write(2, msg)
 
         self._handlers = {s: signal.signal(s, stop) for s in start.SIGNALS}

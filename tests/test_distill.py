@@ -100,9 +100,13 @@ def test_the_teacher_judges_a_student_s_tokens(known_tokenizer, tmp_path, monkey
         model.save_pretrained(f"t{seed}/r1/model")
         tokenizer.save(f"t{seed}/r1/model")
     monkeypatch.setattr(distill, "harvest", lambda *_: [ROW])
+    room, planned = stages.check_room, []
+    monkeypatch.setattr(stages, "check_room", lambda cfg, *a, **k: planned.append(cfg.grpo))
     flags = ["--teacher", "t0/r1/model", "--students", "llama-s", *FLAGS]
     status, out, err = run(monkeypatch, capsys, "distill", "--out", "d", *flags)
     assert status == 0 and "no on-policy distillation" not in out, err
+    assert planned[0].reference == "t0/r1/model" and planned[0].kl_beta  # it takes memory too
+    monkeypatch.setattr(stages, "check_room", room)
     with open("d/distill.json") as f:
         content = json.load(f)
     assert list(content["figures"]["llama-s"]) == ["base", *distill.WAYS]

@@ -1,6 +1,7 @@
 """What may happen to a run's folder. Its everyday life is tested with the recipe, in
 test_train_zero.py; kills at random moments in check_faults.py."""
 
+import contextlib
 import json
 import os
 import resource
@@ -304,18 +305,20 @@ def test_a_stop_after_the_last_step_is_not_forgotten(tmp_path):
         pass
 
 
-def stop_twice(folder):
-    with Run(folder, {}, False, "x"):
+def stop_twice(folder, number):
+    with contextlib.suppress(KeyboardInterrupt), Run(folder, {}, False, "x"):
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
+            os.kill(os.getpid(), number)
+        time.sleep(60 if number == signal.SIGINT else 0)
 
 
-def test_a_second_signal_stops_at_once(tmp_path):
-    process = FORKS.Process(target=stop_twice, args=(str(tmp_path),))
+@pytest.mark.parametrize("number,status", [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(tmp_path, number, status):
+    """A scheduler's signal arrives twice, from itself and from torchrun."""
+    process = FORKS.Process(target=stop_twice, args=(str(tmp_path), number))
     process.start()
     process.join(30)
-    assert process.exitcode == 130
+    assert process.exitcode == status
 
 
 def test_a_stop_between_runs_says_how_to_go_on(capfd):
