@@ -178,6 +178,7 @@ _BEFORE = re.compile(
     r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times|least|most|up to"
     r"|(?i:step|equation|eq|figure|fig|table|page|section|chapter|example|theorem|lemma)\.?)) *$"
 )
+_RESULT = re.compile(rf"\d\s*(?:[=≈]|equals)\s*{_NUMBER}[^\d=≈]*$")  # 5 + 2 = 7, at the end
 _AFTER = re.compile(  # after a number that is part of a formula
     r"[A-Za-z半多余]| *(?:[+*/^_}!\\{|×÷·−=>≤≥]|<(?!/)|[-–] *\d|\((?![A-Za-z]{2})"
     r"|(?![aAI])[A-Za-z](?![A-Za-z]))"
@@ -188,13 +189,16 @@ def answer_in(text: str) -> str:
     r"""The answer in free text, for a response in which extract_answer finds none: the last
     mathematics between $...$, \(...\), \[...\] or **...**, or the last number if that comes later,
     with those that commas, "and" and "or" join to it; "" if the number is part of a formula. A text
-    of fewer than three words is itself the answer. "" if thinking or a box is open."""
+    of fewer than three words that works nothing out ("He has 5 + 2 = 7") is itself the answer. ""
+    if thinking or a box is open."""
     if _BOX.search(text):
         return ""
     text = re.sub(r"<\|\w+\|>", " ", after_thinking(text)[-_FREE_TEXT:]).strip()
     text = _EMPHASIS.sub(lambda m: m[1] if _WORD.search(m[1]) else f"${m[1]}$", text)
     found = list(_MATH.finditer(text))
-    if not found or not (any(not m[4] for m in found) or len(_WORD.findall(text)) >= 3):
+    words = len(_WORD.findall(text))
+    sentence = words >= 3 or (words and _RESULT.search(text)) or any(not m[4] for m in found)
+    if not found or not sentence:
         return _bare(text) or ""
     parts = [found.pop()]
     while found and _JOINED.fullmatch(text, found[-1].end(), parts[0].start()):

@@ -141,6 +141,12 @@ def test_extract(text, answer):
         ("the chance that Alice wins is 2/3. <|im_start|>user", "2/3"),
         ("$28$ percent", "28 percent"),
         ("(-oo,4]", "(-oo,4]"),
+        ("We get 5 + 2 = 7.", "7"),  # two words that work something out
+        ("5 plus 2 equals 7", "7"),
+        ("Total: 5+2 = 7 apples", "7"),
+        ("log 100 = 2", "2"),
+        ("x + 2 = 7", "x + 2 = 7"),
+        ("if x = 7", "if x = 7"),
     ],
 )
 def test_answer_in(text, answer):
