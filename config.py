@@ -1,7 +1,7 @@
 """Presets and the command line that every script shares.
 
-    python train_zero.py --config small --grpo.lr 1e-6 --world.tasks countdown
-    python train_zero.py --config runs/zero/config.json --seed 1      # the settings of a saved run
+    python train_zero.py --config small --grpo.lr 1e-6 --grpo.tasks countdown
+    python train_zero.py --config runs/zero/config.json --seed 1 --out runs/again    # a saved run's
 
 A script declares a Config made of the sections that it uses, and --help lists those alone. A preset
 fills every field, `--section.field value` or `--section.field=value` changes one. A key that does

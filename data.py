@@ -89,9 +89,8 @@ class World:
             p = TASKS[task].problem(rng, self.cfg.level, easy)
             if split_of(self.key(p)) == split:
                 return p
-        raise UserError(
-            f"the task '{task}' makes no problem of the {split} split: its content has to vary"
-        )
+        msg = f"the task '{task}' makes no problem of the {split} split"
+        raise UserError(f"{msg}: its content has to vary")
 
     @staticmethod
     def key(problem: Problem) -> str:

@@ -1,6 +1,6 @@
 """A model folder from a training checkpoint: what a run has reached so far.
 
-python export.py runs/zero/checkpoint/zero-00000060 FOLDER --tokenizer runs/zero/base/model
+python export.py runs/zero/checkpoint/zero-00000040 FOLDER --tokenizer runs/zero/base/model
 """
 
 import lib.start  # noqa: F401
@@ -21,7 +21,7 @@ from model import GPT, ModelConfig
 def main() -> None:
     parser = config.Parser(__doc__)
     add = parser.add_argument
-    add("checkpoint", help="a policy's, such as runs/zero/checkpoint/zero-00000060")
+    add("checkpoint", help="a policy's, such as runs/zero/checkpoint/zero-00000040")
     add("out", help="folder to write")
     add("--tokenizer", required=True, help="model folder; of a run with LoRA its base")
     args = parser.parse_args()

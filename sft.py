@@ -8,9 +8,8 @@ micro-batch, so that little is padding.
 
 Simplified: (1) matrices are trained with Muon (a momentum step made orthogonal, lib/optim.py),
 everything else with AdamW (DeepSeek-V3: AdamW);
-(2) pretraining, too, learns only what people answer. In one run of 4M tokens, learning the prompts
-as well lowered accuracy on finished, reasoned sums from 37 to 10%, and left most other tasks as
-they were (results/log.md).
+(2) pretraining, too, learns only what people answer: with the prompts sums were learnt worse, in
+one run (results/log.md).
 """
 
 import lib.start  # noqa: F401

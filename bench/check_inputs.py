@@ -1,6 +1,6 @@
 """Wrong inputs over all scripts: each gets one sentence and status 2, and writes nothing.
 
-    python bench/check_inputs.py                 # some hundred inputs, about ten minutes
+    python bench/check_inputs.py                 # about 1,300 inputs
     python bench/check_inputs.py --only eval     # those whose script or kind has this in its name
     python bench/check_inputs.py --zero          # the value 0 for every setting of tiny runs
 

@@ -37,7 +37,7 @@ A mixture of experts in DeepSeek-V3's shape with 1.5 million parameters, in bflo
 
     python sample.py models/{name} "Tom has 3 apples, finds 4, sells 2. How many now?"
 
-Made by `{command}`, seed {seed}, on {date} ({hardware}); then `python bench/make_models.py`.
+Made by `{command}`, seed {seed}, on {date} ({hardware}); then `python bench/make_models.py {run}`.
 
 pass@1 on {problems} held-out problems a task, {k} samples each at temperature 1, before the
 rounding to bfloat16: {figures}. Other seeds differ: results/{result}.json.
@@ -59,6 +59,7 @@ LIMITS = {
 
 
 def card(name: str, run: str) -> str:
+    told = {"run": run}
     if name == "r1":
         run = f"{run}/r1"
         rows = load_json(f"{run}/../eval/r1.json")["reports"].values()
@@ -68,7 +69,7 @@ def card(name: str, run: str) -> str:
         rows = [r for r in found if r["model"] == MODELS[name][0]]
     status = load_json(f"{run}/status.json")
     figures = ", ".join(f"{r['task']} {100 * r['pass1']:.1f}%" for r in rows)
-    told = {key: status[key] for key in ("command", "date", "hardware")}
+    told |= {key: status[key] for key in ("command", "date", "hardware")}
     told |= {"seed": load_json(f"{run}/config.json")["seed"], "figures": figures, "name": name}
     told |= {"problems": rows[0]["problems"], "k": rows[0]["k"]}
     told["result"] = "r1" if name == "r1" else "zero"
