@@ -178,7 +178,9 @@ _BEFORE = re.compile(
     r"(?:[-+*/^_{(\[|\\×÷·−\d]|\\[A-Za-z]+|\b(?:than|not|plus|minus|times|least|most|up to"
     r"|(?i:step|equation|eq|figure|fig|table|page|section|chapter|example|theorem|lemma)\.?)) *$"
 )
-_RESULT = re.compile(rf"\d\s*(?:[=≈]|equals)\s*{_NUMBER}[^\d=≈]*$")  # 5 + 2 = 7, at the end
+_WORKED = re.compile(  # stands before the number that it gives: "He has 5 + 2 ="
+    r"(?:^|[A-Za-z]{2}[ ,:]|[:\n]) *\(?\.?\d[\d .,%()+*/×÷·−–-]*(?:=|equals) *$"
+)
 _AFTER = re.compile(  # after a number that is part of a formula
     r"[A-Za-z半多余]| *(?:[+*/^_}!\\{|×÷·−=>≤≥]|<(?!/)|[-–] *\d|\((?![A-Za-z]{2})"
     r"|(?![aAI])[A-Za-z](?![A-Za-z]))"
@@ -189,16 +191,14 @@ def answer_in(text: str) -> str:
     r"""The answer in free text, for a response in which extract_answer finds none: the last
     mathematics between $...$, \(...\), \[...\] or **...**, or the last number if that comes later,
     with those that commas, "and" and "or" join to it; "" if the number is part of a formula. A text
-    of fewer than three words that works nothing out ("He has 5 + 2 = 7") is itself the answer. ""
-    if thinking or a box is open."""
+    of fewer than three words is itself the answer, unless it works something out, as "He has
+    5 + 2 = 7" does. "" if thinking or a box is open."""
     if _BOX.search(text):
         return ""
     text = re.sub(r"<\|\w+\|>", " ", after_thinking(text)[-_FREE_TEXT:]).strip()
     text = _EMPHASIS.sub(lambda m: m[1] if _WORD.search(m[1]) else f"${m[1]}$", text)
     found = list(_MATH.finditer(text))
-    words = len(_WORD.findall(text))
-    sentence = words >= 3 or (words and _RESULT.search(text)) or any(not m[4] for m in found)
-    if not found or not sentence:
+    if not found or not (any(not m[4] for m in found) or _is_sentence(text, found[-1])):
         return _bare(text) or ""
     parts = [found.pop()]
     while found and _JOINED.fullmatch(text, found[-1].end(), parts[0].start()):
@@ -210,6 +210,13 @@ def answer_in(text: str) -> str:
     if doubted or in_formula or (parts[-1][4] and _AFTER.match(text, end)):
         return ""
     return ", ".join("".join(filter(None, m.groups())).strip() for m in parts)
+
+
+def _is_sentence(text: str, last: re.Match) -> bool:
+    """Three words or more; or fewer, and sums that give the last number."""
+    words = len(_WORD.findall(text))
+    worked = words and _WORKED.search(text[: last.start()]) and not _AFTER.match(text, last.end())
+    return words >= 3 or bool(worked)
 
 
 _LEAD = re.compile(  # what may stand before the only number of a sentence

@@ -1,5 +1,7 @@
 """Reading an answer out of a response, by worked cases."""
 
+import time
+
 import pytest
 
 from tasks.answers import after_thinking, answer_in, extract_answer, in_sentence, thinking
@@ -147,10 +149,23 @@ def test_extract(text, answer):
         ("log 100 = 2", "2"),
         ("x + 2 = 7", "x + 2 = 7"),
         ("if x = 7", "if x = 7"),
+        ("x_1 = 2 and x_2 = -3", "x_1 = 2 and x_2 = -3"),  # but these are answers as they stand
+        ("x^2 + y^2 = 25 (circle)", "x^2 + y^2 = 25 (circle)"),
+        ("x + 2y - 3 = 0 (line)", "x + 2y - 3 = 0 (line)"),
+        ("20/3 ≈ 6.67 hours", "20/3 ≈ 6.67 hours"),
+        (r"Area = 6^2 = 36\pi", r"Area = 6^2 = 36\pi"),
+        ("sum = 2 + 3 = 5i", "sum = 2 + 3 = 5i"),
     ],
 )
 def test_answer_in(text, answer):
     assert answer_in(text) == answer
+
+
+def test_long_free_text_is_read_quickly():
+    start = time.perf_counter()
+    for text in ("so 1=" + "1" * 20_000 + "=", "aa 1 + " * 3000 + "= 2", "(" * 9000 + "aa 1 = 2"):
+        answer_in(text)
+    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize(
