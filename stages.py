@@ -53,14 +53,14 @@ def check_room(
     sampled=0,
     problems=(),
     tasks=REASONING,
-    added=0.0,
+    added: float | None = None,
 ) -> None:
     """memory.check_room() of a recipe, and whether its programs can be run here. init: the folder
     of a model to start from; learnt: tokens of next-token training; sampled: responses to sample
     only; problems: of a data set, else the world's of the tasks; added: general requests to each
     in a rollout. The world's prompts count as 256 tokens, and three bytes of another as one."""
     check_sandbox({p.task for p in problems} or tasks, cfg.sandbox)
-    most = round(cfg.grpo.problems_per_step * (1 + added))
+    most = round(cfg.grpo.problems_per_step * (1 + (added or 0)))
     cfg = replace(cfg, grpo=replace(cfg.grpo, problems_per_step=most))
     model = GPT.from_pretrained(init, device="meta") if init else GPT.empty(cfg.model)
     networks = 2 if grpo.ALGORITHMS[cfg.grpo.algorithm].critic else 1
@@ -68,7 +68,7 @@ def check_room(
         msg = f"--algorithm {cfg.grpo.algorithm} has a critic, which is trained whole"
         raise UserError(f"{msg}: drop --lora.rank, or take an algorithm without one")
     prompt = max([256, *(len(p.prompt.encode()) // 3 for p in problems)])
-    judges = 2 if added else 0  # preference.KINDS
+    judges = 0 if added is None else 2  # preference.KINDS
     memory.check_room(cfg, model, learnt, steps, sampled, networks, prompt, judges)
     if not init:
         inputs.check_tokenizer(cfg)

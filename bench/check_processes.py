@@ -45,9 +45,11 @@ def main() -> None:
     args = parser(__doc__)
     args.add_argument("--processes", type=int, default=2)
     n, failed = args.parse_args().processes, []
-    there = torch.cuda.device_count()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    print(f"{n} processes against one, on {f'{there} GPUs' if there else 'CPUs'}", flush=True)
+    gpus = torch.cuda.device_count() >= n
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    print(f"{n} processes against one, on {'GPUs' if gpus else 'CPUs'}", flush=True)
     for precision, close in CLOSE.items():
         one, many = (steps(count, precision) for count in (1, n))
         for name in NAMES:

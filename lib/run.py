@@ -53,9 +53,9 @@ class Run:
         """stage: the checkpoints' name; settings: what the result depends on. With resume the run
         goes on from its newest checkpoint; without, an existing run is an error. An empty folder
         begins a run either way: a recipe is resumed as a whole, with stages yet to begin."""
-        gc.collect()  # sharding holds on to an earlier stage's model in circles
+        gc.collect()  # sharding keeps an earlier stage's model in reference cycles
         self.folder, self.settings, self.stage = folder, settings, stage
-        self.stopped, self.skipped, self.logger = False, 0, None
+        self.stopped, self.skipped, self.logger = 0, 0, None  # stopped: the signal that did
         names = ("metrics.jsonl", "samples.jsonl", "answers.jsonl")
         self.logs = [os.path.join(folder, name) for name in names]
         self.metrics_path, self.samples_path, self.answers_path = self.logs
@@ -95,12 +95,14 @@ class Run:
 
     def __enter__(self) -> "Run":
         def stop(number, frame):
-            if self.stopped and number != signal.SIGINT:
-                return  # a scheduler tells torchrun and each process, and torchrun passes it on
+            # a scheduler's signal comes twice: to each process, and passed on by torchrun; which
+            # makes a SIGTERM of a second Ctrl-C
+            if self.stopped and signal.SIGINT not in (number, self.stopped):
+                return
             if self.stopped:
                 os.write(2, b"\nstopped at once; --resume goes on from the last checkpoint\n")
                 os._exit(130)
-            self.stopped = True
+            self.stopped = number
             if is_main_process():
                 msg = b"\nstopping: this step is finished and saved first (Ctrl-C again: at once)\n"
                 os.write(2, msg)

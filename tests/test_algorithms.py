@@ -178,6 +178,30 @@ def test_v32_leaves_out_what_the_sampler_found_likelier(tiny_model):
     assert metrics["off_policy_mask/mean"] == pytest.approx(share.item()) and 0.1 < share < 0.5
 
 
+def test_v32_leaves_out_what_its_own_updates_have_left(tiny_model):
+    """The sampler's weights are the policy's; the first part's step moves these, and the second
+    part's wrong responses count how far."""
+    moved, advantages = copy.deepcopy(tiny_model), torch.tensor([1.0, -1.0] * 6)
+    batch, mask = fake_rollout(tiny_model)
+
+    class Jump(torch.optim.SGD):
+        def step(self, closure=None):
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].mul_(3)
+
+    learner = make_learner(tiny_model.train(), algorithm="v3.2", group_size=4, minibatches=2)
+    learner.trainer.optimizers = [Jump(tiny_model.parameters(), lr=0.1)]
+    metrics = learner.update(batch, advantages, 1.0, random.Random(0))
+    with torch.no_grad():
+        next(moved.parameters()).mul_(3)
+        drift = (batch.logprobs - token_logprobs(moved, batch.tokens, 1.0, mask)) * mask
+    second = minibatches([0, 1, 2], 1.5, random.Random(0))[1]
+    rows = [4 * q + i for q in second for i in range(4)]
+    left = (advantages < 0) & (drift.sum(1) / mask.sum(1) > 0.5)
+    masked = mask[rows][left[rows]].sum() / mask.sum()
+    assert metrics["off_policy_mask/mean"] == pytest.approx(masked.item()) and masked > 0
+
+
 @pytest.mark.parametrize("name", REWARDED)
 def test_every_loss_applies_the_weights_of_tokens_but_not_to_the_kl(name):
     """Weights [B, 1] scale a row's gradient; the KL's stays as it is without them."""

@@ -2,6 +2,7 @@
 test_train_zero.py; kills at random moments in check_faults.py."""
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+import weakref
 
 import pytest
 import torch
@@ -305,20 +307,33 @@ def test_a_stop_after_the_last_step_is_not_forgotten(tmp_path):
         pass
 
 
-def stop_twice(folder, number):
+def stop_twice(folder, first, second):
     with contextlib.suppress(KeyboardInterrupt), Run(folder, {}, False, "x"):
-        for _ in range(2):
+        for number in (first, second):
             os.kill(os.getpid(), number)
-        time.sleep(60 if number == signal.SIGINT else 0)
+        time.sleep(60 if signal.SIGINT in (first, second) else 0)
 
 
-@pytest.mark.parametrize("number,status", [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(tmp_path, number, status):
-    """A scheduler's signal arrives twice, from itself and from torchrun."""
-    process = FORKS.Process(target=stop_twice, args=(str(tmp_path), number))
+@pytest.mark.parametrize("names,status", [("INT INT", 130), ("INT TERM", 130), ("TERM TERM", 0)])
+def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(tmp_path, names, status):
+    """A scheduler's signal arrives twice, from itself and from torchrun; a second Ctrl-C torchrun
+    passes on as SIGTERM."""
+    numbers = [getattr(signal, f"SIG{name}") for name in names.split()]
+    process = FORKS.Process(target=stop_twice, args=(str(tmp_path), *numbers))
     process.start()
     process.join(30)
     assert process.exitcode == status
+
+
+def test_a_run_begins_without_what_an_earlier_one_left(tmp_path):
+    """FSDP's reference cycles would keep its model until the collector comes by."""
+    left = torch.nn.Module()
+    left.itself, ref = left, weakref.ref(left)
+    gc.disable()
+    del left
+    Run(str(tmp_path), {}, False, "x")
+    gc.enable()
+    assert ref() is None
 
 
 def test_a_stop_between_runs_says_how_to_go_on(capfd):
