@@ -46,6 +46,7 @@ from typing import NamedTuple
 
 from lib import cli
 from lib.errors import UserError
+from lib.progress import Progress
 
 try:
     import resource
@@ -80,6 +81,7 @@ class Cases(NamedTuple):
 
 
 MAX_PROGRAM, MAX_OUTPUT = 100_000, 1_000_000  # characters; bytes of results that are read
+MANY = 500  # programs that take long enough for a bar; a step of RL has fewer
 MAX_KEYS = 10_000  # of one set or dict: numbers with equal hashes would take very long to read
 LAYERS = {
     "namespaces": "namespaces (user, process, network, IPC)",
@@ -292,12 +294,17 @@ def run_whole(program: str, stdin: str, *, seconds=5.0, memory_mb=512, most=MAX_
 
 def in_parallel(function, jobs: list[tuple], **limits) -> list:
     """run_python or passes of each job (program, calls or suite); identical ones are run once."""
-    distinct = {repr(job): job for job in jobs}
+    distinct, results = {repr(job): job for job in jobs}, {}
     if jobs:
         layers()  # found out before the threads all try
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    total = len(distinct)
+    shown = Progress(total, "running programs", "program", leave=False) if total >= MANY else None
+    with ThreadPoolExecutor(os.cpu_count()) as pool, shown or contextlib.nullcontext():
         found = pool.map(lambda job: function(*job, **limits), distinct.values())
-        results = dict(zip(distinct, found))
+        for key, result in zip(distinct, found):
+            results[key] = result
+            if shown:
+                shown.update()
     return [results[repr(job)] for job in jobs]
 
 

@@ -182,13 +182,15 @@ def test_calls_before_the_limit_keep_their_values():
     assert results[0].value == 1 and [r.error for r in results[1:]] == ["time limit"] * 2
 
 
-def test_many_at_once_and_identical_ones_once(monkeypatch):
+def test_many_at_once_and_identical_ones_once(monkeypatch, capfd):
     started = []
     real = sandbox.run_python
     counting = lambda *a, **k: started.append(a) or real(*a, **k)  # noqa: E731
     monkeypatch.setattr(sandbox, "run_python", counting)
     jobs = [(f"def f(x): return x + {i % 3}", [("f", [1])]) for i in range(12)]
+    monkeypatch.setattr(sandbox, "MANY", 2)
     values = [r[0].value for r in in_parallel(sandbox.run_python, jobs, time_limit_s=10.0)]
+    assert "running programs" in capfd.readouterr().err
     assert values == [1 + i % 3 for i in range(12)] and len(started) == 3
 
 
