@@ -71,7 +71,7 @@ def recipe(cfg, teacher: str, data: str | None, names: list[str], out: str, resu
     stages.check_room(most, init, learnt, 3 * d.rl_steps, sampled, tasks=cfg.r1.tasks)
     settings = stages.settings_to_lock(cfg, init=init)
     rows = inputs.read_rows(data) if data else []
-    inputs.begin(out, resume)
+    inputs.begin(out, resume, "distill")
 
     # 1. The teacher's responses
     if taught:
@@ -191,7 +191,7 @@ def main() -> None:
         distributed.barrier()  # all have looked before one writes
         if not (args.data or args.teacher or inputs.is_model(teacher)):
             print(f"there is no finished R1 in '{r1}' yet: making it first", flush=True)
-            inputs.begin(out, args.resume)
+            inputs.begin(out, args.resume, "distill")
             whole = replace(cfg, lora=LoRAConfig())  # the student alone has adapters
             models = {"base": os.path.join(r1, "base", "model")}
             train_r1.recipe(whole, models, r1, os.path.exists(r1))

@@ -46,7 +46,8 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
         chosen = clean(p, drawn[i * samples : (i + 1) * samples], most, dropped)
         rows += [{"prompt": p.prompt, "response": text, "task": p.task} for text in chosen]
     reasons = ", ".join(f"{n} {why}" for why, n in dropped.most_common())
-    print(f"{len(drawn)} responses of {folder}: {reasons}; {len(rows)} kept, in {path}", flush=True)
+    where = f", in {path}" if rows else ""
+    print(f"{len(drawn)} responses of {folder}: {reasons}; {len(rows)} kept{where}", flush=True)
     if not rows:
         problem = f"not one response of {folder} was clean enough to learn from"
         raise UserError(f"{problem}: train it longer first")

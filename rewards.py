@@ -151,13 +151,13 @@ def main() -> None:
     known = ["math", "countdown", *(t for t in TASKS if judge_of(t) in (by_value, by_text))]
     parser.add_argument("--task", default="math", choices=known, help=help_text)
     args = parser.parse_args()
-    countdown = re.fullmatch(r"\s*(\d{1,9}(?:,\d{1,9})*)=(\d{1,9})\s*", args.answer)
+    countdown = re.fullmatch(r"\s*(\d{1,9}(?:\s*,\s*\d{1,9})*)\s*=\s*(\d{1,9})\s*", args.answer)
     problem = Problem("", args.answer, args.task)
-    if countdown:
+    if countdown and args.task in ("math", "countdown"):
         numbers, target = [int(n) for n in countdown[1].split(",")], int(countdown[2])
         problem = Problem("", "", "countdown", tests={"numbers": numbers, "target": target})
-    elif args.task == "countdown":
-        parser.error("argument --answer: for Countdown write numbers=target, such as 3,4,2=14")
+    elif args.task == "countdown" or not args.answer.strip():
+        parser.error("argument --answer: it needs the right answer; for Countdown 3,4,2=14")
     print(f"answer: {answer_of(problem, args.response)}")
     for name, value in score(problem, args.response, weights := RewardConfig()).items():
         weight = "" if name == "total" else f" (weight {getattr(weights, name):g})"

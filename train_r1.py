@@ -96,7 +96,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     more = {"sampled": prompts * r.samples, "tasks": r.tasks, "added": r.general}
     stages.check_room(cfg, known, learnt, 3 * r.steps, **more)
     stages.check_origin(out, models)
-    inputs.begin(out, resume)
+    inputs.begin(out, resume, "r1")
     if start:
         later = list(STAGES)[list(STAGES).index(start) :]
         stages.set_aside(out, later, preference.KINDS)

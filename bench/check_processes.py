@@ -43,7 +43,7 @@ def apart(one: list[dict], many: list[dict]) -> float:
 
 def main() -> None:
     args = parser(__doc__)
-    args.add_argument("--processes", type=int, default=2)
+    args.add_argument("--processes", type=int, default=2, choices=range(2, 1025), metavar="N")
     n, failed = args.parse_args().processes, []
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     gpus = torch.cuda.device_count() >= n

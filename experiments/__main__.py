@@ -132,7 +132,7 @@ def run(plan: Plan) -> None:
     """Run an experiment, write its result, print its tables. UserError if that would take the place
     of a result of more seeds."""
     if plan.name not in EXPERIMENTS:
-        raise cli.nearest("experiment", plan.name, [*EXPERIMENTS, "list", "table"])
+        raise cli.nearest("experiment", plan.name, ["list", "table", *EXPERIMENTS])
     files.make_folder(plan.out)
     path, seeds = plan.result("json"), ",".join(map(str, plan.seeds))
     there = len(read_result(path).get("seeds", []))

@@ -134,12 +134,16 @@ MISTAKES = [
     ("--data rows.jsonl --init nowhere", "no model at 'nowhere'"),
     ("--teacher nowhere", "nowhere"),
     ("--data rows.jsonl --resume", "there is no run in 'd'"),
+    ("--data rows.jsonl --out zero", "'zero' holds a run of the stage 'zero', not 'distill'"),
 ]
 
 
 @pytest.mark.parametrize("words, message", MISTAKES)
 def test_mistakes(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "zero").mkdir()
+    status = {"stage": "zero", "saved": 2, "finished": False}
+    (tmp_path / "zero" / "status.json").write_text(json.dumps(status))
     (tmp_path / "bad.jsonl").write_text('{"prompt": 3}\n')
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
     status, _, err = run(monkeypatch, capsys, "distill", "--out", "d", *words.split(), *FLAGS)

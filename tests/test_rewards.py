@@ -168,7 +168,7 @@ WRONG = [
     ("3 --answer 3 --task code", "invalid choice: 'code'"),
     (
         "3 --answer 3 --task countdown",
-        "--answer: for Countdown write numbers=target, such as 3,4,2=14",
+        "--answer: it needs the right answer; for Countdown 3,4,2=14",
     ),
     ("3 --anwser 3", "the nearest is '--answer'"),
 ]
@@ -178,6 +178,14 @@ WRONG = [
 def test_mistakes(words, message, monkeypatch, capsys):
     status, _, err = run(monkeypatch, capsys, "rewards", *words.split())
     assert status == 2 and message in err and err.count("\n") == 1
+
+
+def test_countdown_s_answer_may_have_spaces(monkeypatch, capsys):
+    for answer in ("3,4,2=14", " 3, 4,2 = 14"):
+        words = ("<answer>(3+4)*2</answer>", "--answer", answer)
+        assert "accuracy: 1 " in run(monkeypatch, capsys, "rewards", *words)[1]
+    status, _, err = run(monkeypatch, capsys, "rewards", "3", "--answer", " ")
+    assert status == 2 and "it needs the right answer" in err
 
 
 # ------------------------------------------------------------------------------ language, total

@@ -74,6 +74,17 @@ def test_what_is_not_there(flags, told, tmp_path, monkeypatch, capsys):
     assert status == 2 and told in err and err.count("\n") == 1 and not os.listdir(tmp_path)
 
 
+def test_a_zero_s_folder_is_not_taken_for_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status = '{"stage": "zero", "saved": 2, "finished": false}'
+    (tmp_path / "status.json").write_text(status)
+    told = "'.' holds a run of the stage 'zero', not 'r1': name another with --out"
+    for flags in ((), ("--resume",)):
+        status, _, err = run(monkeypatch, capsys, "train_r1", "--out", ".", *flags)
+        assert status == 2 and told in err and err.count("\n") == 1
+    assert set(os.listdir(tmp_path)) <= {"status.json", ".lock"}
+
+
 def test_a_crash_while_stages_are_set_aside_leaves_no_model_without_its_origin(
     tmp_path, monkeypatch
 ):
