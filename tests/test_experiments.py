@@ -304,7 +304,7 @@ def test_list_and_mistakes(monkeypatch, capsys):
     assert [line.split()[0] for line in listed if line] == list(experiments.EXPERIMENTS)
     assert "a small dense student of R1, by RL alone, and by both" in "".join(listed)
     mistakes = {
-        ("chess",): "there is no experiment 'chess'; there are zero, r1,",
+        ("chess",): "there is no experiment 'chess'; there are list, table, zero,",
         ("pask",): "the nearest is 'passk'",
         ("zero", "--seeds", "a"): "--seeds should be numbers",
         ("zero", "--seeds", "0,9999999999"): "--seeds should be numbers below 1e9",
