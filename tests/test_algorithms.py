@@ -158,6 +158,8 @@ def test_at_ratio_one_every_algorithm_is_reinforce(name):
     per = sequences.get(cfg.average, mask.sum())
     torch.testing.assert_close(got, -advantages.view(5, -1) * mask / per)
     assert metrics["clip_ratio/low_mean"] == metrics["clip_ratio/high_mean"] == 0
+    keep = ALGORITHMS[name].keep
+    assert not keep or keep(torch.zeros_like(logprobs), advantages.view(5, -1), mask).all()
 
 
 def test_v32_leaves_out_what_the_sampler_found_likelier(tiny_model):
