@@ -24,13 +24,13 @@ from experiments.common import COLUMNS, RULE, Plan, over_seeds, spread
 from experiments.controls import controls
 from experiments.recipes import claims_of, distill, language, r1, zero
 from experiments.settings import ablations, algorithms, architecture, lora, ppo, stale
-from experiments.training_data import few, generalise, share
+from experiments.training_data import few, generalise, texts
 from lib import cli, files, report
 from lib.errors import UserError, shortened
 from lib.stats import discoveries
 
 ALL = [zero, r1, language, distill, ppo, algorithms, ablations, stale, few, generalise]
-ALL += [lora, share, passk, search, hacking, architecture, controls]
+ALL += [lora, texts, passk, search, hacking, architecture, controls]
 EXPERIMENTS = {function.__name__: function for function in ALL}
 
 
@@ -167,6 +167,8 @@ def main() -> None:
     with config.user_errors():
         if args.check and args.name != "table":
             raise UserError("--check belongs to table: drop it")
+        if args.name in ("list", "table") and (args.seeds or args.quick):
+            raise UserError("--seeds and --quick belong to an experiment: drop them")
         if args.name == "list":
             for name, function in EXPERIMENTS.items():
                 print(f"{name:14s}{' '.join(function.__doc__.split())}")

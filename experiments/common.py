@@ -55,7 +55,7 @@ RULE = (
 )
 # figures that are not percentages
 NUMBERS = "step_seconds critic_mib length wrong_length mean_length loss cache_bytes max_load tries"
-NUMBERS += " righted steps"
+NUMBERS += " checks righted steps"
 COLUMNS = ["claim", "paper", "ours", "verdict"]
 
 
@@ -221,6 +221,9 @@ def examine(cfg, model: str, out: str) -> dict[str, float]:
     row = {k: statistics.fmean(getattr(r, f) for r in reports.values()) for k, f in names.items()}
     wrong = [s["length"] for r in reports.values() for s in r.samples if not s["correct"]]
     row["wrong_length"] = statistics.fmean(wrong) if wrong else 0.0
+    if cfg.grpo.tasks == ("arithmetic",):
+        r = reports["arithmetic"]
+        row |= {"reasons": r.reasoned} | {key: r.did.get(key, 0.0) for key in ("checks", "righted")}
     return row | {task: r.pass1 for task, r in reports.items()}
 
 

@@ -22,15 +22,40 @@ def ppo(plan: Plan):
 
 
 def algorithms(plan: Plan):
-    """Each relative of GRPO for as many steps; dynamic sampling draws more in them: see the tokens
-    (full 35 minutes, quick 3)"""
-    variants = {"grpo-sequence": variant(average="sequence")}
+    """Each relative of GRPO for as many steps, at that of three learning rates which does best on
+    dev problems; dynamic sampling draws more in a step: see the tokens (full 100 minutes, quick
+    3)"""
+    relatives = {"grpo-sequence": variant(average="sequence")}
     others = ("ppo-0.95", "on-policy-distillation")  # of `ppo`; has a teacher
-    variants |= {name: variant(name) for name in ALGORITHMS if name not in others}
+    relatives |= {name: variant(name) for name in ALGORITHMS if name not in others}
     # gspo's range is for long answers and small steps
-    variants["gspo-wide"] = variant("gspo", clip_low=0.03, clip_high=0.04)
+    relatives["gspo-wide"] = variant("gspo", clip_low=0.03, clip_high=0.04)
+    rate, factors = plan.config(0).grpo.lr, {"": 1.0}  # ending of a run's name -> factor
+    factors |= {} if plan.quick else {"-slow": 1 / 3, "-fast": 3.0}
+    variants = {
+        name + end: settings | {"grpo.lr": factor * rate}
+        for name, settings in relatives.items()
+        for end, factor in factors.items()
+    }
     runs, keys = short(plan, variants), ("accuracy", "format", "length")
-    return conclude(plan, runs, CLAIMS["algorithms"], [common.learning(plan, variants)], keys)
+    at_rates = {
+        name: {name + end: common.spread(on_dev(plan, name + end)) for end in factors}
+        for name in relatives
+    }
+    best = {name: max(found, key=lambda n: found[n]["mean"]) for name, found in at_rates.items()}
+    runs = [{"base": run["base"]} | {name: run[n] for name, n in best.items()} for run in runs]
+    panel, more = common.learning(plan, best.values()), {"chosen": best, "on_dev": at_rates}
+    return conclude(plan, runs, CLAIMS["algorithms"], [panel], keys, **more)
+
+
+def on_dev(plan: Plan, name: str) -> list[float]:
+    """Accuracy of short()'s variant on dev problems, by which settings are chosen; one a seed."""
+    found = []
+    for seed in plan.seeds:
+        cfg, out = plan.config(seed), plan.folder(f"findings/{name}", seed)
+        cfg.eval.split = "dev"
+        found.append(common.examine(cfg, f"{out}/model", f"{out}/dev")["accuracy"])
+    return found
 
 
 def ablations(plan: Plan):
@@ -71,7 +96,7 @@ def architecture(plan: Plan):
     """Dense against mixture of experts, MLA against GQA, balancing on and off: pretraining loss and
     what RL makes of it (full 25 minutes, quick 3)"""
     variants = {
-        "moe": {},
+        "default": {},  # mixture of experts, MLA, balanced; `texts` has the same
         "dense": {"model.n_experts": 0, "model.hidden_dim": 314},  # as many active parameters
         "gqa": {"model.attention": "gqa", "model.n_kv_heads": 2},
         "unbalanced": {"model.bias_update_speed": 0.0, "model.balance_loss": 0.0},

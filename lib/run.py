@@ -42,6 +42,7 @@ CONTENTS = {  # what a run has the checksums of
 }
 # what earlier versions did without a setting for it
 UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}, "sync_every": 1}
+UNSAID |= {"botched": 0.0}
 ONCE_ONE = {"logic": "minor"}  # what an earlier version had as one setting
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
@@ -100,7 +101,9 @@ class Run:
             if self.stopped and signal.SIGINT not in (number, self.stopped):
                 return
             if self.stopped:
-                os.write(2, b"\nstopped at once; --resume goes on from the last checkpoint\n")
+                os.write(
+                    2, b"\nstopped at once; --resume goes on from the last checkpoint, if any\n"
+                )
                 os._exit(130)
             self.stopped = number
             if is_main_process():

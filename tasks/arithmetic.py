@@ -71,8 +71,10 @@ def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
         if checks:
             op, back = ("-", value - d) if change > 0 else ("+", value + d)
             piece += CHECK[lang].format(v=value, op=op, d=d, before=back)
-            piece += VERDICT[value == right][lang].format(v=right)
-            value = right
+            botched = value != right and cfg.botched and rng.random() < cfg.botched
+            again = right + rng.choice([1, 2]) if botched else right
+            piece += VERDICT[value == right][lang].format(v=again)
+            value = again
         pieces.append(piece)
     return ",".join(pieces), str(value)
 

@@ -202,6 +202,18 @@ def test_in_sums_those_who_check_put_their_slips_right():
     assert errors > 100
 
 
+def test_a_botched_check_finds_the_error_and_puts_another_in_its_place():
+    found = reasoned("arithmetic", slip=0.0, checked=1.0, forgets=1.0, botched=1.0)
+    for _, _, _, did in found:
+        assert did["errors"] == did["found"] and did["righted"] == 0
+    assert sum(did["errors"] for *_, did in found) > 100
+    half = [did for *_, did in reasoned("arithmetic", checked=1.0, forgets=1.0, botched=0.5)]
+    righted = sum(did["righted"] for did in half) / sum(did["found"] for did in half)
+    assert righted == pytest.approx(0.5, abs=0.05)
+    unchecked = [reasoned("arithmetic", checked=0.0, botched=b) for b in (0.0, 1.0)]
+    assert unchecked[0] == unchecked[1]  # it speaks of checks alone
+
+
 def test_most_carries_are_forgotten_and_only_a_check_finds_them():
     unchecked = reasoned("arithmetic", slip=0.0, checked=0.0)
     assert sum(right for *_, right, _ in unchecked) / len(unchecked) < 0.5

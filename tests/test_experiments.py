@@ -309,6 +309,7 @@ def test_list_and_mistakes(monkeypatch, capsys):
         ("zero", "--seeds", "a"): "--seeds should be numbers",
         ("zero", "--seeds", "0,9999999999"): "--seeds should be numbers below 1e9",
         ("few", "--check"): "--check belongs to table",
+        ("list", "--seeds", "0"): "--seeds and --quick belong to an experiment",
         ("tabel",): "the nearest is 'table'",
     }
     for argv, told in mistakes.items():
@@ -601,6 +602,35 @@ def check_ppo(result, monkeypatch):
     assert settings.ppo(Plan("ppo", [0], True))[0]["mean"] == mean
 
 
+def test_relatives_are_compared_at_the_rate_that_is_best_on_dev(tmp_path, monkeypatch):
+    asked = {}
+
+    def short(plan, variants):
+        asked.update(variants)
+        names = ["base", *variants]
+        return [
+            {n: {"accuracy": s + i / 100, "wrong_length": 1.0} for i, n in enumerate(names)}
+            for s in plan.seeds
+        ]
+
+    monkeypatch.setattr(settings, "short", short)
+    monkeypatch.setattr(
+        settings, "on_dev", lambda plan, n: [0.9 if n in ("dapo-fast", "gspo") else 0.5] * 2
+    )
+    monkeypatch.setattr(common, "learning", lambda plan, names: None)
+    monkeypatch.setattr(report, "draw", lambda *panels: None)
+    content, _ = settings.algorithms(Plan("algorithms", [0, 1], out=str(tmp_path)))
+    lr = grpo.GRPOConfig().lr
+    assert [asked[f"dapo{end}"]["grpo.lr"] / lr for end in ("-slow", "", "-fast")] == pytest.approx(
+        [1 / 3, 1, 3]
+    )
+    assert content["chosen"]["dapo"] == "dapo-fast" and content["chosen"]["gspo"] == "gspo"
+    place = [*asked].index("dapo-fast") + 1
+    assert [run["dapo"]["accuracy"] for run in content["runs"]] == [place / 100, 1 + place / 100]
+    assert content["on_dev"]["dapo"]["dapo-fast"]["values"] == [0.9, 0.9]
+    assert "dapo-fast" not in content["mean"] and "ppo-0.95" not in content["chosen"]
+
+
 def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     tiny = dict(zip(TINY[::2], TINY[1::2])) | {"r1.steps": 2, "r1.preference_steps": 1}
     monkeypatch.setattr(common, "R1_QUICK", tiny)
@@ -645,8 +675,21 @@ def check_lora(result, monkeypatch):
     assert saved("rank-1")["grpo"]["lr"] == pytest.approx(10 * saved("grpo")["grpo"]["lr"])
 
 
+def check_texts(result, monkeypatch):
+    default, names = saved("default")["world"], ("reasoned", "checked", "botched")
+    assert [default[name] for name in names] == [0.6, 0.3, 0.0]
+    for name, other in (
+        ("no-reasoning", {"reasoned": 0.0}),
+        ("little-reasoning", {"reasoned": 0.05}),
+        ("no-checks", {"checked": 0.0}),
+        ("botched-checks", {"botched": 1.0}),
+    ):
+        assert saved(name)["world"] == default | other
+        assert {"reasons", "checks", "righted"} < result["mean"][f"{name}, base"].keys()
+
+
 FIGURES = {"search": check_search, "ppo": check_ppo, "generalise": check_generalise}
-FIGURES |= {"stale": check_stale, "lora": check_lora}
+FIGURES |= {"stale": check_stale, "lora": check_lora, "texts": check_texts}
 
 
 def test_a_base_is_made_once_and_is_zeros_own(tmp_path, monkeypatch, world_tokenizer):
