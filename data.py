@@ -11,9 +11,8 @@ a thought; 60% use <think> and <answer> tags. Reinforcement learning then reward
 
 Everything is a function of (seed, index): any text or problem can be made without the ones before
 it. The hash of a problem's content says to which split it belongs, whatever its seed, language or
-wording; texts are about the training split alone. What the problems are, how people write about
-them and when an answer is right is the tasks' business: see tasks/countdown.py for one of them,
-tasks/__init__.py for how to add one.
+wording; texts are about the training split alone. What problems and texts are, and when an answer
+is right, is the tasks' business: see tasks/countdown.py, and tasks/__init__.py for adding one.
 """
 
 import lib.start  # noqa: F401  before torch: how threads wait, a clean Ctrl-C
