@@ -7,14 +7,18 @@ import shutil
 import decompose
 import inputs
 import preference
+import rejection
 import stages
 import train_r1
+from data import World
 from distill import STUDENTS
 from experiments import common
 from experiments.common import CLAIMS, Plan, bars, claims, metrics, over_seeds, plus_minus, spread
 from lib import report
 from lib.errors import UserError
 from lib.files import load_json
+from lib.memory import cost_report
+from model import GPT
 
 STUDENT = next(iter(STUDENTS))
 QUICK = {"distill.prompts": 128, "distill.rl_steps": 6, "r1.pretraining": 0.1}
@@ -23,10 +27,9 @@ SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
 
 def claims_of(name: str, content: dict) -> list[dict]:
     """The claims of a result, computed from the figures of its seeds."""
-    if name in ("r1", "language", "distill"):
-        return claims(content["runs"], CLAIMS[name].format(STUDENT), "reasoning")
     if "stated" in content:
-        return claims(content["runs"], content["stated"])
+        figure = "reasoning" if name in ("r1", "language", "distill") else "accuracy"
+        return claims(content["runs"], content["stated"], figure)
     if name != "zero":  # an earlier version's
         return content["claims"]
     found = {f"{t} {m}": row for t, ms in content["figures"].items() for m, row in ms.items()}
@@ -123,7 +126,8 @@ def r1(plan: Plan):
     for kind in preference.KINDS:
         found = [load_json(f"{out}/{kind}/accuracy.json")["accuracy"] for out in folders]
         content["reward_model_accuracy"][kind] = spread(found)
-    return content | {"mean": means, "half": halves, "runs": runs}, report.stage_table(*named)
+    content |= {"mean": means, "half": halves, "runs": runs, "stated": CLAIMS["r1"]}
+    return content, report.stage_table(*named)
 
 
 def by_reasoning(plan: Plan, runs: list[dict], panels=(), **more):
@@ -132,6 +136,7 @@ def by_reasoning(plan: Plan, runs: list[dict], panels=(), **more):
     keys = ("reasoning", "language_consistency", "mean_length")
     report.draw(plan.result("png"), [*panels, *bars(means, halves, keys)])
     content = {"seeds": plan.seeds, "mean": means, "half": halves, "runs": runs}
+    content["stated"] = CLAIMS[plan.name].format(STUDENT)
     return content | more, report.stage_table(means, halves, report.REASONING_COLUMNS)
 
 
@@ -156,9 +161,30 @@ def language(plan: Plan):
     return by_reasoning(plan, runs)
 
 
+def own_samples(plan: Plan, seed: int, run: str) -> dict[str, float]:
+    """Figures of the student in distill.py's folder `run`, taught without a teacher: by its base's
+    own clean responses, to as many problems as the teacher was asked."""
+    cfg = common.configured((common.R1_QUICK if plan.quick else {}) | {"seed": seed})
+    content, tasks = load_json(f"{run}/distill.json"), cfg.r1.tasks
+    budget, student = content["budget"], f"{run}/{STUDENT}"
+    base, out = f"{student}/base/model", f"{student}/own-samples"
+    world, count = World(seed, cfg.world), budget["prompts"]
+    problems = train_r1.reasoning_problems(world, tasks, count, train_r1.FIRST["students"])
+    os.makedirs(out, exist_ok=True)
+    each = budget["samples"], budget["most_kept"]
+    rows = rejection.harvest(base, problems, *each, cfg, f"{out}/texts.jsonl", seed)
+    model = train_r1.fine_tune(cfg, base, rows, out, True)
+    asked = cfg, "own-samples", model, f"{student}/eval-own-samples.json", (*tasks, "general")
+    row = stages.stage_figures({"own": stages.evaluate_stage(*asked)})["own"]
+    before = content["figures"][STUDENT]["base"]
+    forward = cost_report(GPT.from_pretrained(base, device="meta"), 1)["forward FLOPs a token"]
+    sampling = forward * before["mean_length"] * count * budget["samples"]
+    return row | {"flops": before["flops"] + sampling + stages.effort(out)["flops"]}
+
+
 def distill(plan: Plan):
-    """Distillation against RL: a small dense student of R1, by RL alone, and by both; more shapes
-    with the first seed (full 60 minutes after `r1`, quick 4)"""
+    """Distillation against RL: a small dense student of R1, by RL alone, by both, and taught by its
+    own right responses; more shapes with the first seed (full 60 minutes after `r1`, quick 4)"""
     found, runs, others = [], [], {}
     for seed in plan.seeds:
         flags = ["--teacher", f"{plan.r1(seed)}/r1/model"]
@@ -171,6 +197,7 @@ def distill(plan: Plan):
         for name, ways in found[-1]["figures"].items():
             rows = runs[-1] if name == STUDENT else others
             rows |= {f"{name}, {way}": row for way, row in ways.items()}
+        runs[-1][f"{STUDENT}, own-samples"] = own_samples(plan, seed, out)
     more = {key: found[0][key] for key in ("budget", "parameters")} | {"others": others}
     more |= {key: [r[key] for r in found] for key in ("examples", "teacher_flops")}
     points = {}  # a way's cost and accuracy, the teacher's cost left out

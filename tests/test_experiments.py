@@ -23,6 +23,7 @@ import preference
 import rejection
 import rewards as rw
 import sft
+import stages
 import train_r1
 import train_zero
 from data import Problem, World, split_of
@@ -32,6 +33,7 @@ from experiments.common import Plan, claims, compare, verdict
 from lib import report
 from lib.errors import UserError
 from lib.files import load_json
+from lib.memory import cost_report
 from lib.stats import pass_at_k
 from model import GPT
 from reward_model import RewardModel
@@ -229,12 +231,16 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
         content = {"examples": 5, "budget": {}, "parameters": {"qwen-m": 9}, "figures": students}
         content["teacher_flops"] = 4e14
         write(f"{folder}/distill.json", content)
+    own = {"runs/distill": 0.1, "runs/distill-1": 0.2}
+    monkeypatch.setattr(recipes, "own_samples", lambda plan, seed, run: figures(own[run]))
     out = main(monkeypatch, capsys, "distill", "--seeds", "0,1")
     assert "30.0 ± 127.1" in line_of(out, "| qwen-m, distilled |")
     assert "| 30.0 |" in line_of(out.split("seed 0:")[1], "| llama-s, base |")  # of one seed
     with open("runs/results/distill.json") as f:
         result = json.load(f)
     assert result["mean"]["qwen-m, distilled"]["reasoning"] == pytest.approx(0.3)
+    assert result["mean"]["qwen-m, own-samples"]["reasoning"] == pytest.approx(0.15)
+    assert "difference 15.0 ±" in result["claims"][-1]["ours"]
     assert list(result["others"]) == ["llama-s, base"] and result["examples"] == [5, 5]
     assert result["teacher_flops"] == [4e14, 4e14]
 
@@ -401,7 +407,7 @@ def test_the_table_of_what_is_there(tmp_path, monkeypatch, capsys):
     for v, d in ((0.54, 0.1), (0.56, 0.11)):
         values = {"zero": v, "dev1": v - 0.1, "dev2": v, "dev3": v, "r1": v + d}
         runs.append({m: dict.fromkeys(keys, value) for m, value in values.items()})
-    write("results/r1.json", {"minutes": [{"a": 1.0, "b": 2.0}, {"a": 3.0}], "runs": runs})
+    write("results/r1.json", {"runs": runs, "stated": common.CLAIMS["r1"]})
     keys = ("pass1", "mean_length", "cons", "language_consistency")
     value = {key: {"values": [0.1, 0.2]} for key in keys}
     write("results/zero.json", {"k": 4, "figures": {"code": {"base": value, "zero": value}}})
@@ -646,6 +652,31 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     with open("runs/r1-without-language-0-quick/config.json") as f:
         saved = json.load(f)
     assert saved["rewards"]["language"] == 0.0 and saved["grpo"]["steps"] == 2
+
+
+def test_a_student_is_taught_by_its_own_samples(workplace, monkeypatch):
+    run, asked = "runs/distill-0-quick", []
+    base = f"{run}/{recipes.STUDENT}/base"
+    shutil.copytree("runs/zero-0-quick/base", base)
+    row = {"base": figures(0.1) | {"mean_length": 10.0, "flops": 5e9}}
+    budget = {"prompts": 8, "samples": 3, "most_kept": 2}
+    write(f"{run}/distill.json", {"budget": budget, "figures": {recipes.STUDENT: row}})
+
+    def harvest(model, problems, samples, most, cfg, path, seed):
+        asked.extend((model, len(problems), samples, most, {p.task for p in problems}))
+        return controls.clean_texts(cfg, 20)
+
+    monkeypatch.setattr(rejection, "harvest", harvest)
+    tiny = dict(zip(TINY[::2], TINY[1::2]))
+    monkeypatch.setattr(common, "R1_QUICK", tiny | {"r1.tasks": "arithmetic,logic"})
+    found = recipes.own_samples(Plan("distill", [0], True), 0, run)
+    assert asked == [f"{base}/model", 8, 3, 2, {"arithmetic", "logic"}]
+    out = f"{run}/{recipes.STUDENT}/own-samples"
+    learnt = stages.effort(out)["flops"]
+    model = GPT.from_pretrained(f"{base}/model")
+    forward = cost_report(model, 1)["forward FLOPs a token"]
+    assert learnt > 0 and found["flops"] == pytest.approx(5e9 + learnt + forward * 10 * 8 * 3)
+    assert load_json(f"{out}/config.json")["base"] == model.fingerprint()
 
 
 def check_generalise(result, monkeypatch):
