@@ -22,14 +22,14 @@ import config
 from experiments.behaviour import hacking, passk, search
 from experiments.common import COLUMNS, RULE, Plan, over_seeds, spread
 from experiments.controls import controls
-from experiments.recipes import claims_of, distill, language, r1, zero
+from experiments.recipes import claims_of, distill, language, longer, r1, zero
 from experiments.settings import ablations, algorithms, architecture, lora, ppo, stale
 from experiments.training_data import few, generalise, texts
 from lib import cli, files, report
 from lib.errors import UserError, shortened
 from lib.stats import discoveries
 
-ALL = [zero, r1, language, distill, ppo, algorithms, ablations, stale, few, generalise]
+ALL = [zero, r1, longer, language, distill, ppo, algorithms, ablations, stale, few, generalise]
 ALL += [lora, texts, passk, search, hacking, architecture, controls]
 EXPERIMENTS = {function.__name__: function for function in ALL}
 

@@ -22,13 +22,14 @@ from model import GPT
 
 STUDENT = next(iter(STUDENTS))
 QUICK = {"distill.prompts": 128, "distill.rl_steps": 6, "r1.pretraining": 0.1}
+BY_REASONING = ("r1", "longer", "language", "distill")
 SHARES = ("pass1", "cons", "passk", "format", "language_consistency")
 
 
 def claims_of(name: str, content: dict) -> list[dict]:
     """The claims of a result, computed from the figures of its seeds."""
     if "stated" in content:
-        figure = "reasoning" if name in ("r1", "language", "distill") else "accuracy"
+        figure = "reasoning" if name in BY_REASONING else "accuracy"
         return claims(content["runs"], content["stated"], figure)
     if name != "zero":  # an earlier version's
         return content["claims"]
@@ -158,6 +159,32 @@ def language(plan: Plan):
         reports = {name: stages.evaluate_stage(cfg, *m) for name, m in models.items()}
         runs.append(stages.stage_figures(reports))
         del runs[-1]["base"]  # only what the others are compared with
+    return by_reasoning(plan, runs)
+
+
+def longer(plan: Plan):
+    """The stages, or the tokens? R1 against its own Zero, which goes on by reinforcement learning
+    alone until it has had as many as all stages together (full 80 minutes a seed after `r1`,
+    quick 3)"""
+    runs = []
+    for seed in plan.seeds:
+        run, out = plan.r1(seed), plan.folder("findings/longer", seed)
+        cfg = common.configured((common.R1_QUICK if plan.quick else {}) | {"seed": seed})
+        figures, last = load_json(f"{run}/stages.json")["figures"], metrics(f"{run}/zero")[-11:]
+        had = {"zero": figures["zero"]["tokens"]}
+        had["r1"] = sum(figures[stage]["tokens"] for stage in train_r1.STAGES)
+        a_step = (last[-1]["num_tokens"] - last[0]["num_tokens"]) / (len(last) - 1)
+        cfg.r1.steps, cfg.r1.preference_steps = math.ceil((had["r1"] - had["zero"]) / a_step), 0
+        if not inputs.is_model(f"{out}/model"):
+            start = f"{run}/zero/model", out, os.path.exists(out), "students"
+            train_r1.reinforce(cfg, *start, language=0.0)
+        had["longer"] = had["zero"] + stages.effort(out)["tokens"]
+        names = "zero", "longer", "r1"
+        models = {name: (f"{run}/{name}/model", f"{run}/eval/{name}.json") for name in names}
+        models["longer"] = f"{out}/model", f"{out}/eval.json"
+        reports = {name: stages.evaluate_stage(cfg, name, *m) for name, m in models.items()}
+        rows = stages.stage_figures(reports)
+        runs.append({name: row | {"tokens": had[name]} for name, row in rows.items()})
     return by_reasoning(plan, runs)
 
 

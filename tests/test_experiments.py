@@ -308,7 +308,7 @@ def test_a_base_of_other_settings_is_kept_and_the_advice_fits(workplace, monkeyp
 def test_list_and_mistakes(monkeypatch, capsys):
     listed = main(monkeypatch, capsys, "list").split("\n")
     assert [line.split()[0] for line in listed if line] == list(experiments.EXPERIMENTS)
-    assert "a small dense student of R1, by RL alone, and by both" in "".join(listed)
+    assert "a small dense student of R1, by RL alone, by both" in "".join(listed)
     mistakes = {
         ("chess",): "there is no experiment 'chess'; there are list, table, zero,",
         ("pask",): "the nearest is 'passk'",
@@ -563,7 +563,7 @@ def finite(x):
     return not isinstance(x, float) or math.isfinite(x)
 
 
-RECIPES = ("zero", "r1", "language", "distill")
+RECIPES = ("zero", "r1", "longer", "language", "distill")
 
 
 @pytest.mark.parametrize("name", [n for n in experiments.EXPERIMENTS if n not in RECIPES])
@@ -652,6 +652,30 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
     with open("runs/r1-without-language-0-quick/config.json") as f:
         saved = json.load(f)
     assert saved["rewards"]["language"] == 0.0 and saved["grpo"]["steps"] == 2
+
+
+def test_zero_goes_on_until_it_has_had_as_many_tokens_tiny(workplace, monkeypatch, capsys):
+    monkeypatch.setattr(common, "R1_QUICK", dict(zip(TINY[::2], TINY[1::2])))
+    r1 = "runs/r1-0-quick"
+    os.makedirs(f"{r1}/eval")
+    shutil.copytree(f"{r1}/r1/model", f"{r1}/zero/model")
+    tokens = dict(zip(train_r1.STAGES, (100, 50, 30, 20, 41)))
+    figures_of = {stage: {"tokens": n} for stage, n in tokens.items()}
+    write(f"{r1}/stages.json", {"figures": {"base": {"tokens": 9999}} | figures_of})
+    row = {"stage": "zero", "step": 1, "num_tokens": 30}
+    with open(f"{r1}/zero/metrics.jsonl", "w") as f:  # 70 tokens a step
+        f.write(f"{json.dumps(row)}\n{json.dumps(row | {'step': 2, 'num_tokens': 100})}\n")
+    out = main(monkeypatch, capsys, "longer", "--quick")
+    result = load_json("runs/results/longer-quick.json")
+    assert list(result["mean"]) == ["zero", "longer", "r1"] and "| longer |" in out
+    rows = common.metrics("runs/findings/longer-0-quick")
+    assert len(rows) == 3  # 141 more, at 70 a step
+    assert result["mean"]["longer"]["tokens"] == 100 + rows[-1]["num_tokens"]
+    assert result["mean"]["zero"]["tokens"] == 100 and result["mean"]["r1"]["tokens"] == 241
+    saved = load_json("runs/findings/longer-0-quick/config.json")
+    assert saved["init"] == GPT.from_pretrained(f"{r1}/zero/model").fingerprint()
+    assert saved["rewards"]["language"] == 0.0
+    assert [c["verdict"] for c in result["claims"]] == ["inconclusive"] * 3
 
 
 def test_a_student_is_taught_by_its_own_samples(workplace, monkeypatch):
