@@ -6,7 +6,6 @@ import re
 import statistics
 from dataclasses import replace
 
-import inputs
 import preference
 import stages
 import train_r1
@@ -51,8 +50,8 @@ def passk(plan: Plan):
         pairs = [(f"{name}, {t}", r) for name, tasks in models.items() for t, r in tasks.items()]
         runs.append({name: {str(k): v for k, v in r.pass_at.items()} for name, r in pairs})
     base, cfg, panels = found[0]["base"], plan.config(0), []
+    ks = sorted(next(iter(base.values())).pass_at, key=int)
     for task, r in base.items():
-        ks = sorted(map(int, runs[0][f"base, {task}"]))
         problems = held_out(cfg.world, replace(cfg.eval, problems=r.problems), (task,))[task]
         chances = [blind(p, cfg.world.level) for p in problems]
         guessed = {str(k): statistics.fmean(1 - (1 - c) ** k for c in chances) for k in ks}
@@ -77,7 +76,8 @@ def search(plan: Plan):
     for seed in plan.seeds:
         flags = [] if plan.quick else ["--problems", "32", "--preference.epochs", "4"]
         script, model = "-m experiments.search", f"{plan.zero(seed)}/model"
-        out = plan.recipe(script, "findings/search", seed, "search.json", QUICK, model, *flags)
+        # its picture is drawn last; search.json is there after the first method
+        out = plan.recipe(script, "findings/search", seed, "search.png", QUICK, model, *flags)
         runs.append({})
         for r in files.load_json(f"{out}/search.json")["table"]:
             row = {k: r[k] for k in ("accuracy", "tokens")}
@@ -115,10 +115,8 @@ def hacking(plan: Plan):
         judges = {"with": judge, "without": lambda problems, texts: [{} for _ in texts]}
         start, models, reports = f"{r1}/r1/model", {"R1": f"{r1}/r1/model"}, {}
         for name, of_requests in judges.items():
-            models[name] = f"{out}/{name}/model"
-            if not inputs.is_model(models[name]):
-                given = start, f"{out}/{name}", True, "hacking", cfg.r1.language, of_requests
-                train_r1.reinforce(cfg, *given)
+            given = start, f"{out}/{name}", True, "hacking", cfg.r1.language, of_requests
+            models[name] = train_r1.reinforce(cfg, *given)
         for name, model in models.items():
             reports[name] = stages.evaluate_stage(cfg, name, model, f"{out}/{name}.json")
         requests = held_out(cfg.world, cfg.eval, ("general",))["general"]

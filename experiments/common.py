@@ -24,6 +24,7 @@ import train_zero
 from data import DEFAULT_TASKS
 from lib import report, stats
 from lib.errors import UserError
+from lib.files import load_json
 from lib.memory import cost_report
 from lib.report import read_metrics as metrics
 from lib.run import fingerprint, lock_settings
@@ -55,7 +56,7 @@ RULE = (
 )
 # figures that are not percentages
 NUMBERS = "step_seconds critic_mib length wrong_length mean_length loss cache_bytes max_load tries"
-NUMBERS += " checks righted steps"
+NUMBERS += " checks righted numbers steps"
 COLUMNS = ["claim", "paper", "ours", "verdict"]
 
 
@@ -178,6 +179,12 @@ class Plan:
             if status := run_script(command + ["--resume"] * os.path.exists(out)):
                 msg = f"{script} for '{out}' ended with status {status} and told why"
                 raise UserError(f"{msg}: see to that, then run the same command again to go on")
+        for name in ("config.json", "settings.json"):
+            path = f"{out}/{name}"
+            made = load_json(path).get("seed", seed) if os.path.exists(path) else seed
+            if made != seed:
+                msg = f"'{out}' holds a run of seed {made}, and seed {seed} belongs there"
+                raise UserError(f"{msg}: move the folder away, and run this again")
         return out
 
     def zero(self, seed: int) -> str:
@@ -213,7 +220,8 @@ def configured(settings: dict[str, object]) -> train_r1.Config:
 
 def examine(cfg, model: str, out: str) -> dict[str, float]:
     """A model's figures on the held-out problems of cfg.grpo.tasks: means over the tasks, each
-    task's pass@1, and the mean length of all wrong responses. Kept in `out`/eval.json."""
+    task's pass@1, and the mean length of all wrong responses; of sums alone also how many responses
+    reason, and how many checks, errors put right and numbers a response has. In `out`/eval.json."""
     os.makedirs(out, exist_ok=True)
     reports = stages.evaluate_stage(cfg, out, model, f"{out}/eval.json", cfg.grpo.tasks)
     names = {"accuracy": "pass1", "format": "format", "length": "mean_length"}
@@ -222,8 +230,11 @@ def examine(cfg, model: str, out: str) -> dict[str, float]:
     wrong = [s["length"] for r in reports.values() for s in r.samples if not s["correct"]]
     row["wrong_length"] = statistics.fmean(wrong) if wrong else 0.0
     if cfg.grpo.tasks == ("arithmetic",):
-        r = reports["arithmetic"]
-        row |= {"reasons": r.reasoned} | {key: r.did.get(key, 0.0) for key in ("checks", "righted")}
+        samples = reports["arithmetic"].samples
+        row["reasons"] = reports["arithmetic"].reasoned
+        for key in ("checks", "righted"):
+            row[key] = statistics.fmean(s["did"][key] for s in samples)
+        row["numbers"] = statistics.fmean(len(re.findall(r"\d+", s["response"])) for s in samples)
     return row | {task: r.pass1 for task, r in reports.items()}
 
 

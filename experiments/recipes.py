@@ -5,7 +5,6 @@ import os
 import shutil
 
 import decompose
-import inputs
 import preference
 import rejection
 import stages
@@ -14,6 +13,7 @@ from data import World
 from distill import STUDENTS
 from experiments import common
 from experiments.common import CLAIMS, Plan, bars, claims, metrics, over_seeds, plus_minus, spread
+from experiments.controls import clean_texts
 from lib import report
 from lib.errors import UserError
 from lib.files import load_json
@@ -43,11 +43,18 @@ def claims_of(name: str, content: dict) -> list[dict]:
     if all(f"{task}, base at its best" in did for task in ("arithmetic", "countdown")):
         for i, run in enumerate(runs):
             run |= {m: {k: s["values"][i] for k, s in row.items()} for m, row in did.items()}
+        # a figure is missing where nothing reasoned and ended, or no problem had both kinds
         lines = CLAIMS["zero gain"].splitlines()
-        if "checking_pays" not in did["arithmetic, base begun, T = 0.6"]:  # no problem has both
-            lines = [line for line in lines if not line.startswith("checking_pays")]
-        texts.append("\n".join(lines))
+        texts.append("\n".join(line for line in lines if known(runs, line)))
     return [row for text in texts for row in claims(runs, text)]
+
+
+def known(runs: list[dict], line: str) -> bool:
+    """Whether the models that a claim speaks of have its figure."""
+    try:
+        return bool(claims(runs, line))
+    except KeyError:
+        return False
 
 
 def zero(plan: Plan):
@@ -149,9 +156,8 @@ def language(plan: Plan):
         out, without = plan.r1(seed), plan.folder("r1-without-language", seed)
         quick = common.R1_QUICK if plan.quick else {}
         cfg = common.configured(quick | {"seed": seed})
-        if not inputs.is_model(f"{without}/model"):
-            start = (f"{out}/dev1/model", without, os.path.exists(without), "dev2")
-            train_r1.reinforce(cfg, *start, language=0.0)
+        start = f"{out}/dev1/model", without, True, "dev2"
+        train_r1.reinforce(cfg, *start, language=0.0)
         models = {}  # name -> stage, model, file of the evaluation
         for name, stage in (("base", "base"), ("Dev1", "dev1"), ("with", "dev2")):
             models[name] = stage, f"{out}/{stage}/model", f"{out}/eval/{stage}.json"
@@ -164,33 +170,44 @@ def language(plan: Plan):
 
 def longer(plan: Plan):
     """The stages, or the tokens? R1 against its own Zero, which goes on by reinforcement learning
-    alone until it has had as many as all stages together (full 80 minutes a seed after `r1`,
-    quick 3)"""
+    alone until it has had as many as all stages together, the reward models' left out (full 80
+    minutes a seed after `r1`, quick 3)"""
     runs = []
     for seed in plan.seeds:
         run, out = plan.r1(seed), plan.folder("findings/longer", seed)
         cfg = common.configured((common.R1_QUICK if plan.quick else {}) | {"seed": seed})
-        figures, last = load_json(f"{run}/stages.json")["figures"], metrics(f"{run}/zero")[-11:]
+        r, figures = cfg.r1, load_json(f"{run}/stages.json")["figures"]
+        check_version(run, "tokens" in figures["r1"])
         had = {"zero": figures["zero"]["tokens"]}
         had["r1"] = sum(figures[stage]["tokens"] for stage in train_r1.STAGES)
-        a_step = (last[-1]["num_tokens"] - last[0]["num_tokens"]) / (len(last) - 1)
-        cfg.r1.steps, cfg.r1.preference_steps = math.ceil((had["r1"] - had["zero"]) / a_step), 0
-        if not inputs.is_model(f"{out}/model"):
-            start = f"{run}/zero/model", out, os.path.exists(out), "students"
-            train_r1.reinforce(cfg, *start, language=0.0)
+        # and what was sampled for the texts of Dev1 and Dev3, as long as on held-out problems
+        for writer, prompts in (("zero", r.cold_prompts), ("dev2", r.reject_prompts)):
+            had["r1"] += prompts * r.samples * figures[writer]["mean_length"]
+        last = [row["num_tokens"] for row in metrics(f"{run}/zero")[-11:]]
+        a_step = (last[-1] - last[0]) / (len(last) - 1)
+        r.steps, r.preference_steps = math.ceil((had["r1"] - had["zero"]) / a_step), 0
+        start = f"{run}/zero/model", out, True, "students"
+        models = {
+            "zero": (f"{run}/zero/model", f"{run}/eval/zero.json"),
+            "longer": (train_r1.reinforce(cfg, *start, language=0.0), f"{out}/eval.json"),
+            "r1": (f"{run}/r1/model", f"{run}/eval/r1.json"),
+        }
         had["longer"] = had["zero"] + stages.effort(out)["tokens"]
-        names = "zero", "longer", "r1"
-        models = {name: (f"{run}/{name}/model", f"{run}/eval/{name}.json") for name in names}
-        models["longer"] = f"{out}/model", f"{out}/eval.json"
         reports = {name: stages.evaluate_stage(cfg, name, *m) for name, m in models.items()}
-        rows = stages.stage_figures(reports)
+        rows = without_wins(stages.stage_figures(reports))
         runs.append({name: row | {"tokens": had[name]} for name, row in rows.items()})
     return by_reasoning(plan, runs)
 
 
+def without_wins(rows: dict[str, dict]) -> dict[str, dict]:
+    """Figures without those that compare a model with the one before, which is another here."""
+    return {m: {k: v for k, v in row.items() if "wins" not in k} for m, row in rows.items()}
+
+
 def own_samples(plan: Plan, seed: int, run: str) -> dict[str, float]:
     """Figures of the student in distill.py's folder `run`, taught without a teacher: by its base's
-    own clean responses, to as many problems as the teacher was asked."""
+    own clean responses, to as many problems as the teacher was asked. These are fewer than the
+    teacher's (`examples`), and none is to a general request."""
     cfg = common.configured((common.R1_QUICK if plan.quick else {}) | {"seed": seed})
     content, tasks = load_json(f"{run}/distill.json"), cfg.r1.tasks
     budget, student = content["budget"], f"{run}/{STUDENT}"
@@ -198,15 +215,19 @@ def own_samples(plan: Plan, seed: int, run: str) -> dict[str, float]:
     world, count = World(seed, cfg.world), budget["prompts"]
     problems = train_r1.reasoning_problems(world, tasks, count, train_r1.FIRST["students"])
     os.makedirs(out, exist_ok=True)
-    each = budget["samples"], budget["most_kept"]
-    rows = rejection.harvest(base, problems, *each, cfg, f"{out}/texts.jsonl", seed)
+    if plan.quick:  # whose base writes nothing clean
+        rows = clean_texts(cfg, 100)
+    else:
+        each = budget["samples"], budget["most_kept"]
+        rows = rejection.harvest(base, problems, *each, cfg, f"{out}/texts.jsonl", seed)
     model = train_r1.fine_tune(cfg, base, rows, out, True)
     asked = cfg, "own-samples", model, f"{student}/eval-own-samples.json", (*tasks, "general")
-    row = stages.stage_figures({"own": stages.evaluate_stage(*asked)})["own"]
+    row = without_wins(stages.stage_figures({"own": stages.evaluate_stage(*asked)}))["own"]
     before = content["figures"][STUDENT]["base"]
     forward = cost_report(GPT.from_pretrained(base, device="meta"), 1)["forward FLOPs a token"]
     sampling = forward * before["mean_length"] * count * budget["samples"]
-    return row | {"flops": before["flops"] + sampling + stages.effort(out)["flops"]}
+    row["flops"] = before["flops"] + sampling + stages.effort(out)["flops"]
+    return row | {"examples": len(rows)}
 
 
 def distill(plan: Plan):
@@ -222,7 +243,8 @@ def distill(plan: Plan):
         check_version(out, "teacher_flops" in found[-1])
         runs.append({})
         for name, ways in found[-1]["figures"].items():
-            rows = runs[-1] if name == STUDENT else others
+            more = others if seed == plan.seeds[0] else {}
+            rows = runs[-1] if name == STUDENT else more
             rows |= {f"{name}, {way}": row for way, row in ways.items()}
         runs[-1][f"{STUDENT}, own-samples"] = own_samples(plan, seed, out)
     more = {key: found[0][key] for key in ("budget", "parameters")} | {"others": others}

@@ -33,29 +33,22 @@ def algorithms(plan: Plan):
     rate, factors = plan.config(0).grpo.lr, {"": 1.0}  # ending of a run's name -> factor
     factors |= {} if plan.quick else {"-slow": 1 / 3, "-fast": 3.0}
     variants = {
-        name + end: settings | {"grpo.lr": factor * rate}
+        name + end: settings | {"grpo.lr": factor * rate, "eval.split": "dev"}
         for name, settings in relatives.items()
         for end, factor in factors.items()
     }
-    runs, keys = short(plan, variants), ("accuracy", "format", "length")
-    at_rates = {
-        name: {name + end: common.spread(on_dev(plan, name + end)) for end in factors}
-        for name in relatives
-    }
-    best = {name: max(found, key=lambda n: found[n]["mean"]) for name, found in at_rates.items()}
-    runs = [{"base": run["base"]} | {name: run[n] for name, n in best.items()} for run in runs]
-    panel, more = common.learning(plan, best.values()), {"chosen": best, "on_dev": at_rates}
+    found = short(plan, variants)
+    on_dev = {name: common.spread(common.of(found, name)) for name in variants}
+    best, runs = {}, [{"base": run["base"]} for run in found]
+    for name in relatives:
+        best[name] = max((name + end for end in factors), key=lambda n: on_dev[n]["mean"])
+        for seed, run, tried in zip(plan.seeds, runs, found):
+            out = plan.folder(f"findings/{best[name]}", seed)
+            tested = common.examine(plan.config(seed), f"{out}/model", f"{out}/test")
+            run[name] = tried[best[name]] | tested
+    panel, keys = common.learning(plan, best.values()), ("accuracy", "format", "length")
+    more = {"chosen": best, "on_dev": on_dev}
     return conclude(plan, runs, CLAIMS["algorithms"], [panel], keys, **more)
-
-
-def on_dev(plan: Plan, name: str) -> list[float]:
-    """Accuracy of short()'s variant on dev problems, by which settings are chosen; one a seed."""
-    found = []
-    for seed in plan.seeds:
-        cfg, out = plan.config(seed), plan.folder(f"findings/{name}", seed)
-        cfg.eval.split = "dev"
-        found.append(common.examine(cfg, f"{out}/model", f"{out}/dev")["accuracy"])
-    return found
 
 
 def ablations(plan: Plan):

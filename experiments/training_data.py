@@ -36,11 +36,12 @@ def few(plan: Plan):
 def texts(plan: Plan):
     """What must the base have read? RL from bases of sums alone: the world's texts; none or one in
     twenty of which reasons; none of which checks; whose checks, where they find an error, put
-    another in its place (full 30 minutes, quick 3)"""
+    another in its place, so that texts which check are right less often. As many tokens of each,
+    not as many texts, and a tokenizer for each (full 60 minutes a seed, quick 3)"""
     variants = {"default": {}, "no-reasoning": {"world.reasoned": 0.0}}
     variants |= {"little-reasoning": {"world.reasoned": 0.05}, "no-checks": {"world.checked": 0.0}}
     variants |= {"botched-checks": {"world.botched": 1.0}}
-    keys = ("accuracy", "reasons", "checks", "righted")
+    keys = ("accuracy", "reasons", "checks", "righted", "numbers")
     return conclude(plan, common.from_nothing(plan, variants), CLAIMS["texts"], keys=keys)
 
 

@@ -72,7 +72,8 @@ def reasoned(rng: random.Random, problem: Problem, cfg) -> tuple[str, str]:
             op, back = ("-", value - d) if change > 0 else ("+", value + d)
             piece += CHECK[lang].format(v=value, op=op, d=d, before=back)
             botched = value != right and cfg.botched and rng.random() < cfg.botched
-            again = right + rng.choice([1, 2]) if botched else right
+            others = [v for v in (right + 1, right + 2) if v != value]
+            again = rng.choice(others) if botched else right
             piece += VERDICT[value == right][lang].format(v=again)
             value = again
         pieces.append(piece)

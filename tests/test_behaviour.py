@@ -38,6 +38,9 @@ def test_pieces_of_a_response_that_caught_errors():
 def test_steps_errors_and_checks_of_sums():
     text = "5 at first, finds 3 makes 8, sells 2 makes 6, gets 3 makes 9"
     assert behaviour(SUM, text) == dict(steps=3, errors=0, checks=0, found=0, righted=0)
+    below = "5 at first, sells 8 makes -3 check -3+8=5 yes"
+    below += ", gets 3 makes 1 check 1-3=-2 no again makes 0"
+    assert behaviour(SUM, below) == dict(steps=2, errors=1, checks=2, found=1, righted=1)
     # an error counts where it is made; what follows from it is right
     text = "起初5,捡到3就是7,卖掉2就是5, gets 3 makes 9"
     assert behaviour(SUM, text) == dict(steps=3, errors=2, checks=0, found=0, righted=0)

@@ -203,9 +203,11 @@ def test_in_sums_those_who_check_put_their_slips_right():
 
 
 def test_a_botched_check_finds_the_error_and_puts_another_in_its_place():
-    found = reasoned("arithmetic", slip=0.0, checked=1.0, forgets=1.0, botched=1.0)
-    for _, _, _, did in found:
+    found = reasoned("arithmetic", slip=0.5, checked=1.0, forgets=1.0, botched=1.0)
+    for _, text, _, did in found:
         assert did["errors"] == did["found"] and did["righted"] == 0
+        for value, again in re.findall(r"(\d+) check \S+ no again makes (\d+)", text):
+            assert value != again
     assert sum(did["errors"] for *_, did in found) > 100
     half = [did for *_, did in reasoned("arithmetic", checked=1.0, forgets=1.0, botched=0.5)]
     righted = sum(did["righted"] for did in half) / sum(did["found"] for did in half)

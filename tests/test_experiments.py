@@ -226,8 +226,7 @@ def test_the_stage_table_and_the_students_over_seeds(nothing_runs, monkeypatch, 
     for folder, value in (("runs/distill", 0.2), ("runs/distill-1", 0.4)):
         ways = {"base": figures(0.1), "distilled": figures(value), "RL-alone": figures(0.15)}
         students = {"qwen-m": ways | dict.fromkeys(("distilled-RL", "on-policy"), figures(value))}
-        if folder == "runs/distill":
-            students["llama-s"] = {"base": figures(0.3)}
+        students["llama-s"] = {"base": figures(value + 0.1)}
         content = {"examples": 5, "budget": {}, "parameters": {"qwen-m": 9}, "figures": students}
         content["teacher_flops"] = 4e14
         write(f"{folder}/distill.json", content)
@@ -253,6 +252,12 @@ def test_the_commands_that_recipes_are_run_by(tmp_path, monkeypatch):
     assert plan.zero(0) == "runs/zero" and plan.r1(1) == "runs/r1-1"
     os.makedirs("runs/zero-1-quick")  # an interrupted run
     assert Plan("zero", [1], True).zero(1) == "runs/zero-1-quick"
+    write("runs/zero/eval.json", {})
+    write("runs/zero/config.json", {"seed": 1})
+    with pytest.raises(UserError, match="'runs/zero' holds a run of seed 1, and seed 0 belongs"):
+        plan.zero(0)
+    write("runs/zero/config.json", {"seed": 0})
+    assert plan.zero(0) == "runs/zero"
     flags, (first, second, third) = "--seed 1 --out", (" ".join(c) for c in commands)
     assert first == "train_zero.py --seed 0 --out runs/zero"
     assert second == f"train_r1.py {flags} runs/r1-1"
@@ -613,27 +618,28 @@ def test_relatives_are_compared_at_the_rate_that_is_best_on_dev(tmp_path, monkey
 
     def short(plan, variants):
         asked.update(variants)
-        names = ["base", *variants]
-        return [
-            {n: {"accuracy": s + i / 100, "wrong_length": 1.0} for i, n in enumerate(names)}
-            for s in plan.seeds
-        ]
+        right = dict.fromkeys(variants, 0.5) | {"dapo-fast": 0.9, "gspo": 0.9}
+        rows = {n: {"accuracy": v, "wrong_length": 1.0, "tokens": 7} for n, v in right.items()}
+        return [{"base": {"accuracy": 0.3}} | rows for _ in plan.seeds]
+
+    def examine(cfg, model, out):
+        assert cfg.eval.split == "test" and model == out.replace("/test", "/model")
+        return {"accuracy": 0.8 if model == f"runs/findings/dapo-fast-{cfg.seed}/model" else 0.4}
 
     monkeypatch.setattr(settings, "short", short)
-    monkeypatch.setattr(
-        settings, "on_dev", lambda plan, n: [0.9 if n in ("dapo-fast", "gspo") else 0.5] * 2
-    )
+    monkeypatch.setattr(common, "examine", examine)
     monkeypatch.setattr(common, "learning", lambda plan, names: None)
     monkeypatch.setattr(report, "draw", lambda *panels: None)
-    content, _ = settings.algorithms(Plan("algorithms", [0, 1], out=str(tmp_path)))
+    content, _ = settings.algorithms(Plan("algorithms", [1, 2], out=str(tmp_path)))
     lr = grpo.GRPOConfig().lr
-    assert [asked[f"dapo{end}"]["grpo.lr"] / lr for end in ("-slow", "", "-fast")] == pytest.approx(
-        [1 / 3, 1, 3]
-    )
+    rates = [asked[f"dapo{end}"]["grpo.lr"] / lr for end in ("-slow", "", "-fast")]
+    assert rates == pytest.approx([1 / 3, 1, 3])
+    assert {settings["eval.split"] for settings in asked.values()} == {"dev"}
     assert content["chosen"]["dapo"] == "dapo-fast" and content["chosen"]["gspo"] == "gspo"
-    place = [*asked].index("dapo-fast") + 1
-    assert [run["dapo"]["accuracy"] for run in content["runs"]] == [place / 100, 1 + place / 100]
-    assert content["on_dev"]["dapo"]["dapo-fast"]["values"] == [0.9, 0.9]
+    for rows in content["runs"]:
+        assert rows["dapo"] == {"accuracy": 0.8, "wrong_length": 1.0, "tokens": 7}
+        assert rows["gspo"]["accuracy"] == 0.4 and rows["base"] == {"accuracy": 0.3}
+    assert content["on_dev"]["dapo-fast"]["values"] == [0.9, 0.9]
     assert "dapo-fast" not in content["mean"] and "ppo-0.95" not in content["chosen"]
 
 
@@ -655,12 +661,13 @@ def test_the_language_reward_s_price_tiny(workplace, monkeypatch, capsys):
 
 
 def test_zero_goes_on_until_it_has_had_as_many_tokens_tiny(workplace, monkeypatch, capsys):
-    monkeypatch.setattr(common, "R1_QUICK", dict(zip(TINY[::2], TINY[1::2])))
+    asked = {"r1.cold_prompts": 4, "r1.reject_prompts": 16, "r1.samples": 2}  # 40 x 2.5 tokens
+    monkeypatch.setattr(common, "R1_QUICK", dict(zip(TINY[::2], TINY[1::2])) | asked)
     r1 = "runs/r1-0-quick"
     os.makedirs(f"{r1}/eval")
     shutil.copytree(f"{r1}/r1/model", f"{r1}/zero/model")
     tokens = dict(zip(train_r1.STAGES, (100, 50, 30, 20, 41)))
-    figures_of = {stage: {"tokens": n} for stage, n in tokens.items()}
+    figures_of = {stage: {"tokens": n, "mean_length": 2.5} for stage, n in tokens.items()}
     write(f"{r1}/stages.json", {"figures": {"base": {"tokens": 9999}} | figures_of})
     row = {"stage": "zero", "step": 1, "num_tokens": 30}
     with open(f"{r1}/zero/metrics.jsonl", "w") as f:  # 70 tokens a step
@@ -669,17 +676,23 @@ def test_zero_goes_on_until_it_has_had_as_many_tokens_tiny(workplace, monkeypatc
     result = load_json("runs/results/longer-quick.json")
     assert list(result["mean"]) == ["zero", "longer", "r1"] and "| longer |" in out
     rows = common.metrics("runs/findings/longer-0-quick")
-    assert len(rows) == 3  # 141 more, at 70 a step
+    assert len(rows) == 4  # 141 + 100 more, at 70 a step
     assert result["mean"]["longer"]["tokens"] == 100 + rows[-1]["num_tokens"]
-    assert result["mean"]["zero"]["tokens"] == 100 and result["mean"]["r1"]["tokens"] == 241
+    assert result["mean"]["zero"]["tokens"] == 100 and result["mean"]["r1"]["tokens"] == 341
     saved = load_json("runs/findings/longer-0-quick/config.json")
     assert saved["init"] == GPT.from_pretrained(f"{r1}/zero/model").fingerprint()
     assert saved["rewards"]["language"] == 0.0
     assert [c["verdict"] for c in result["claims"]] == ["inconclusive"] * 3
+    assert not any("wins" in figure for figure in result["mean"]["r1"])
+    tokens["r1"] += 70  # another R1: the run for it is not the one that is there
+    figures_of["r1"] = {"tokens": tokens["r1"], "mean_length": 2.5}
+    write(f"{r1}/stages.json", {"figures": {"base": {"tokens": 9999}} | figures_of})
+    _, _, err = run(monkeypatch, capsys, "experiments.__main__", "longer", "--quick")
+    assert "longer-0-quick" in err, err
 
 
 def test_a_student_is_taught_by_its_own_samples(workplace, monkeypatch):
-    run, asked = "runs/distill-0-quick", []
+    run, asked = "runs/distill", []
     base = f"{run}/{recipes.STUDENT}/base"
     shutil.copytree("runs/zero-0-quick/base", base)
     row = {"base": figures(0.1) | {"mean_length": 10.0, "flops": 5e9}}
@@ -691,9 +704,10 @@ def test_a_student_is_taught_by_its_own_samples(workplace, monkeypatch):
         return controls.clean_texts(cfg, 20)
 
     monkeypatch.setattr(rejection, "harvest", harvest)
-    tiny = dict(zip(TINY[::2], TINY[1::2]))
-    monkeypatch.setattr(common, "R1_QUICK", tiny | {"r1.tasks": "arithmetic,logic"})
-    found = recipes.own_samples(Plan("distill", [0], True), 0, run)
+    tiny, configured = dict(zip(TINY[::2], TINY[1::2])), common.configured
+    tiny["r1.tasks"] = "arithmetic,logic"
+    monkeypatch.setattr(common, "configured", lambda settings: configured(tiny | settings))
+    found = recipes.own_samples(Plan("distill", [0]), 0, run)
     assert asked == [f"{base}/model", 8, 3, 2, {"arithmetic", "logic"}]
     out = f"{run}/{recipes.STUDENT}/own-samples"
     learnt = stages.effort(out)["flops"]
@@ -701,6 +715,7 @@ def test_a_student_is_taught_by_its_own_samples(workplace, monkeypatch):
     forward = cost_report(model, 1)["forward FLOPs a token"]
     assert learnt > 0 and found["flops"] == pytest.approx(5e9 + learnt + forward * 10 * 8 * 3)
     assert load_json(f"{out}/config.json")["base"] == model.fingerprint()
+    assert found["examples"] == 20 and "wins_over_base" not in found
 
 
 def check_generalise(result, monkeypatch):
