@@ -72,7 +72,8 @@ def clean_texts(cfg, count: int) -> list[dict[str, str]]:
 
 def ways(out: str) -> dict[str, float]:
     """How a model works, from the evaluation in the folder `out`: the share that reasons, accuracy
-    of what reasons and ends (means over tasks; 0 if nothing does), and errors put right a sum."""
+    of what reasons and ends (means over tasks; 0 if nothing does), and errors put right, of
+    sums, in a response that reasons and ends."""
     reports = files.load_json(f"{out}/eval.json")["reports"].values()
     row = {"reasoned": fmean(r["reasoned"] for r in reports)}
     row["right_reasoned"] = fmean(r["right_reasoned"] or 0.0 for r in reports)
