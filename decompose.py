@@ -31,6 +31,7 @@ from lib import distributed, files, report
 from lib.errors import UserError
 from lib.report import markdown_table
 from tasks.behaviour import blind_hits
+from tasks.benchmarks import check_sandbox
 
 TEMPERATURES = (1.0, 0.6, 0.0)
 PARTS = ("mode", "finishing", "sharpening", "rest")
@@ -38,7 +39,7 @@ PARTS = ("mode", "finishing", "sharpening", "rest")
 
 def plain(cfg: EvalConfig) -> bool:
     """Whether models are asked as the decomposition wants base and Zero to be."""
-    return cfg.temperature == 1 and not cfg.begun
+    return cfg.temperature == cfg.top_p == 1 and not cfg.begun
 
 
 def begun(cfg, base: str, sets: dict[str, list]) -> dict[float, dict[str, Report]]:
@@ -151,11 +152,15 @@ def main() -> None:
     cfg, args = config.parse(parser, Config)
     with config.user_errors():
         if not plain(cfg.eval):
-            raise UserError("base and model answer at temperature 1: leave out --eval.temperature")
+            flags = "--eval.temperature, top_p and begun"
+            raise UserError(f"base and model answer at temperature 1: leave out {flags}")
         inputs.check_model(args.base, **cfg.asked)
         inputs.check_model(args.model, **cfg.asked)
         files.make_folder(args.out)
         sets = held_out(cfg.world, cfg.eval, tuple(args.task or ("arithmetic", "countdown")))
+        if "general" in sets:
+            raise UserError("no rule judges general requests: name other tasks with --task")
+        check_sandbox(sets, cfg.sandbox)
         folders = {"base": args.base, "zero": args.model}
         found = [evaluate_folder(cfg, f, sets, cfg.seed, name) for name, f in folders.items()]
         print(decompose(cfg, args.base, sets, *found, args.out))

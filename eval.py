@@ -122,17 +122,18 @@ def evaluate(
         print(f"{len(too_long)} problems exceed the context of {context} tokens: not answered")
     samples = [(i, "", 0, False) for i in too_long for _ in range(cfg.k)]  # see score_texts
     rows = -(-cfg.rows // distributed.world_size())  # of each process
-    settings = {k: v for k, v in sampling(cfg).items() if k != "begun"}
-    params = SamplingParams(**settings, num_return_sequences=cfg.k, rows=rows)
+    params = SamplingParams(cfg.max_new_tokens, cfg.temperature, cfg.top_p, 0, cfg.k, rows=rows)
     per_call = max(1, BATCHES_PER_CALL.get(model.device.type, 1) * cfg.rows // cfg.k)
     total = len(fits) * cfg.k // distributed.world_size()
-    with Progress(total, name, "response", leave=False) as bar:
-        for start in range(0, len(fits), per_call):
-            chunk = fits[start : start + per_call]
-            batch, key = [prompts[i] for i in chunk], f"{name}, {start}, {len(chunk)}"
-            if journal and key in journal.batches:
-                samples += journal.batches[key]
-                bar.update(len(chunk) * cfg.k)
+    chunks = {start: fits[start : start + per_call] for start in range(0, len(fits), per_call)}
+    keys = {start: f"{name}, {start}, {len(chunk)}" for start, chunk in chunks.items()}
+    known = journal.batches if journal else {}
+    done = sum(len(known.get(key, ())) for key in keys.values()) // distributed.world_size()
+    with Progress(total, name, "response", done, leave=False) as bar:
+        for start, chunk in chunks.items():
+            batch, key = [prompts[i] for i in chunk], keys[start]
+            if key in known:
+                samples += known[key]
                 continue
             rollout = generate(model, batch, params, seed * 1_000_003 + start, on_end=bar.update)
             lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
@@ -152,8 +153,7 @@ def evaluate_folder(cfg, folder: str, sets: dict[str, list], seed: int, name: st
     model = GPT.from_pretrained(folder, distributed.dtype(cfg), distributed.device(cfg.device))
     tokenizer, out = tokenizers.load(folder, **cfg.asked), {}
     for task, problems in sets.items():
-        bar = f"{name}, {task}"
-        out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, bar, journal)
+        out[task] = evaluate(model, tokenizer, problems, cfg.eval, seed, f"{name}, {task}", journal)
     return out
 
 
@@ -186,13 +186,12 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
     voted = rw.verdicts(problems, answers)
 
     def mean(key: str, of: list[dict] = samples) -> float:
-        return sum(s[key] for s in of) / max(1, len(of))
+        return sum(s[key] for s in of) / len(of) if of else None
 
     ks = sorted({*(2**i for i in range(k.bit_length())), k})
     pass_at = {j: sum(pass_at_k(k, c, j) for c in right) / len(right) for j in ks}
     contents = [World.key(p) if of_world(p) else i for i, p in enumerate(problems)]  # clusters
-    out = {"pass1": mean("correct")}
-    out["pass1_se"] = standard_error([c / k for c in right], contents)
+    out = {"pass1": mean("correct"), "pass1_se": standard_error([c / k for c in right], contents)}
     out |= {"cons": sum(voted) / len(voted), "passk": pass_at[k], "pass_at": pass_at}
     out |= {key: mean(key) for key in ("format", "language_consistency", "reflection_words")}
     out |= {"mean_length": mean("length"), "clipped": 1 - mean("finished")}
@@ -246,6 +245,7 @@ def main() -> None:
     cfg, args = config.parse(parser, Config)
     cfg.eval.k = cfg.eval.k if args.k is None else args.k
     with config.user_errors():
+        args.models = list(dict.fromkeys(args.models))
         args.out = args.out or free_name(args.resume)
         stem = inputs.evaluation_stem(args)
         sets = chosen_problems(cfg, args)

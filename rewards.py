@@ -18,7 +18,7 @@ from lib import extensions
 from lib.stats import consensus, same_text
 from tasks import TASKS
 from tasks.answers import TAGS, answer_in, extract_answer, in_sentence, thinking
-from tasks.base import PROGRAMS, Problem, by_text, by_value
+from tasks.base import PROGRAMS, VALUES, Problem, by_text
 from tasks.benchmarks import judge_of, program_in
 from tasks.choice import by_letter, choice_in
 from tasks.countdown import countdown_correct  # noqa: F401  public names of this module
@@ -61,7 +61,7 @@ def answer_of(problem: Problem, text: str) -> str | None:
 def majority(problem: Problem, answers: list[str | None]) -> str | None:
     """The answer that most samples agree on (stats.consensus): values are compared with math_equal,
     expressions, programs and replies as texts."""
-    equal = math_equal if judge_of(problem.task) is by_value else same_text
+    equal = math_equal if judge_of(problem.task) in VALUES else same_text
     return consensus(answers, equal)
 
 
@@ -148,7 +148,7 @@ def main() -> None:
     help_text = "the right answer; for Countdown write numbers=target, such as 3,4,2=14"
     parser.add_argument("--answer", required=True, help=help_text)
     help_text = "math (default: an unmarked number counts too) or a task such as arithmetic"
-    known = ["math", "countdown", *(t for t in TASKS if judge_of(t) in (by_value, by_text))]
+    known = ["math", "countdown", *(t for t in TASKS if judge_of(t) in (*VALUES, by_text))]
     parser.add_argument("--task", default="math", choices=known, help=help_text)
     args = parser.parse_args()
     countdown = re.fullmatch(r"\s*(\d{1,9}(?:\s*,\s*\d{1,9})*)\s*=\s*(\d{1,9})\s*", args.answer)

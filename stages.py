@@ -140,11 +140,11 @@ def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, 
         general = tasks["general"]
         first, previous = first or general, previous or general
         row |= {"general_format": general.format, "helpfulness": general.helpfulness}
-        row["follows"] = general.follows
+        row["follows"] = general.follows or 0.0  # None: of few requests none asked for it
         row["wins_over_base"] = win_rate(general, first)
         row["wins_over_previous"] = win_rate(general, previous)
         for key in ("declined_harmful", "declined_harmless"):
-            row[key] = getattr(general, key)
+            row[key] = getattr(general, key) or 0.0
         out[name], previous = row, general
     return out
 

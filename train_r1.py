@@ -194,9 +194,9 @@ def reinforce(cfg, start, out, resume, stage: str, language: float, judge=None) 
     def next_problems(step: int) -> list[Problem]:
         indices = range(step * n, (step + 1) * n)
         found = [world.problem(r.tasks[i % len(r.tasks)], first + i) for i in indices]
-        # dynamic sampling asks for steps beyond the last
-        if judge and step % steps >= steps - r.preference_steps:
-            found += world.problems("general", round(r.general * n), start=first + step * n)
+        if judge and step % steps >= steps - r.preference_steps:  # DAPO goes on beyond the last
+            asked = round(r.general * n)
+            found += world.problems("general", asked, start=first + step * max(n, asked))
         return found
 
     return grpo.train(cfg, start, out, resume, stage, next_problems, judge)

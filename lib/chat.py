@@ -159,11 +159,11 @@ class Chat:
         if sys.stdin is None:
             msg = "there is no input to chat with"
             raise UserError(f"{msg}: give the question on the command line")
+        with contextlib.suppress(AttributeError):  # of a stand-in
+            sys.stdin.reconfigure(errors="replace")
         if sys.stdin.isatty() and not self.as_json:
             self.talk()
             return
-        with contextlib.suppress(AttributeError):  # of a stand-in
-            sys.stdin.reconfigure(errors="replace")
         for line in map(str.strip, sys.stdin):
             if line:
                 try:

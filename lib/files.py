@@ -138,7 +138,7 @@ def read_lines(path: str, what: str, parse: Callable[[object], object]) -> list:
     """parse(value) of each line of a JSONL file. UserError that names the file, or the first line
     that is not `what`: not JSON, or parse fails (KeyError, TypeError, ValueError)."""
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding="utf-8-sig") as f:
             lines = f.readlines()
     except (OSError, UnicodeDecodeError) as e:
         why = getattr(e, "strerror", None) or "it is not UTF-8 text"
@@ -146,6 +146,8 @@ def read_lines(path: str, what: str, parse: Callable[[object], object]) -> list:
         raise UserError(f"{msg}: give the path of a JSONL file") from None
     out = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             out.append(parse(json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError):

@@ -155,9 +155,10 @@ def free_memory() -> float:
         found.append(int(kib) * 1024)
     elif hasattr(os, "sysconf"):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    limit, used = (f"/sys/fs/cgroup/memory.{name}" for name in ("max", "current"))
+    limit, used, parts = (f"/sys/fs/cgroup/memory.{name}" for name in ("max", "current", "stat"))
     with contextlib.suppress(OSError, ValueError):  # "max": no limit
-        found.append(int(read_text(limit)) - int(read_text(used)))
+        cached = re.search(r"^inactive_file (\d+)", read_text(parts), re.M)  # of files: given back
+        found.append(int(read_text(limit)) - int(read_text(used)) + int(cached[1] if cached else 0))
     return min(found)
 
 
@@ -221,7 +222,11 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256, judge
         trained = steps * grpo.problems_per_step * grpo.group_size * drawn * networks
         share = 2 / 3 if rank else 1  # LoRA computes no gradients of weights
         flops = (learnt + trained) * report["training FLOPs a token"] * share
-        flops += (trained + asked * cfg.eval.max_new_tokens) * report["forward FLOPs a token"]
+        # of pi_old in bfloat16, of the reference, and of activations that were not kept
+        again = cfg.precision == "bfloat16" and grpo.minibatches > 1
+        again += bool(grpo.kl_beta) + cfg.recompute
+        read = trained * (1 + again) + learnt * cfg.recompute + asked * cfg.eval.max_new_tokens
+        flops += read * report["forward FLOPs a token"]
         hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")
         memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer"
         memory += f" {fixed / gib:.1f}, training {training / gib:.1f}, rollouts {cache / gib:.1f})"

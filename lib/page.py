@@ -12,6 +12,7 @@ import glob
 import html
 import os
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from lib import cli, report
@@ -68,6 +69,14 @@ def found(default, read, path: str, *args):
         return default
 
 
+def shown(part: Callable[..., str], *args) -> str:
+    """A part of the page, or nothing: a damaged file does not end the training that writes it."""
+    try:
+        return part(*args)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return ""
+
+
 def table(head: list[str], rows: list[list[str]], kind: str = "") -> str:
     """Cells are HTML."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
@@ -94,10 +103,10 @@ def progress(rows: list[dict]) -> tuple[str, str]:
             body[task].append(f"{values[0]:{shape}} → {means[-1]:{shape}}")
         drawn += report.chart(title, axis, curves) if curves else ""
     if not body and "loss" in rows[-1]:
-        drawn = report.chart("Loss", "nats a token", {"loss": report.curve(rows, "loss")})
+        drawn = report.chart("Loss", "nats", {"loss": report.curve(rows, "loss")})
     head = ["task", *(title.lower() for title, *_ in PANELS.values())]
     top = table(head, [[text(task), *cells] for task, cells in body.items()], "big")
-    note = "Training problems: step 1, before any update → mean of the last five."
+    note = "Training problems: the first step that has the task → mean of the last five."
     top += f"<p><small>{note}</small></p>"
     charts = f'<div class="charts">{drawn}</div>'
     return top if body else "", section("Curves", "Means of five steps; pale: each step.", charts)
@@ -169,12 +178,12 @@ def write(folder: str) -> None:
     """Write the folder's report.html."""
     name, rows = os.path.basename(os.path.abspath(folder)), found([], report.read_metrics, folder)
     top, curves = progress(rows) if rows else ("", "")
-    body = top + facts(folder, rows[-1]["step"] if rows else 0) + curves
+    body = top + shown(facts, folder, rows[-1]["step"] if rows else 0) + curves
     if asked := found([], read_lines, f"{folder}/answers.jsonl", "an answer", dict):
-        body += answers(asked)
-    body += moments(found([], read_lines, f"{folder}/samples.jsonl", "a response", dict))
+        body += shown(answers, asked)
+    body += shown(moments, found([], read_lines, f"{folder}/samples.jsonl", "a response", dict))
     settings = to_json(found({}, load_json, f"{folder}/config.json"), 1)
-    body += f"{tables(folder)}<details><summary>All settings</summary>"
+    body += f"{shown(tables, folder)}<details><summary>All settings</summary>"
     body += f"<pre>{html.escape(settings)}</pre></details>"
     head = f'<meta charset="utf-8"><title>{text(name)}</title><style>{STYLE}</style>'
     head += '<meta name="viewport" content="width=device-width, initial-scale=1">'

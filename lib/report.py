@@ -65,11 +65,13 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 def table(rows: list[tuple]) -> str:
     """A Markdown table, a row for each (model, its eval.Report)."""
     k = rows[0][1].k
-    head = f"model,task,n,pass@1,cons@{k},pass@{k},format,language,length,reflection".split(",")
+    of_many = [f"cons@{k}", f"pass@{k}"] if k > 1 else []
+    head = ["model", "task", "n", "pass@1", *of_many, *"format language length reflection".split()]
     body = []
     for name, r in rows:
-        shares = [f"{100 * x:.1f}" for x in (r.cons, r.passk, r.format, r.language_consistency)]
-        pass1 = f"{100 * r.pass1:.1f} ± {100 * r.pass1_se:.1f}"
+        found = [r.cons, r.passk] if k > 1 else []
+        shares = [f"{100 * x:.1f}" for x in (*found, r.format, r.language_consistency)]
+        pass1 = f"{100 * r.pass1:.1f}" + f" ± {100 * r.pass1_se:.1f}" * (r.problems > 1)
         length, words = f"{r.mean_length:.1f}", f"{r.reflection_words:.2f}"
         body.append([name, r.task, str(r.problems), pass1, *shares, length, words])
     return markdown_table(head, body)
@@ -80,9 +82,12 @@ def of_requests(rows: list[tuple]) -> str:
     out = ""
     for name, r in rows:
         if r.helpfulness is not None:
-            manners = f"{r.declined_harmful:.1%} of harmful, {r.declined_harmless:.1%} of harmless"
-            manners = f"gives the form asked for {r.follows:.1%}; declines {manners} requests"
-            out += f"\n{name}: helpfulness {r.helpfulness:.1%}; {manners}"
+            out += f"\n{name}: helpfulness {r.helpfulness:.1%}"
+            if r.follows is not None:
+                out += f"; gives the form asked for {r.follows:.1%}"
+            kinds = {"harmful": r.declined_harmful, "harmless": r.declined_harmless}
+            told = [f"{x:.1%} of {kind}" for kind, x in kinds.items() if x is not None]
+            out += f"; declines {', '.join(told)} requests" if told else ""
     return out
 
 
@@ -155,12 +160,13 @@ def curve(rows: list[dict], key: str) -> tuple:
 def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
     """A panel for each metric, a line for each run that has it."""
     runs, panels = {folder: read_metrics(folder) for folder in folders}, []
-    known = sorted({k for rows in runs.values() for k in rows[-1]} - {"stage", "step"})
+    known = sorted({k for rows in runs.values() for row in rows for k in row} - {"stage", "step"})
     for key in keys:
         if key not in known:
             raise cli.nearest("metric", key, known)
         words = key.removesuffix("/mean").replace("/", ": ").replace("_", " ")
-        lines = {run: curve(rows, key) for run, rows in runs.items() if key in rows[-1]}
+        has = {run: rows for run, rows in runs.items() if any(key in row for row in rows)}
+        lines = {run: curve(rows, key) for run, rows in has.items()}
         panels.append((words.replace("completions: mean", "response"), "step", lines))
     draw(path, panels)
 
@@ -168,7 +174,8 @@ def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
 def plot_curves(folder: str, path: str) -> None:
     """R1-Zero's training, a line a task: means over the last five steps; pale: each step."""
     rows = read_metrics(folder)
-    tasks = sorted(k.removesuffix("/accuracy") for k in rows[-1] if k.endswith("/accuracy"))
+    keys = sorted({key for row in rows for key in row if key.endswith("/accuracy")})
+    tasks = [key.removesuffix("/accuracy") for key in keys]
     if not tasks:  # not a run of reinforcement learning
         return plot_runs([folder], ["loss"], path)
 
@@ -307,7 +314,7 @@ def main() -> None:
         if not out.endswith(".png"):
             raise UserError(f"--out is '{shortened(out)}': name a file that ends in .png")
         if others or args.keys:
-            plot_runs(args.runs, (args.keys or KEYS).split(","), out)
+            plot_runs(args.runs, [key.strip() for key in (args.keys or KEYS).split(",")], out)
         else:
             plot_curves(first, out)
         print(f"picture: {out}")

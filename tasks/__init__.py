@@ -7,7 +7,8 @@
     reasoned(rng, problem, cfg)       (thought, answer) of somebody who works it out
     guess(rng, problem, cfg, wrong)   (thought, answer) of somebody who guesses
     judge(problems, answers)          which answers, as texts, are right: list[bool]; base.by_value
-                                      compares values, base.by_text what is written
+                                      compares values, base.by_number numbers that are worked out,
+                                      base.by_text what is written
     opening(problem)                  if you like: the words with which those who reason begin
 
 rng is a random.Random, the only source of chance; cfg is data.WorldConfig. content begins with the

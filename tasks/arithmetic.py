@@ -5,7 +5,7 @@ Tom has 5 apples, finds 3, sells 2. How many now?    ->    6
 
 import random
 
-from tasks.base import LANGUAGES, NAMES, Problem, by_value, guessed, pairs, spoken_languages
+from tasks.base import LANGUAGES, NAMES, Problem, by_number, guessed, pairs, spoken_languages
 
 LEVELS = {  # the largest first number, number on the way, and change; how many steps
     1: {"start": 30, "most": 40, "change": 9, "steps": (3, 5)},
@@ -92,4 +92,4 @@ def opening(problem: Problem) -> str:
     return START[LANGUAGES.index(problem.language)].format(v=problem.tests["start"])
 
 
-judge = by_value
+judge = by_number

@@ -5,6 +5,7 @@ the task modules hold pairs (English, Chinese), indexed like LANGUAGES.
 """
 
 import random
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from tasks.math_equal import math_equal
 from tasks.sandbox import Cases, Suite
 
 LANGUAGES = ("en", "zh")
+UNFINISHED = re.compile(r"\d\W*[-+*/^%×÷]")  # a number and what is to be done with it
 # benchmarks whose answers are programs: what their problems' `tests` are, for sandbox.passes
 PROGRAMS = {"humaneval": Suite, "mbpp": Suite, "stdin": Cases}
 
@@ -67,6 +69,16 @@ def guessed(problem: Problem, answer: str) -> tuple[str, str]:
 def by_value(problems: list[Problem], answers: list[str]) -> list[bool]:
     """The judge of tasks with one right value: a number, a formula, a name."""
     return [math_equal(answer, p.answer) for p, answer in zip(problems, answers)]
+
+
+def by_number(problems: list[Problem], answers: list[str]) -> list[bool]:
+    """The judge of tasks whose answer is to be worked out: "3+4" is no answer where 7 is."""
+    last = [answer.rpartition("=")[2] for answer in answers]
+    worked = [not (p.answer.isdigit() and UNFINISHED.search(a)) for p, a in zip(problems, last)]
+    return [right and done for right, done in zip(by_value(problems, answers), worked)]
+
+
+VALUES = (by_value, by_number)
 
 
 def by_text(problems: list[Problem], answers: list[str]) -> list[bool]:

@@ -24,8 +24,8 @@ _VERBS = {verb: sign for table, sign in ((GAIN, 1), (LOSE, -1)) for row in table
 # " finds 3 makes 8", with or without " check 8-3=5 yes" or " check 9-3=6 no again makes 8"
 _STEP = re.compile(
     rf"(?P<verb>{'|'.join(_VERBS)}) ?(?P<change>{_NUMBER})(?: makes |就是)(?P<value>-?{_NUMBER})"
-    rf"(?P<check>(?: check |检查)-?{_NUMBER}[-+]{_NUMBER}=-?{_NUMBER})?(?P<no> no|不对)?"
-    rf"(?:(?: again makes |再算就是)(?P<again>-?{_NUMBER}))?"
+    rf"(?:(?P<check>(?: check |检查)-?{_NUMBER}[-+]{_NUMBER}=-?{_NUMBER})"
+    rf"(?:(?P<no> no|不对)(?:(?: again makes |再算就是)(?P<again>-?{_NUMBER}))?)?)?"
 )
 _TRY = re.compile(
     r"(?P<tried>[\d()+\-*/]{3,60})=[\d()+\-*/=]{1,99}(?: want |要)\d+"

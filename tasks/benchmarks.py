@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from lib.errors import UserError, say_once, shortened
 from tasks import TASKS, sandbox
 from tasks.answers import ANSWER_BLOCK, after_thinking, extract_answer, in_sentence
-from tasks.base import LANGUAGES, PROGRAMS, Problem, by_value, split_of
+from tasks.base import LANGUAGES, PROGRAMS, VALUES, Problem, by_value, split_of
 from tasks.choice import LETTERS, judge_choices, letter_of, without_letters
 
 # What a chat model is asked (in mathematics DeepSeek-R1's words); base models have templates.
@@ -179,7 +179,7 @@ def _ours(row: dict) -> Problem:
     language, task = row.get("language", "en"), row["task"]
     if language not in LANGUAGES:
         raise UserError(f"'language' should be one of {LANGUAGES}")
-    if judge_of(str(task)) is not by_value:
+    if judge_of(str(task)) not in VALUES:
         raise UserError(f"'{task}' needs more than an answer (Countdown: 'numbers' and 'target')")
     return Problem(_prompt(row, "prompt"), _text(row, "answer"), _text(row, "task"), language)
 

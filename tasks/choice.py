@@ -39,8 +39,8 @@ def letter_of(right: str, choices: list[str], labels: object, is_index: bool) ->
 _DECORATION = re.compile(r"\\(?:text\w*|math[a-z]+|boxed|left|right)\b|[\s*`$\\{}]+")
 # "C. Paris", "C, not A", "option C because", "so it is C" at the end; not "A, C"
 _CHOSEN = re.compile(
-    r"(?:^(?:option|choice|选项)?|\b(?:option|choice|answer)(?: is\b|\s*:)|答案)\W*([a-j])"
-    r"(?:(?:\s*\([^()]{3,}\)?)?\W*(?:$|because|is (?:the )?(?:correct|right))|,\s*not\b"
+    r"(?:^(?:option|choice|选项?)?|\b(?:option|choice|answer)(?: is\b|\s*:)|答案)\W*([a-j])"
+    r"(?:(?:\s*\([^()]{3,}\)?)?\W*(?:$|because|is (?:the )?(?:correct|right))|,\s*(?:not\b|不)"
     r"|\s*[).:、–—-](?!\s*(?:is|was)\b|\W*(?:and|or|和|或)?\W*[a-j]\W*$))"
     r"|(?<!not )(?<!n't )(?<!不)(?:[为是は选→:]|选择|因此|所以"
     r"|\b(?:is|be|so|thus|hence|therefore|choose|select|pick|option|choice|statement|answer|letter"
@@ -50,7 +50,11 @@ _VERDICT = re.compile(  # after a choice
     r"\s*(?:\bis (?:the )?(?:correct|right|best)?(?: ?(?:answer|choice|option|one))?"
     r"|(?:选?项)?(?:是?正确的?(?:答案|选项)?)?|です)\W*$"
 )
-_WRONG = re.compile(r"\b(?:wrong|incorrect)\s+(?:answer|option|choice)\s*(?:is\b|:)")
+_WRONG = re.compile(  # the letter that follows is not chosen, or not alone
+    r"\b(?:wrong|incorrect)\s*(?:(?:answer|option|choice)\s*(?:is\b|:)|:)|\beliminate|都"
+    r"|\b(?:all|any(?:thing|one)?|every(?:thing|one)?) but\b"
+)
+_LABEL = re.compile(r"\W*([a-j])\s*[).:、–—-]")
 _NAMED = re.compile(
     r"\b(?:correct|right|best) (?:option|choice) is\W*([a-j])(?=\s*(?:$|[.,;:)]))"
     r"(?!\W*(?:or|and)\b)"
@@ -76,6 +80,9 @@ def choice_in(problem: Problem, text: str) -> str | None:
         return letter
     if _WRONG.search(last):
         return None
+    labels = {label[1] for label in map(_LABEL.match, lines) if label}
+    if len(labels) > 1 and _LABEL.match(last):
+        return None  # what is said of each choice, one a line
     several = re.search(r"\b(?:n?or|and|neither|not)\b|n['’]t\b", last)
     best = None if several else _BEST.search(lines[-1])  # "C is the best"
     if chosen := _CHOSEN.search(last) or best:

@@ -135,7 +135,7 @@ def opening(problem: Problem) -> str:
 # models from elsewhere write them
 _OPERAND = r"[(\[{\s]*[0-9]+[)\]}\s]*"
 _EXPRESSION = re.compile(rf"{_OPERAND}(?:[-+*/]{_OPERAND})*")
-_SIGNS = str.maketrans("×·⋅＊÷／−－＋（）＝", "****//--+()=")
+_SIGNS = str.maketrans("×·⋅＊÷／−－＋（）＝０１２３４５６７８９", "****//--+()=0123456789")
 _LATEX = [(r"\\(?:left|right)|\\[,;! ()\[\]]|\$", " "), (r"\\times|\\cdot", "*"), (r"\\div", "/")]
 _LATEX += [(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"([\1]/[\2])")] * 4  # also nested
 

@@ -7,6 +7,8 @@ from lib import files
 from lib.errors import UserError
 from tasks.base import Problem
 
+KINDS = {"model": str, "k": int, "problem": int, "response": str, "length": int, "finished": bool}
+
 
 def save(rows: list, sets: list[list[Problem]], path: str) -> None:
     """The samples of rows (model, eval.Report), each of which answers a set of problems."""
@@ -22,12 +24,14 @@ def read(path: str) -> list[tuple[str, int, list[Problem], list[tuple]]]:
     that save() wrote. UserError if the file is not whole."""
 
     def parse(s: dict) -> tuple:
-        text = s["problem"], s["response"], s["length"], s["finished"]
-        key, kinds = (s["model"], s["question"]["task"], s["k"]), (int, str, int, bool)
-        whole = list(map(type, (*key, *text))) == [str, str, int, *kinds] and s["k"] > 0
-        if not whole or type(s["question"]["answer"]) is not str:
+        problem = Problem(**s["question"])
+        fit = all(type(s[name]) is kind for name, kind in KINDS.items()) and s["k"] > 0
+        fit &= type(problem.answer) is type(problem.task) is str
+        fit &= problem.task != "countdown" or {"numbers", "target"} <= set(problem.tests)
+        if not fit:
             raise ValueError
-        return key, Problem(**s["question"]), text
+        text = s["problem"], s["response"], s["length"], s["finished"]
+        return (s["model"], problem.task, s["k"]), problem, text
 
     groups, out = {}, []
     for key, problem, text in files.read_lines(path, "a response that eval.py wrote", parse):

@@ -38,6 +38,8 @@ def test_pieces_of_a_response_that_caught_errors():
 def test_steps_errors_and_checks_of_sums():
     text = "5 at first, finds 3 makes 8, sells 2 makes 6, gets 3 makes 9"
     assert behaviour(SUM, text) == dict(steps=3, errors=0, checks=0, found=0, righted=0)
+    unchecked = "5 at first, finds 3 makes 9 no again makes 8"  # no check has said so
+    assert behaviour(SUM, unchecked) == dict(steps=1, errors=1, checks=0, found=0, righted=0)
     below = "5 at first, sells 8 makes -3 check -3+8=5 yes"
     below += ", gets 3 makes 1 check 1-3=-2 no again makes 0"
     assert behaviour(SUM, below) == dict(steps=2, errors=1, checks=2, found=1, righted=1)
@@ -162,6 +164,7 @@ def test_a_base_and_its_zero_are_decomposed(
     assert (tmp_path / "out" / "gain.png").read_bytes()[:4] == b"\x89PNG"
     wrong = [(["--eval.temperature", "0.5"], "answer at temperature 1")]
     wrong += [(["--task", "chess"], "chess"), (["--eval.begun", "true"], "temperature 1")]
+    wrong += [(["--eval.top_p", "0.5"], "leave out"), (["--task", "general"], "no rule judges")]
     for flags, told in wrong:
         status, _, err = run(monkeypatch, capsys, "decompose", *folders, *flags)
         assert status == 2 and told in err and err.count("\n") == 1

@@ -50,6 +50,14 @@ def test_figures_of_general_requests_by_hand():
     assert r.declined_harmless == pytest.approx(1 / 3)
     logic = E.summarise([Problem("", "1", "logic")], [sample(0, "1", True)], 1)
     assert logic.helpfulness is None
+    assert "declines 100.0% of harmful, 33.3% of harmless requests" in report.of_requests(
+        [("m", r)]
+    )
+    r.declined_harmful = r.follows = None  # of few requests none was harmful, or asked for a form
+    told = "m: helpfulness 62.5%; declines 33.3% of harmless requests"
+    assert report.of_requests([("m", r)]) == f"\n{told}"
+    (row,) = report.table([("m", logic)]).split("\n")[2:]
+    assert row.split("|")[3:5] == [" 1 ", " 100.0  "] and "±" not in row  # no error of one problem
 
 
 def test_evaluate_scores_each_response_with_its_problem(
@@ -181,7 +189,11 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
     for _ in range(2):  # nothing is added to what was half written
         assert evaluate("e.json", "--resume")[0] == 130
     monkeypatch.setattr(E, "generate", stop_in_the_third)
+    bars, progress = [], E.Progress
+    monkeypatch.setattr(E, "Progress", lambda *a, **kw: bars.append(a) or progress(*a, **kw))
     assert evaluate("e.json", "--resume")[0] == 0 and len(calls) == 5
+    ((total, _, _, done),) = bars
+    assert (total, done) == (8, 4)  # what was there is no work of now
     with open("alone.jsonl") as a, open("e.jsonl") as b:
         assert a.read() == b.read()
     assert not os.path.exists("e.stopped.jsonl")
@@ -234,6 +246,10 @@ def test_damaged_responses_are_named(tmp_path, capsys):
         path.write_text(json.dumps(line | change) + "\n")
         with pytest.raises(UserError, match=r"eval.jsonl(, line 1: not|: 1 responses of m)"):
             E.rescore(str(path))
+    line["question"] |= {"task": "countdown", "tests": {"numbers": [3]}}
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(UserError, match="line 1: not a response"):
+        E.rescore(str(path))
 
 
 def test_saved_responses_are_judged_again_without_the_model(tiny_model, world_tokenizer, tmp_path):

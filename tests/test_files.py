@@ -46,6 +46,8 @@ def test_a_bad_line_is_named(tmp_path):
         path.write_text(json.dumps({"n": 1}) + "\n" + bad)
         with pytest.raises(ValueError, match="line 2: not an object with 'n': fix or remove"):
             read()
+    path.write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n\r\n{"n": 2}\r\n\n')  # as Windows' editors write
+    assert read() == [2, 3]
     path.write_bytes(b"\xff")
     with pytest.raises(ValueError, match="cannot read"):
         read()

@@ -97,6 +97,17 @@ def test_the_hours_are_those_of_the_work_that_is_planned(monkeypatch, capsys):
         found = re.search(r"up to ([\d,.]+) hours", capsys.readouterr().out)
         hours.append(float(found[1].replace(",", "")))
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.1) and 0 < hours[2] < hours[3]
+    cfg.grpo.kl_beta, cfg.recompute, passes = 0.0, False, []
+    for cfg.precision, cfg.grpo.kl_beta, cfg.recompute in (
+        ("float32", 0.0, False),
+        ("float32", 0.1, False),
+        ("float32", 0.1, True),
+        ("bfloat16", 0.1, True),
+    ):  # 4 forward passes for a token: 1 to sample it, 3 to learn it; and one more each time
+        memory.check_room(cfg, GPT.empty(cfg.model), 0, 100)
+        found = re.search(r"up to ([\d,.]+) hours", capsys.readouterr().out)
+        passes.append(float(found[1].replace(",", "")))
+    assert [h / passes[0] for h in passes] == pytest.approx([1, 5 / 4, 6 / 4, 7 / 4], rel=0.05)
 
 
 def test_a_critic_doubles_weights_and_training(monkeypatch, capsys):
@@ -173,8 +184,9 @@ def test_work_of_days_is_begun_only_if_asked_for(tmp_path, monkeypatch, capsys):
 def test_memory_that_others_use_is_not_there(tmp_path, monkeypatch):
     told = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4 kB\n"}
     told |= {f"/sys/fs/cgroup/memory.{k}": v for k, v in (("max", "3000"), ("current", "1000"))}
+    told["/sys/fs/cgroup/memory.stat"] = "anon 7\ninactive_file 500\n"
     monkeypatch.setattr(memory, "read_text", lambda path: told[path])
-    assert memory.free_memory() == 2000
+    assert memory.free_memory() == 2500  # what files take is given back
     told["/sys/fs/cgroup/memory.max"] = "max"
     assert memory.free_memory() == 4096
 

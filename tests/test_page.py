@@ -123,7 +123,14 @@ def test_a_running_run_s_page_shows_what_is_there(finished):
     page.write(str(finished))
     text = read(finished)
     assert "at step 3 of 60" in text and "Held-out" not in text and "same problems" not in text
+    for name in ("eval.json", "gain.json", "status.json"):  # another program's
+        (finished / name).write_text("[]")
+    for name in ("answers.jsonl", "samples.jsonl"):
+        (finished / name).write_text('{"a": 1}\n')
+    page.write(str(finished))
+    assert "Curves" in read(finished)
     os.truncate(finished / "metrics.jsonl", 0)  # as a run that begins again
+    write_json(finished, "status", {"stage": "zero", "saved": 0, "finished": False, "steps": 60})
     page.write(str(finished))
     assert "at step 0 of 60" in read(finished)
 
@@ -131,7 +138,7 @@ def test_a_running_run_s_page_shows_what_is_there(finished):
 def test_a_page_of_next_token_training_and_of_the_stages(tmp_path):
     write_rows(tmp_path, "metrics", [{"step": 1, "loss": 7.0}, {"step": 2, "loss": None}])
     page.write(str(tmp_path))
-    assert "nats a token" in read(tmp_path)
+    assert ">nats<" in read(tmp_path)
     os.remove(tmp_path / "metrics.jsonl")
     figures = {"a": 0.5, "a_cons": 1.0, "mean_length": 9.0}
     figures |= dict.fromkeys(page.report.STAGE_COLUMNS, 0.25)

@@ -150,6 +150,11 @@ def test_a_run_s_own_curves_again(two_runs, monkeypatch, capsys):
     assert (own, base) == ("a/curves.png", "a/base/curves.png")
     assert [list(p[2]) for p in panels] == [["arithmetic"]] * 4
     assert [p[0] for p in (*of_base, *of_key)] == ["loss", "reward"]
+    with open("a/metrics.jsonl", "a") as f:  # no problem of arithmetic in the last step
+        f.write(json.dumps({"stage": "zero", "step": 4, "reward": 1.0}) + "\n")
+    for argv in (["a"], ["a", "--keys", "reward, arithmetic/accuracy"]):
+        assert run(monkeypatch, capsys, "lib.report", *argv)[0] == 0
+    assert list(two_runs[3][1][0][2]) == ["arithmetic"] and len(two_runs[4][1]) == 2
 
 
 def test_mistakes_are_one_sentence(two_runs, tmp_path, monkeypatch, capsys):

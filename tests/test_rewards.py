@@ -136,6 +136,15 @@ def test_which_answers_are_compared_by_value():
     assert by_value == ["arithmetic", "logic", "math", "chess"]
 
 
+def test_a_sum_is_to_be_worked_out():
+    p = Problem("", "16", "arithmetic")
+    for right in ("16", "16.", "16 apples", "１６", "$16$", "16.0", "10+6=16", "\\boxed{16}"):
+        assert rw.correct(p, right), right
+    for copied in ("4-3+8+5+2", "10+6", "10 + 6", "32/2", "4*4", "4^2", "$10+6$", "17-1"):
+        assert not rw.correct(p, copied), copied
+    assert rw.correct(Problem("", "1/2", "arithmetic"), "1/2")  # of a file
+
+
 def test_a_new_task_and_a_new_reward(monkeypatch):
     """A task needs a judge in TASKS, a reward a function in REWARDS and a weight in the config."""
     judge = types.SimpleNamespace(judge=lambda problems, answers: [a == "up" for a in answers])
