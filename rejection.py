@@ -28,7 +28,9 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     """
     if os.path.exists(path):
         return inputs.read_rows(path)
-    cfg, sets = replace(cfg, eval=replace(cfg.eval, k=samples)), {"all tasks": problems}
+    # at temperature 1, however the table's responses are drawn
+    ways = replace(cfg.eval, k=samples, temperature=1.0, top_p=1.0, begun=False)
+    cfg, sets = replace(cfg, eval=ways), {"all tasks": problems}
     title = f"sampling {folder}"
     settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
     settings |= cfg.asked

@@ -98,6 +98,8 @@ def set_aside(out: str, later: list[str], judges: tuple[str, ...]) -> None:
     for path in (os.path.join(out, name) for name in names):
         if distributed.is_main_process() and os.path.exists(path):
             os.rename(path, f"{path}-{now}")
+            if path.endswith("settings.json"):
+                print(f"stages before {later[0]} stay, with the settings in {path}-{now}")
     distributed.barrier()
 
 
@@ -150,7 +152,7 @@ def stage_figures(reports: dict[str, dict[str, Report]]) -> dict[str, dict[str, 
 
 
 def effort(folder: str) -> dict[str, float]:
-    """Tokens sampled or learnt in a stage's training, the minutes of its steps, and their FLOPs: of
+    """Tokens sampled, or read with their prompts, in training; the minutes of its steps; FLOPs: of
     a parameter in use 2 for a token that is sampled, 6 for one that is learnt [2001.08361];
     attention's, and those of reference and reward models, are left out. {} without a run; no
     FLOPs where the model is gone."""
