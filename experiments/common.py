@@ -220,8 +220,9 @@ def configured(settings: dict[str, object]) -> train_r1.Config:
 
 def examine(cfg, model: str, out: str) -> dict[str, float]:
     """A model's figures on the held-out problems of cfg.grpo.tasks: means over the tasks, each
-    task's pass@1, and the mean length of all wrong responses; of sums alone also how many responses
-    reason, and how many checks, errors put right and numbers a response has. In `out`/eval.json."""
+    task's pass@1, and the mean length of all wrong responses; of sums alone also the share of
+    responses that reason, accuracy of those and of the others (0 of none), and how many checks,
+    errors put right and numbers a response has. In `out`/eval.json."""
     os.makedirs(out, exist_ok=True)
     reports = stages.evaluate_stage(cfg, out, model, f"{out}/eval.json", cfg.grpo.tasks)
     names = {"accuracy": "pass1", "format": "format", "length": "mean_length"}
@@ -230,8 +231,9 @@ def examine(cfg, model: str, out: str) -> dict[str, float]:
     wrong = [s["length"] for r in reports.values() for s in r.samples if not s["correct"]]
     row["wrong_length"] = statistics.fmean(wrong) if wrong else 0.0
     if cfg.grpo.tasks == ("arithmetic",):
-        samples = reports["arithmetic"].samples
-        row["reasons"] = reports["arithmetic"].reasoned
+        r = reports["arithmetic"]
+        samples, row["reasons"] = r.samples, r.reasoned
+        row |= {key: getattr(r, key) or 0.0 for key in ("right_reasoned", "right_blurted")}
         for key in ("checks", "righted"):
             row[key] = statistics.fmean(s["did"][key] for s in samples)
         row["numbers"] = statistics.fmean(len(re.findall(r"\d+", s["response"])) for s in samples)
