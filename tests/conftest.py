@@ -22,7 +22,9 @@ SMALL |= dict(kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_di
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp"])
 TOKENIZERS = {}  # of known_tokenizer
-LAST = "test_distributed.py"  # it compares what processes compute beside the other tests
+# the last compares what processes compute beside the other tests; the one before it starts some,
+# which beside those takes a minute
+LATE = ("test_ahead.py", "test_distributed.py")
 
 
 def pytest_configure(config):
@@ -31,13 +33,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name == LAST)
+    items.sort(key=lambda item: LATE.index(item.path.name) if item.path.name in LATE else -1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def begun(request, tmp_path_factory):
-    """Before the first test: what LAST begins, if any of its tests is to be run."""
-    module = next((item.module for item in request.session.items if item.path.name == LAST), None)
+    """Before the first test: what the last file begins, if any of its tests is to be run."""
+    last = (item.module for item in request.session.items if item.path.name == LATE[-1])
+    module = next(last, None)
     yield module and module.begin(tmp_path_factory)
     for process in multiprocessing.active_children():
         process.kill()
