@@ -79,9 +79,13 @@ def search(plan: Plan):
         # its picture is drawn last; search.json is there after the first method
         out = plan.recipe(script, "findings/search", seed, "search.png", QUICK, model, *flags)
         runs.append({})
-        for r in files.load_json(f"{out}/search.json")["table"]:
-            row = {k: r[k] for k in ("accuracy", "tokens")}
+        content = files.load_json(f"{out}/search.json")
+        for r in content["table"]:
+            row = {k: r[k] for k in ("accuracy", "tokens")} | r["tasks"]
             runs[-1][f"{r['method']}, {r['budget']}"] = row
+        for r in content["right_among_samples"]:
+            row = {k: r[k] for k in ("accuracy", "tokens")}
+            runs[-1][f"a right one among, {r['samples']}"] = row
     means, _ = common.over_seeds(runs)
     ends, lines = {}, {}  # ends: the least and the most that each method was given to spend
     for name, row in means.items():

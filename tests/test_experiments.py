@@ -557,8 +557,10 @@ def workplace(tmp_path, monkeypatch, world_tokenizer):
     for method in search.METHODS:
         for b in (1, 2):
             row = {"method": method, "budget": b, "accuracy": 0.4 + 0.1 * b, "tokens": 10.0 * b}
-            rows.append(row)
-    write("runs/findings/search-0-quick/search.json", {"table": rows})
+            rows.append(row | {"tasks": {"logic": 0.3}})
+    among = [{"samples": 2, "accuracy": 0.9, "tokens": 20.0}]
+    content = {"table": rows, "right_among_samples": among}
+    write("runs/findings/search-0-quick/search.json", content)
 
 
 def finite(x):
@@ -599,7 +601,9 @@ def check_search(result, monkeypatch):
     claim = next(c for c in result["claims"] if "chooses worse" in c["claim"])
     assert "difference -10.0 (one seed)" in claim["ours"]
     assert result["claims"][0]["claim"].endswith("beat one answer (20 tokens against 10)")
-    assert result["mean"]["beam, 2"] == pytest.approx({"accuracy": 0.6, "tokens": 20.0})
+    beam = {"accuracy": 0.6, "tokens": 20.0, "logic": 0.3}
+    assert result["mean"]["beam, 2"] == pytest.approx(beam)
+    assert result["mean"]["a right one among, 2"]["accuracy"] == 0.9
 
 
 def check_ppo(result, monkeypatch):
