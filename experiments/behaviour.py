@@ -50,7 +50,7 @@ def passk(plan: Plan):
         pairs = [(f"{name}, {t}", r) for name, tasks in models.items() for t, r in tasks.items()]
         runs.append({name: {str(k): v for k, v in r.pass_at.items()} for name, r in pairs})
     base, cfg, panels = found[0]["base"], plan.config(0), []
-    ks = sorted(next(iter(base.values())).pass_at, key=int)
+    ks = sorted(map(int, next(iter(base.values())).pass_at))  # texts, if read from a file
     for task, r in base.items():
         problems = held_out(cfg.world, replace(cfg.eval, problems=r.problems), (task,))[task]
         chances = [blind(p, cfg.world.level) for p in problems]

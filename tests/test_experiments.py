@@ -762,7 +762,17 @@ def check_texts(result, monkeypatch):
         assert {"reasons", "checks", "righted"} < result["mean"][f"{name}, base"].keys()
 
 
-FIGURES = {"search": check_search, "ppo": check_ppo, "generalise": check_generalise}
+def check_passk(result, monkeypatch):
+    again, _ = behaviour.passk(Plan("passk", [0], True))  # from the reports that are there
+    assert again["mean"] == result["mean"] and again["stated"] == result["stated"]
+
+
+FIGURES = {
+    "passk": check_passk,
+    "search": check_search,
+    "ppo": check_ppo,
+    "generalise": check_generalise,
+}
 FIGURES |= {"stale": check_stale, "lora": check_lora, "texts": check_texts}
 
 
