@@ -47,7 +47,7 @@ class WorldConfig:
     forgets: float = setting(0.9, low=0, high=1)  # arithmetic: chance that a carry is forgotten
     slip: float = setting(0.03, low=0, high=1)  # chance that a step is written down wrongly
     checked: float = setting(0.3, low=0, high=1)  # of thoughts (not countdown's), those that check
-    botched: float = setting(0.0, low=0, high=1)  # arithmetic: of errors found, put wrong
+    botched: float = setting(0.0, low=0, high=1)  # of errors that checks find in sums, put wrong
     patience: tuple[int, ...] = setting(PATIENCE, low=1)  # countdown: tries before giving up
     tags: float = setting(0.6, low=0, high=1)  # share of texts with <think> and <answer>
     broken_tags: float = setting(0.1, low=0, high=1)  # share of those that miss a tag

@@ -185,7 +185,7 @@ def summarise(problems: list[Problem], samples: list[dict], k: int) -> Report:
     answers = [rw.majority(p, [s["answer"] for s in g]) for p, g in zip(problems, groups)]
     voted = rw.verdicts(problems, answers)
 
-    def mean(key: str, of: list[dict] = samples) -> float:
+    def mean(key: str, of: list[dict] = samples) -> float | None:
         return sum(s[key] for s in of) / len(of) if of else None
 
     ks = sorted({*(2**i for i in range(k.bit_length())), k})

@@ -24,10 +24,9 @@ import train_zero
 from data import DEFAULT_TASKS
 from lib import report, stats
 from lib.errors import UserError
-from lib.files import load_json
 from lib.memory import cost_report
 from lib.report import read_metrics as metrics
-from lib.run import fingerprint, lock_settings
+from lib.run import fingerprint, lock_settings, read_settings
 from model import GPT
 from sft import pretrain
 
@@ -181,7 +180,7 @@ class Plan:
                 raise UserError(f"{msg}: see to that, then run the same command again to go on")
         for name in ("config.json", "settings.json"):
             path = f"{out}/{name}"
-            made = load_json(path).get("seed", seed) if os.path.exists(path) else seed
+            made = read_settings(path).get("seed", seed) if os.path.exists(path) else seed
             if made != seed:
                 msg = f"'{out}' holds a run of seed {made}, and seed {seed} belongs there"
                 raise UserError(f"{msg}: move the folder away, and run this again")
@@ -202,6 +201,10 @@ class Plan:
     def r1(self, seed: int) -> str:
         """The run folder of a seed's R1, with its base; made if it is missing."""
         return self.recipe("train_r1.py", "r1", seed, "stages.json", R1_QUICK)
+
+    def r1_config(self, seed: int) -> train_r1.Config:
+        """The settings of a seed's R1."""
+        return configured((R1_QUICK if self.quick else {}) | {"seed": seed})
 
     def config(self, seed: int, settings: dict[str, object] | None = None) -> train_r1.Config:
         """The common budget with an experiment's settings."""

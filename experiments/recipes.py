@@ -154,9 +154,7 @@ def language(plan: Plan):
     runs = []
     for seed in plan.seeds:
         out, without = plan.r1(seed), plan.folder("r1-without-language", seed)
-        quick = common.R1_QUICK if plan.quick else {}
-        cfg = common.configured(quick | {"seed": seed})
-        start = f"{out}/dev1/model", without, True, "dev2"
+        cfg, start = plan.r1_config(seed), (f"{out}/dev1/model", without, True, "dev2")
         train_r1.reinforce(cfg, *start, language=0.0)
         models = {}  # name -> stage, model, file of the evaluation
         for name, stage in (("base", "base"), ("Dev1", "dev1"), ("with", "dev2")):
@@ -175,8 +173,8 @@ def longer(plan: Plan):
     runs = []
     for seed in plan.seeds:
         run, out = plan.r1(seed), plan.folder("findings/longer", seed)
-        cfg = common.configured((common.R1_QUICK if plan.quick else {}) | {"seed": seed})
-        r, figures = cfg.r1, load_json(f"{run}/stages.json")["figures"]
+        cfg, figures = plan.r1_config(seed), load_json(f"{run}/stages.json")["figures"]
+        r = cfg.r1
         check_version(run, "tokens" in figures["r1"])
         had = {"zero": figures["zero"]["tokens"]}
         had["r1"] = sum(figures[stage]["tokens"] for stage in train_r1.STAGES)
@@ -208,8 +206,8 @@ def own_samples(plan: Plan, seed: int, run: str) -> dict[str, float]:
     """Figures of the student in distill.py's folder `run`, taught without a teacher: by its base's
     own clean responses, to as many problems as the teacher was asked. These are fewer than the
     teacher's (`examples`), and none is to a general request."""
-    cfg = common.configured((common.R1_QUICK if plan.quick else {}) | {"seed": seed})
-    content, tasks = load_json(f"{run}/distill.json"), cfg.r1.tasks
+    cfg, content = plan.r1_config(seed), load_json(f"{run}/distill.json")
+    tasks = cfg.r1.tasks
     budget, student = content["budget"], f"{run}/{STUDENT}"
     base, out = f"{student}/base/model", f"{student}/own-samples"
     world, count = World(seed, cfg.world), budget["prompts"]
@@ -243,9 +241,11 @@ def distill(plan: Plan):
         check_version(out, "teacher_flops" in found[-1])
         runs.append({})
         for name, ways in found[-1]["figures"].items():
-            more = others if seed == plan.seeds[0] else {}
-            rows = runs[-1] if name == STUDENT else more
-            rows |= {f"{name}, {way}": row for way, row in ways.items()}
+            rows = {f"{name}, {way}": row for way, row in ways.items()}
+            if name == STUDENT:
+                runs[-1] |= rows
+            elif seed == plan.seeds[0]:
+                others |= rows
         runs[-1][f"{STUDENT}, own-samples"] = own_samples(plan, seed, out)
     more = {key: found[0][key] for key in ("budget", "parameters")} | {"others": others}
     more |= {key: [r[key] for r in found] for key in ("examples", "teacher_flops")}

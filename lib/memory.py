@@ -223,10 +223,10 @@ def check_room(cfg, model, learnt, steps, asked=0, networks=1, prompt=256, judge
         share = 2 / 3 if rank else 1  # LoRA computes no gradients of weights
         flops = (learnt + trained) * report["training FLOPs a token"] * share
         # of pi_old in bfloat16, of the reference, and of activations that were not kept
-        again = cfg.precision == "bfloat16" and grpo.minibatches > 1
-        again += bool(grpo.kl_beta) + cfg.recompute
-        read = trained * (1 + again) + learnt * cfg.recompute + asked * cfg.eval.max_new_tokens
-        flops += read * report["forward FLOPs a token"]
+        old = cfg.precision == "bfloat16" and grpo.minibatches > 1
+        passes = 1 + sum((old, bool(grpo.kl_beta), cfg.recompute))  # the first: to sample
+        forward = trained * passes + learnt * cfg.recompute + asked * cfg.eval.max_new_tokens
+        flops += forward * report["forward FLOPs a token"]
         hours = float(f"{flops / n / (0.4 * matrix_speed(cfg)) / 3600:.2g}")
         memory = f"{need / gib:.1f} of {have / gib:.1f} GiB (weights and optimizer"
         memory += f" {fixed / gib:.1f}, training {training / gib:.1f}, rollouts {cache / gib:.1f})"

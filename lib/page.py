@@ -12,7 +12,6 @@ import glob
 import html
 import os
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 
 from lib import cli, report
@@ -61,20 +60,13 @@ def text(words: object) -> str:
     return html.escape(words[:LETTERS]) + (" … (cut here)" if len(words) > LETTERS else "")
 
 
-def found(default, read, path: str, *args):
-    """What a file of the run holds; the default if it is not there yet, or damaged."""
+def found(default, read, *args):
+    """What read(*args) makes of a run's file; the default if that is not there yet, or damaged,
+    which does not end the training that writes this page."""
     try:
-        return read(path, *args)
-    except (OSError, ValueError):
+        return read(*args)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError):
         return default
-
-
-def shown(part: Callable[..., str], *args) -> str:
-    """A part of the page, or nothing: a damaged file does not end the training that writes it."""
-    try:
-        return part(*args)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        return ""
 
 
 def table(head: list[str], rows: list[list[str]], kind: str = "") -> str:
@@ -95,8 +87,7 @@ def verdict(right: bool) -> str:
 
 def progress(rows: list[dict]) -> tuple[str, str]:
     """The headline, from the base to now, and the curves: a line a task, or the loss."""
-    keys = sorted({key for row in rows for key in row if key.endswith("/accuracy")})
-    body, drawn = {key.removesuffix("/accuracy"): [] for key in keys}, ""
+    body, drawn = {task: [] for task in report.trained_tasks(rows)}, ""
     for metric, (title, axis, shape) in PANELS.items():
         curves = {task: report.curve(rows, f"{task}/{metric}") for task in body}
         for task, (_, means, values) in curves.items():
@@ -178,12 +169,12 @@ def write(folder: str) -> None:
     """Write the folder's report.html."""
     name, rows = os.path.basename(os.path.abspath(folder)), found([], report.read_metrics, folder)
     top, curves = progress(rows) if rows else ("", "")
-    body = top + shown(facts, folder, rows[-1]["step"] if rows else 0) + curves
+    body = top + found("", facts, folder, rows[-1]["step"] if rows else 0) + curves
     if asked := found([], read_lines, f"{folder}/answers.jsonl", "an answer", dict):
-        body += shown(answers, asked)
-    body += shown(moments, found([], read_lines, f"{folder}/samples.jsonl", "a response", dict))
+        body += found("", answers, asked)
+    body += found("", moments, found([], read_lines, f"{folder}/samples.jsonl", "a response", dict))
     settings = to_json(found({}, load_json, f"{folder}/config.json"), 1)
-    body += f"{shown(tables, folder)}<details><summary>All settings</summary>"
+    body += f"{found('', tables, folder)}<details><summary>All settings</summary>"
     body += f"<pre>{html.escape(settings)}</pre></details>"
     head = f'<meta charset="utf-8"><title>{text(name)}</title><style>{STYLE}</style>'
     head += '<meta name="viewport" content="width=device-width, initial-scale=1">'

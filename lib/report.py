@@ -157,6 +157,12 @@ def curve(rows: list[dict], key: str) -> tuple:
     return x, [statistics.fmean(w) if v == v else v for v, w in zip(y, windows)], y
 
 
+def trained_tasks(rows: list[dict]) -> list[str]:
+    """The tasks of a run's problems; not every step has all of them."""
+    keys = {key for row in rows for key in row if key.endswith("/accuracy")}
+    return sorted(key.removesuffix("/accuracy") for key in keys)
+
+
 def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
     """A panel for each metric, a line for each run that has it."""
     runs, panels = {folder: read_metrics(folder) for folder in folders}, []
@@ -165,8 +171,8 @@ def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
         if key not in known:
             raise cli.nearest("metric", key, known)
         words = key.removesuffix("/mean").replace("/", ": ").replace("_", " ")
-        has = {run: rows for run, rows in runs.items() if any(key in row for row in rows)}
-        lines = {run: curve(rows, key) for run, rows in has.items()}
+        has = [run for run, rows in runs.items() if any(key in row for row in rows)]
+        lines = {run: curve(runs[run], key) for run in has}
         panels.append((words.replace("completions: mean", "response"), "step", lines))
     draw(path, panels)
 
@@ -174,8 +180,7 @@ def plot_runs(folders: list[str], keys: list[str], path: str) -> None:
 def plot_curves(folder: str, path: str) -> None:
     """R1-Zero's training, a line a task: means over the last five steps; pale: each step."""
     rows = read_metrics(folder)
-    keys = sorted({key for row in rows for key in row if key.endswith("/accuracy")})
-    tasks = [key.removesuffix("/accuracy") for key in keys]
+    tasks = trained_tasks(rows)
     if not tasks:  # not a run of reinforcement learning
         return plot_runs([folder], ["loss"], path)
 

@@ -101,9 +101,8 @@ class Run:
             if self.stopped and signal.SIGINT not in (number, self.stopped):
                 return
             if self.stopped:
-                os.write(
-                    2, b"\nstopped at once; --resume goes on from the last checkpoint, if any\n"
-                )
+                msg = b"\nstopped at once; --resume goes on from the last checkpoint, if any\n"
+                os.write(2, msg)
                 os._exit(130)
             self.stopped = number
             if is_main_process():

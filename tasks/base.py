@@ -14,7 +14,6 @@ from tasks.math_equal import math_equal
 from tasks.sandbox import Cases, Suite
 
 LANGUAGES = ("en", "zh")
-UNFINISHED = re.compile(r"\d\W*[-+*/^%×÷]")  # a number and what is to be done with it
 # benchmarks whose answers are programs: what their problems' `tests` are, for sandbox.passes
 PROGRAMS = {"humaneval": Suite, "mbpp": Suite, "stdin": Cases}
 
@@ -71,10 +70,13 @@ def by_value(problems: list[Problem], answers: list[str]) -> list[bool]:
     return [math_equal(answer, p.answer) for p, answer in zip(problems, answers)]
 
 
+_UNFINISHED = re.compile(r"\d\W*[-+*/^%×÷]")  # a number and what is to be done with it
+
+
 def by_number(problems: list[Problem], answers: list[str]) -> list[bool]:
     """The judge of tasks whose answer is to be worked out: "3+4" is no answer where 7 is."""
     last = [answer.rpartition("=")[2] for answer in answers]
-    worked = [not (p.answer.isdigit() and UNFINISHED.search(a)) for p, a in zip(problems, last)]
+    worked = [not (p.answer.isdigit() and _UNFINISHED.search(a)) for p, a in zip(problems, last)]
     return [right and done for right, done in zip(by_value(problems, answers), worked)]
 
 
