@@ -105,7 +105,8 @@ def parse(parser, cls, quick=None, shapes=None, algorithms=None, argv=None):
         if name and algorithms:
             if name not in algorithms:
                 raise cli.nearest("algorithm", name, list(algorithms))
-            found = {"algorithm": name} | algorithms[name]
+            found = {k: getattr(cls().grpo, k) for k in algorithms.get(cfg.grpo.algorithm, ())}
+            found |= {"algorithm": name} | algorithms[name]  # in the place of a saved run's
             chosen |= {f"grpo.{k}": v for k, v in found.items()}
         for key, value in [*chosen.items(), *settings]:
             set_key(cfg, key, value)

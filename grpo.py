@@ -428,7 +428,7 @@ def train(
         run.set_status(changed=config.changed(cfg))
         for step, _ in run.steps(numbers, models, optimizers, every, stage, shown):
             if step == 0 and fixed:
-                run.answer(0, watch.answers(model, tokenizer, fixed, cfg.grpo))
+                run.answer(0, watch.answers(learner, fixed))
             if ref and cfg.grpo.ref_every and step and step % cfg.grpo.ref_every == 0:
                 ref.load_state_dict(model.state_dict())
             logged, records = learner.step(step, next_problems)
@@ -438,7 +438,7 @@ def train(
             if step % 10 == 0:
                 run.sample(step + 1, metrics.first_of_each_task(records, cfg.grpo.group_size))
             if fixed and (step % 10 == 9 or step + 1 == cfg.grpo.steps):
-                run.answer(step + 1, watch.answers(model, tokenizer, fixed, cfg.grpo))
+                run.answer(step + 1, watch.answers(learner, fixed))
         return run.export(model, tokenizer)
 
 

@@ -16,11 +16,12 @@ def fixed_problems(cfg, count: int = 3) -> list[Problem]:
     return out
 
 
-def answers(model, tokenizer, problems: list[Problem], cfg) -> list[dict]:
-    """What the model says to each, and whether it is right; cfg: the section grpo. The random
-    numbers are the same each time, and not the training's."""
-    params = SamplingParams(cfg.max_new_tokens, cfg.temperature)
-    batch = generate(model, [prompt_ids(p, tokenizer) for p in problems], params, 0)
+def answers(learner, problems: list[Problem]) -> list[dict]:
+    """What a grpo.Learner's model says to each, and whether it is right. The random numbers are the
+    same each time, and not the training's."""
+    tokenizer, cfg = learner.tokenizer, learner.cfg.grpo
+    params = SamplingParams(learner.limit, cfg.temperature)
+    batch = generate(learner.model, [prompt_ids(p, tokenizer) for p in problems], params, 0)
     texts = [tokenizer.response(ids) for ids in batch.responses()]
     right = rw.verdicts(problems, [rw.answer_of(p, t) for p, t in zip(problems, texts)])
     tokens = (batch.lengths - batch.prompt_lengths).tolist()

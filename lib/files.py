@@ -29,7 +29,7 @@ _locks: dict[str, object] = {}  # the folders that this process writes in -> the
 def atomic_write(path: str):
     """The name of a temporary file that becomes `path` at the end: a reader never sees half of it.
     FileError that names the file and the fix."""
-    temporary = path + ".tmp"
+    temporary = f"{path}.{os.getpid()}.tmp"  # two processes may write the same page
     try:
         yield temporary
         with open(temporary, "r+b") as f:
@@ -79,6 +79,7 @@ def lock(folder: str, name: str = ".lock") -> None:
     folder is made. UserError that names the process that writes there already."""
     make_folder(folder)
     path = os.path.join(os.path.realpath(folder), name)
+    open(path, "a").close()  # on Windows too it is the mark of a run that has begun
     if not fcntl or path in _locks:
         return
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open until the process ends

@@ -168,7 +168,7 @@ def facts(folder: str, step: int) -> str:
 def write(folder: str) -> None:
     """Write the folder's report.html."""
     name, rows = os.path.basename(os.path.abspath(folder)), found([], report.read_metrics, folder)
-    top, curves = progress(rows) if rows else ("", "")
+    top, curves = found(("", ""), progress, rows) if rows else ("", "")
     body = top + found("", facts, folder, rows[-1]["step"] if rows else 0) + curves
     if asked := found([], read_lines, f"{folder}/answers.jsonl", "an answer", dict):
         body += found("", answers, asked)

@@ -216,7 +216,7 @@ def chart(title: str, axis: str, curves: dict[str, tuple]) -> str:
     means, values). An axis in % goes to 100."""
     last = max(x[-1] for x, *_ in curves.values())
     highest = max((v for *_, y in curves.values() for v in y if v == v), default=0)
-    scale, top = (100, 100) if "%" in axis else (1, 1.05 * highest or 1)
+    scale, top = (100, 100) if "%" in axis else (1, 1.05 * highest if highest > 0 else 1)
 
     def path(kind: str, x: list, y: list) -> str:
         points = [(52 + 336 * a / last, 222 - 204 * b / top) for a, b in zip(x, y) if b == b]

@@ -9,6 +9,7 @@ process at a time writes in it, and what is finished is never written over.
 import contextlib
 import gc
 import json
+import math
 import os
 import re
 import shutil
@@ -42,7 +43,7 @@ CONTENTS = {  # what a run has the checksums of
 }
 # what earlier versions did without a setting for it
 UNSAID = {"template": "auto", "template_args": {}, "lora": {"rank": 0}, "sync_every": 1}
-UNSAID |= {"botched": 0.0}
+UNSAID |= {"botched": 0.0, "own": 0.0}
 ONCE_ONE = {"logic": "minor"}  # what an earlier version had as one setting
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs none
 
@@ -116,7 +117,8 @@ class Run:
         for s, handler in self._handlers.items():
             signal.signal(s, handler)
         if self.logger:
-            self.logger.finish()
+            with contextlib.suppress(Exception):  # another program's
+                self.logger.finish()
         if self.stopped and exc[0] is None:  # the signal came after the last step
             raise KeyboardInterrupt
 
@@ -148,12 +150,17 @@ class Run:
         if self.checkpoint:
             self.restore(models, optimizers)
         start, show, n = self.state.setdefault("step", 0), show or {"loss": "loss"}, len(batches)
+        if start > n:
+            fix = f"resume with {start} steps or more, or name another --out"
+            raise UserError(f"'{self.folder}' is at step {start}, beyond {n}: {fix}")
         self.set_status(steps=n)
         with Progress(n, name, "step", start) as bar:
             self.bar = bar
             for i in range(start, n):
                 yield i, batches[i]
-                bar.advance(**{label: self.metrics.get(k, 0) for label, k in show.items()})
+                bar.advance(
+                    **{label: self.metrics[k] for label, k in show.items() if k in self.metrics}
+                )
                 self.after_step(i + 1, save_every, i + 1 == n, models, optimizers, step=i + 1)
 
     def restore(self, models: dict[str, nn.Module | None], optimizers: list) -> None:
@@ -253,7 +260,9 @@ class Run:
             except Exception as e:  # another program's, which does not end the training
                 print(f"--log: {type(e).__name__}: {e}; going on without it", flush=True)
                 self.logger = None
-        self.skipped = self.skipped + 1 if metrics.get("skipped_steps") else 0
+        # weights that are not finite say rubbish, which is all alike, and are not updated
+        lost = metrics.get("skipped_steps") or not math.isfinite(metrics.get("entropy", 0.0))
+        self.skipped = self.skipped + 1 if lost else 0
         if self.skipped == PATIENCE:
             problem = f"the loss or its gradient was not finite in {PATIENCE} steps in a row"
             fix = "lower the learning rate and start with another --out"
@@ -313,6 +322,8 @@ class Journal:
         self.lock = f".{os.path.basename(self.path)}.lock"
         barrier()  # all look before one writes
         there, settings = os.path.exists(self.path), json.loads(to_json(settings))
+        if there and is_main_process():  # one that is at work is not called stopped
+            lock(os.path.dirname(self.path) or ".", self.lock)
         barrier()
         if resume not in (None, there):
             msg = f"there is no stopped evaluation '{self.path}': start without --resume"
@@ -473,8 +484,12 @@ def check_folder(folder: str, resume: bool, stage: str) -> dict | None:
     """The status of the run in a folder. UserError if no run of the stage may go on there."""
     status = run_status(folder)
     check_stage(folder, status, stage)
-    if not status and os.path.exists(os.path.join(folder, "config.json")):
+    # its folder of checkpoints is made first: a run may have been stopped while it began
+    begun = os.path.isdir(os.path.join(folder, "checkpoint"))
+    if not status and not begun and os.path.exists(os.path.join(folder, "config.json")):
         raise _no_run(folder)
+    if status and not status["finished"] and is_main_process():
+        lock(folder)  # one that is at work is named, and not called stopped
     if status and not resume:
         what = "a finished run" if status["finished"] else "a run"
         fix = "add --resume to go on with it, or name another with --out"

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_presets_and_quick():
         cfg = config.make(Everything, name)
         assert set(values) <= set(config.keys(cfg))  # no preset names a setting that is not there
         config.check(cfg)
-    assert parse("--config", "x-1b", shapes={"x-1b": {"dim": 99}}).model.dim == 99
+    assert parse("--config", "x-1b", shapes={"x-1b": {"dim": 96}}).model.dim == 96
 
 
 def test_a_saved_run_s_settings(tmp_path):
@@ -86,6 +86,16 @@ def test_an_algorithm_sets_what_the_command_line_leaves_open():
     assert plain == parse(*big, "--algorithm", "grpo", algorithms=ALGORITHM_SETTINGS) == parse(*big)
     for name in ALGORITHM_SETTINGS:
         parse("--algorithm", name, algorithms=ALGORITHM_SETTINGS)
+
+
+def test_a_saved_run_by_another_algorithm(tmp_path):
+    """Nothing of the saved one's stays."""
+    saved = parse("--algorithm", "dapo", "--grpo.lr", "0.1", algorithms=ALGORITHM_SETTINGS)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(asdict(saved)))
+    argv = ["--config", str(path), "--algorithm", "grpo"]
+    found = parse(*argv, algorithms=ALGORITHM_SETTINGS).grpo
+    assert found == replace(parse().grpo, lr=0.1)
 
 
 MISTAKES = [

@@ -83,6 +83,23 @@ def test_a_lock_ends_with_its_process_even_if_a_child_lives_on(tmp_path):
     os.kill(child, signal.SIGKILL)
 
 
+def test_a_folder_is_marked_where_there_are_no_locks(tmp_path, monkeypatch):
+    """As on Windows: a recipe that was stopped is known by the mark."""
+    monkeypatch.setattr(files, "fcntl", None)
+    files.lock(str(tmp_path))
+    assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_two_processes_may_write_the_same_file(tmp_path):
+    path = str(tmp_path / "page")
+    with files.atomic_write(path) as mine:
+        (tmp_path / "page.1.tmp").write_text("another's")
+        with open(mine, "w") as f:
+            f.write("mine")
+    assert (tmp_path / "page").read_text() == "mine"
+    assert (tmp_path / "page.1.tmp").read_text() == "another's"
+
+
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, capsys):
     def flock(*args):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -109,6 +109,18 @@ def test_a_logger_that_fails_does_not_end_the_training(monkeypatch, tmp_path, ca
     assert capsys.readouterr().out.count("ConnectionError: gone; going on without it") == 1
 
 
+def test_a_logger_that_fails_at_the_end_does_not_end_the_script(monkeypatch, tmp_path):
+    recorder(monkeypatch, "wandb")
+
+    def finish():
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(sys.modules["wandb"], "finish", finish)
+    loggers.choose("wandb")
+    with runs.Run(str(tmp_path), {}, False, "sft"):
+        pass
+
+
 def test_a_missing_package_is_named_before_any_work(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"--log wandb needs a package .*: pip install wandb, or"):

@@ -139,6 +139,9 @@ def test_a_page_of_next_token_training_and_of_the_stages(tmp_path):
     write_rows(tmp_path, "metrics", [{"step": 1, "loss": 7.0}, {"step": 2, "loss": None}])
     page.write(str(tmp_path))
     assert ">nats<" in read(tmp_path)
+    write_rows(tmp_path, "metrics", [{"step": 1, "loss": -0.5}, {"step": 2, "loss": -0.1}])
+    page.write(str(tmp_path))  # as of requests, whose rewards have no accuracy
+    assert "-0.5 at step 1" in read(tmp_path)
     os.remove(tmp_path / "metrics.jsonl")
     figures = {"a": 0.5, "a_cons": 1.0, "mean_length": 9.0}
     figures |= dict.fromkeys(page.report.STAGE_COLUMNS, 0.25)
@@ -208,6 +211,15 @@ def test_answers_change_nothing_and_survive_a_resume(train, tmp_path, capsys):
     assert "grpo.group_size 2" in text and "grpo.lr" not in text.split("All settings")[0]
     told = capsys.readouterr().err
     assert f"asked every ten steps: {found[0]['prompt']}\n" in told and "step 10, wrong: " in told
+
+
+def test_answers_are_as_long_as_the_responses(tiny_model, world_tokenizer):
+    cfg = config.make(train_zero.Config)
+    cfg.grpo.max_new_tokens, cfg.grpo.doubled_from = 4, 2
+    learner = grpo.Learner(tiny_model, world_tokenizer, cfg)
+    learner.limit = 8  # as after step 2
+    found = watch.answers(learner, watch.fixed_problems(cfg))
+    assert max(r["tokens"] for r in found) == 8
 
 
 def test_fixed_problems_are_held_out():

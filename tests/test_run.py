@@ -25,6 +25,7 @@ from lib.files import load_json
 from lib.run import (
     Journal,
     Run,
+    check_folder,
     check_settings,
     checkpoints,
     finished,
@@ -224,6 +225,35 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(
     assert Run(str(tmp_path), {}, True, "sft").state["step"] == 8
 
 
+def test_weights_that_are_not_finite_end_the_run(tmp_path):
+    """Their responses are all alike, so no update is tried that could be skipped."""
+    run = Run(str(tmp_path), {}, False, "zero")
+    run.log(step=1, entropy=float("nan"), skipped_steps=0)
+    run.log(step=2, entropy=0.3, skipped_steps=0)
+    for step in (3, 4):
+        run.log(step=step, entropy=float("nan"), skipped_steps=0)
+    with pytest.raises(ValueError, match="not finite in 3 steps in a row"):
+        run.log(step=5, entropy=float("nan"), skipped_steps=0)
+
+
+def test_a_run_that_was_stopped_while_it_began_begins_again(tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("lib.run.report.provenance", stopped)
+        Run(str(tmp_path), {"lr": 1}, False, "zero")
+    assert os.path.exists(tmp_path / "config.json") and not os.path.exists(tmp_path / "status.json")
+    assert Run(str(tmp_path), {"lr": 1}, True, "zero").state == {}
+
+
+def test_a_run_beyond_its_last_step_keeps_its_model(saved):
+    """A run of 2 steps, lengthened and stopped at 3, is no finished run of 2 steps."""
+    run, model, optimizers = saved
+    with pytest.raises(ValueError, match="is at step 3, beyond 2: resume with 3 steps or more"):
+        list(resumed(run).steps(range(2), {"model": model}, optimizers, 1, "x"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_steps_continue_with_their_state_where_a_stop_ended_them(tmp_path, number, capfd):
     """A signal in step 3 of 7: that step ends and is saved; the others are the resumed run's."""
@@ -380,6 +410,31 @@ def test_a_recipe_goes_on_with_the_responses_of_the_same_settings(tmp_path):
     assert Journal(result, {"k": 2}).batches == {}
     stopped.remove()
     assert os.listdir(tmp_path) == []
+
+
+def work(folder, pipe):
+    """A run and an evaluation, both at work."""
+    Run(folder, {}, False, "sft")
+    Journal(f"{folder}/eval.json", {})
+    pipe.send(os.getpid())
+    time.sleep(60)
+
+
+def test_who_is_at_work_is_not_called_stopped(tmp_path):
+    here, there = FORKS.Pipe()
+    process = FORKS.Process(target=work, args=(str(tmp_path), there))
+    process.start()
+    here.recv()
+    with pytest.raises(ValueError, match=f"process {process.pid} on .* is writing in"):
+        check_folder(str(tmp_path), False, "sft")
+    with pytest.raises(ValueError, match=f"process {process.pid} on .* is writing in"):
+        Journal(str(tmp_path / "eval.json"), {}, False)
+    process.kill()
+    process.join()
+    with pytest.raises(ValueError, match="already holds a run: add --resume"):
+        check_folder(str(tmp_path), False, "sft")
+    with pytest.raises(ValueError, match="holds a stopped evaluation: add --resume"):
+        Journal(str(tmp_path / "eval.json"), {}, False)
 
 
 @pytest.mark.parametrize("place", ["", "model"])

@@ -2,6 +2,7 @@
 
 from lib.start import busy_cores
 
+import io
 import os
 import signal
 import subprocess
@@ -76,6 +77,8 @@ def test_threads_wait_quietly_beside_other_programs(monkeypatch):
     monkeypatch.setattr(start_file, "busy_cores", lambda: 2.0)
     assert start_file.choose_waiting() == "" and "OMP_WAIT_POLICY" not in os.environ
     assert 0 <= busy_cores(0.01) <= (os.cpu_count() or 1)
+    monkeypatch.setattr("builtins.open", lambda *a: io.StringIO("cpu 1 2 3 4 5 6 7 8 9"))
+    assert busy_cores(0) == 0  # a sandbox whose clock stands still
 
 
 def test_a_closed_stdout_is_no_error_of_the_code():
