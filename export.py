@@ -8,6 +8,8 @@ import lib.start  # noqa: F401
 import os
 from dataclasses import fields
 
+import torch
+
 import config
 import tokenizer as tokenizers
 from lib.errors import UserError
@@ -41,7 +43,8 @@ def main() -> None:
             if model.fingerprint() not in (settings.get("init"), settings.get("base")):
                 needs = "its checkpoints hold adapters, which need the run's base"
                 raise UserError(f"'{args.tokenizer}' is another model: {needs} as --tokenizer")
-            add_adapters(model, LoRAConfig(**settings["lora"]), settings["seed"])
+            dtype = getattr(torch, settings["precision"])
+            add_adapters(model, LoRAConfig(**settings["lora"]), settings["seed"], dtype)
         else:
             model = GPT(ModelConfig(**{k: v for k, v in shape.items() if k in known}))
             ends, rows = model.cfg.eos_ids, model.cfg.vocab_size

@@ -183,11 +183,11 @@ class MLA(nn.Module):
             self.q_proj = Linear(cfg.dim, q_dim, bias=False)
         else:
             self.q_a_proj = Linear(cfg.dim, cfg.q_lora_rank, bias=False)
-            self.q_a_layernorm = RMSNorm(cfg.q_lora_rank, cfg.norm_eps)
+            self.q_a_layernorm = RMSNorm(cfg.q_lora_rank, 1e-6)
             self.q_b_proj = Linear(cfg.q_lora_rank, q_dim, bias=False)
         # DeepSeek's names, as in its checkpoints; a: down, b: up, nope: without position
         self.kv_a_proj_with_mqa = Linear(cfg.dim, self.rank + self.rope, bias=False)
-        self.kv_a_layernorm = RMSNorm(self.rank, cfg.norm_eps)
+        self.kv_a_layernorm = RMSNorm(self.rank, 1e-6)  # whatever norm_eps, as in DeepSeek's code
         kv_dim = cfg.n_heads * (self.nope + self.v_dim)
         self.kv_b_proj = Linear(self.rank, kv_dim, bias=False)
         self.o_proj = Linear(cfg.n_heads * self.v_dim, cfg.dim, bias=False)

@@ -121,7 +121,7 @@ def train_step(trainer: Trainer, batch: list[list[Example]], factor: float, cfg:
     the step's count of learned tokens, over all processes."""
     model, rows = trainer.model, [row for micro in batch for row in micro]
     # the first token is never predicted
-    learned = sum(len(ids) - max(prompt, 1) for ids, prompt in rows)
+    learned = max(1, sum(len(ids) - max(prompt, 1) for ids, prompt in rows))
 
     def learn(step, micro: list[Example]) -> None:
         loss = loss_sum(step.model, *collate(micro, model.cfg.pad_id, model.device))
@@ -242,7 +242,7 @@ def to_examples(rows: list[dict], tokenizer, context: int, where: str) -> list[E
     for number, (ids, _) in enumerate(examples, 1):
         if len(ids) > context:
             msg = f"{len(ids)} tokens, but the model's context is {context}"
-            raise UserError(f"{where}, line {number}: {msg}: shorten it")
+            raise UserError(f"{where}, example {number}: {msg}: shorten it")
     return examples
 
 

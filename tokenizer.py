@@ -237,7 +237,7 @@ def load(name: str, template: str = "auto", template_args: dict | None = None) -
             files, arguments = vocabulary.files, template_args or {}
             if text := templates.choose(vocabulary, template, arguments):
                 if arguments or template not in ("auto", "chat"):  # asked so later, too
-                    vocabulary.files = hf_tokenizer.with_template(vocabulary, text)
+                    vocabulary.files = templates.written(vocabulary, text)
                 found = Tokenizer(vocabulary, text)
                 found.files, found.arguments = files, arguments
                 return found

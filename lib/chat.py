@@ -17,7 +17,7 @@ from lib.errors import UserError
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 HELP = "/reset forgets what was said, /system TEXT tells the model who it is, /think hides or shows"
-HELP += " its thinking; Ctrl-D ends"
+HELP += " its thinking; Ctrl-C stops an answer, Ctrl-D ends"
 CUT = "[cut off at --max-new-tokens or the context]"
 
 
@@ -164,7 +164,7 @@ class Chat:
         if sys.stdin.isatty() and not self.as_json:
             self.talk()
             return
-        for line in map(str.strip, sys.stdin):
+        for line in (line.strip("\ufeff \t\r\n") for line in sys.stdin):  # files may begin with it
             if line:
                 try:
                     self.ask(line)
@@ -189,3 +189,5 @@ class Chat:
                         self.turns.append((line, answer))
             except UserError as e:
                 print(e)
+            except KeyboardInterrupt:
+                print(" stopped")

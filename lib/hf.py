@@ -46,6 +46,9 @@ GQA, MLA = _names(COMMON + "num_key_value_heads:n_kv_heads"), _names(COMMON + V3
 SCALED = "factor:rope_factor original_max_position_embeddings:rope_original "
 LLAMA3 = "low_freq_factor:rope_low high_freq_factor:rope_high"
 YARN = "beta_slow:rope_low beta_fast:rope_high mscale:rope_mscale mscale_all_dim:rope_mscale_all"
+# DeepSeek-R1-0528-Qwen3-8B's: 1 over YaRN's stretch, which vLLM undoes so (transformers does not)
+UNSTRETCHED = 4.0, 0.8782488562869419  # factor, attn_factor
+PLAIN = ("rope_theta", "partial_rotary_factor")
 YARN_DEFAULTS = {"beta_slow": 1.0, "beta_fast": 32.0, "mscale": 0.0, "mscale_all_dim": 0.0}
 ROPE = {"default": {}, "llama3": _names(SCALED + LLAMA3), "yarn": _names(SCALED + YARN)}
 DENSE = {"attention": "gqa", "n_experts": 0, "rope_interleaved": False}
@@ -140,6 +143,8 @@ def parse_config(raw: dict, path: str, cls: type) -> dict:
         raise UserError(f"{path}: weights are quantised ({method}): convert them to bf16 first")
     if any(kind != "full_attention" for kind in raw.get("layer_types") or []):
         raise UserError(f"{path}: layer_types: only full_attention can be opened")
+    if family == "llama":  # older ones do not say it
+        raw = {"num_key_value_heads": raw.get("num_attention_heads")} | raw
     if missing := [k for k in names if k not in raw]:
         raise UserError(f"{path} has no '{missing[0]}': {RESTORE}")
     optional = _names(OPTIONAL + " head_dim" * (family != "deepseek_v3"))
@@ -196,9 +201,16 @@ def _has_own_head(folder: str) -> bool:
 def _read_rope(raw: dict, path: str) -> tuple[dict, dict]:
     """Rotary settings: `rope_parameters`, or `rope_theta` and `rope_scaling` of older configs; and
     their names there."""
-    older = {k: raw.get(k) for k in ("rope_theta", "partial_rotary_factor")}
-    found = raw.get("rope_parameters") or older | (raw.get("rope_scaling") or {})
+    older = {"rope_theta": 10000.0} | {k: raw[k] for k in PLAIN if raw.get(k) is not None}
+    scaling = raw.get("rope_scaling") or {}
+    if raw.get("rope_parameters") and scaling not in ({}, raw["rope_parameters"]):
+        fix = "put what you mean into rope_parameters alone"
+        raise UserError(f"{path} has both rope_parameters and rope_scaling: {fix}")
+    found = raw.get("rope_parameters") or older | scaling
     found = {k: v for k, v in found.items() if v is not None}
+    if (found.get("factor"), found.get("attn_factor")) == UNSTRETCHED:
+        del found["attn_factor"]
+        found |= {"mscale": 1.0, "mscale_all_dim": 1.0}
     rope = YARN_DEFAULTS | found
     kind = str(rope.get("rope_type", rope.get("type", "default")))
     if kind not in ROPE:

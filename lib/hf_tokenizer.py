@@ -25,7 +25,9 @@ PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 OTHERS = [b for b in range(256) if b not in PRINTABLE]
 LETTERS = [chr(b if b in PRINTABLE else 256 + OTHERS.index(b)) for b in range(256)]
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+REMOVED = ("Removed", True)
 NAMED = "bos_token eos_token unk_token sep_token pad_token cls_token mask_token".split()
+TAGS = {"<think>", "</think>", "<answer>", "</answer>"}  # part of what is said, even if special
 DAMAGE = (LookupError, TypeError, AttributeError, ValueError, RecursionError, regex.error)
 
 
@@ -77,17 +79,18 @@ def read(folder: str) -> dict[str, object]:
     model, added = raw["model"], {t["content"]: t["id"] for t in raw["added_tokens"]}
     if model["type"] != "BPE" or model.get("byte_fallback"):
         raise UserError(f"its model is {model['type']}, not byte-level BPE")
-    normalizer = raw["normalizer"] or {"normalizers": []}
+    normalizer = raw.get("normalizer") or {"normalizers": []}
     kinds = [part["type"] for part in normalizer.get("normalizers", [normalizer])]
     if others := [kind for kind in kinds if kind != "NFC"]:
         raise UserError(f"its normalizer is {others[0]}")
     ranks, ids = _ranks(model, set(added))
     names, ends = _names(files), hf.end_ids(folder)
-    eos = names.get("eos_token") or next((t for t, i in added.items() if i in ends), None)
-    if eos not in added:
+    named = [names.get("eos_token"), *(t for t, i in added.items() if i in ends)]
+    eos = next((t for t in named if t in added), None)
+    if eos is None:
         raise UserError("tokenizer_config.json names no eos_token")
-    patterns = _patterns(raw["pre_tokenizer"]) or [r"[\s\S]+"]
-    hidden = {t["content"] for t in raw["added_tokens"] if t["special"]}
+    patterns = _patterns(raw.get("pre_tokenizer")) or [r"[\s\S]+"]
+    hidden = {t["content"] for t in raw["added_tokens"] if t["special"]} - TAGS
     out = dict(ranks=ranks, ids=ids, patterns=patterns, special=added, hidden=hidden, eos=eos)
     pad = names["pad_token"] if names.get("pad_token") in added else eos
     return out | dict(pad=pad, nfc=bool(kinds), bos=_bos(raw.get("post_processor")), files=files)
@@ -110,9 +113,11 @@ def _bos(post: dict | None) -> list[str]:
 def _ranks(model: dict, special: set[str]) -> tuple[dict[bytes, int], list[int] | None]:
     """tiktoken's ranks (token -> place) and the ids of the places, None if they are the same."""
     byte = {letter: b for b, letter in enumerate(LETTERS)}
-    vocab = {bytes(byte[c] for c in t): i for t, i in model["vocab"].items() if t not in special}
     pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
-    merged = (bytes(byte[c] for c in a + b) for a, b in pairs)
+    joined = [a + b for a, b in pairs]
+    special = special - {*LETTERS, *joined}  # what was added later may be a word's token, too
+    vocab = {bytes(byte[c] for c in t): i for t, i in model["vocab"].items() if t not in special}
+    merged = (bytes(byte[c] for c in t) for t in joined)
     order = dict.fromkeys([*(bytes([b]) for b in range(256)), *merged])
     if model.get("ignore_merges"):  # a word that is a token is that token, even without merges
         order |= dict.fromkeys(sorted(vocab, key=vocab.get))
@@ -130,7 +135,8 @@ def _patterns(pre: dict | None) -> list[str]:
     kind = pre["type"]
     if kind == "Sequence":
         return [p for part in pre["pretokenizers"] for p in _patterns(part)]
-    if kind == "Split" and pre["behavior"] == "Isolated" and not pre["invert"]:
+    # the second form leaves out what no pattern matches, which for these patterns is nothing
+    if kind == "Split" and (pre["behavior"], pre["invert"]) in (("Isolated", False), REMOVED):
         pattern = pre["pattern"]
         return [pattern["Regex"] if "Regex" in pattern else regex.escape(pattern["String"])]
     if kind == "Digits":

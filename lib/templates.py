@@ -28,8 +28,17 @@ def choose(vocabulary, name: str, arguments: dict) -> str | None:
         return None if arguments else TEMPLATES[name]
     own = hf_tokenizer.chat_template(vocabulary.files, arguments)
     text, vocabulary.trim = own or (None, False)
+    plain = text and text.removeprefix("".join(vocabulary.bos))  # which written() has added
+    text = plain if plain in TEMPLATES.values() else text
     if name == "r1" and text not in (None, *TEMPLATES.values()):
         return text if R1 in text else text.replace("{prompt}", R1 + "\n\n{prompt}")
     if text and name != "r1":
         return text
     return None if name == "chat" or arguments else TEMPLATES["r1"]
+
+
+def written(vocabulary, text: str) -> dict:
+    """The files of a tokenizer's folder with the template `text`. One of TEMPLATES gets the token
+    that our prompts begin with without it, since transformers' chat templates add none."""
+    bos = "".join(vocabulary.bos) if text in TEMPLATES.values() else ""
+    return hf_tokenizer.with_template(vocabulary, bos + text)

@@ -147,8 +147,8 @@ def _asked(row: dict) -> str:
     asked, context = _prompt(row, _first(row, ASKED)), row.get(_first(row, CONTEXT))
     if not isinstance(context, str):
         return asked
-    question, about = ("".join(text.split()) for text in (asked, context))
-    if question in about or about in question:  # one has the other, but for white space
+    question, about = (re.sub(r"[\W_]+", "", text.casefold()) for text in (asked, context))
+    if question in about or about in question:  # one has the other, which may hold the answer
         return asked
     return f"{context.strip()}\n\n{asked}"
 
@@ -211,7 +211,7 @@ def _choice(row: dict) -> Problem:
     letters = {x: row[x] for x in LETTERS.lower() if x in row}
     found, labels = _decoded(row, column) if column else letters, []
     if isinstance(found, list) and all(isinstance(x, dict) and "text" in x for x in found):
-        found = {x.get("label", i): x["text"] for i, x in enumerate(found)}
+        found = {str(x.get("label", i)): x["text"] for i, x in enumerate(found)}
     if isinstance(found, dict):  # {"text": [...], "label": [...]} or {"A": ..., "B": ...}
         found = {label: text for label, text in found.items() if text is not None}
         labels, found = found.get("label", [*found]), found.get("text", [*found.values()])

@@ -159,6 +159,25 @@ def test_ctrl_c_during_an_answer_ends_it(tokenizer, monkeypatch):
         Chat(tokenizer, stopped, 500, 100).run()
 
 
+def test_ctrl_c_at_a_terminal_stops_the_answer_alone(tokenizer, monkeypatch, capsys):
+    model, calls = Model(tokenizer), []
+
+    def answer(ids, on_token):
+        calls.append(ids)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return model(ids, on_token)
+
+    say(Chat(tokenizer, answer, 500, 100), monkeypatch, "the 12", "why?")
+    assert len(calls) == 2 and " stopped\nthinking: hm\nthe\n" in capsys.readouterr().out
+
+
+def test_a_byte_order_mark_is_no_question(tokenizer, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeff\n\ufeffthe 12\n"))
+    Chat(tokenizer, Model(tokenizer), 500, 100, as_json=True).run()
+    assert json.loads(capsys.readouterr().out)["question"] == "the 12"
+
+
 def test_without_input_there_is_no_chat(tokenizer, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UserError, match="give the question on the command line"):

@@ -15,7 +15,8 @@ from families import CASES, HERE
 from safetensors.torch import load_file, save_file
 
 import model as M
-from lib import hf, rope
+from lib import hf
+from lib import rope as rope_module
 from lib.errors import UserError
 from model import GPT, ModelConfig
 from sample import SamplingParams, generate
@@ -103,7 +104,7 @@ def test_yarn_leaves_fast_pairs_and_slows_slow_ones():
     yarn, turns = M.rope_frequencies(cfg), 4096 * plain / (2 * math.pi)
     assert torch.equal(yarn[turns > 60], plain[turns > 60])
     assert torch.allclose(yarn[turns < 0.5], plain[turns < 0.5] / 40)
-    assert rope.yarn_magnitude(40.0, 1.0) == pytest.approx(1.3689, abs=1e-4)  # DeepSeek-V3's
+    assert rope_module.yarn_magnitude(40.0, 1.0) == pytest.approx(1.3689, abs=1e-4)  # DeepSeek-V3's
     # both mscale alike: only the scores are stretched
     assert (M.rope_rotations(torch.zeros(1, 1), cfg) == 1.0).all()
 
@@ -127,6 +128,10 @@ UNKNOWN = [
     (dict(attention_bias=True), "attention_bias is True"),
     (dict(rope_parameters=dict(rope_type="dynamic", rope_theta=1e4)), "rope scaling 'dynamic'"),
     (dict(rope_parameters=dict(rope_type="default")), "no 'rope_theta'"),
+    (
+        dict(rope_parameters=PLAIN, rope_scaling=dict(rope_type="yarn", factor=4.0)),
+        "has both rope_parameters and rope_scaling: put what you mean into",
+    ),
     (dict(quantization_config=dict(quant_method="fp8")), r"quantised \(fp8\): convert"),
     (dict(layer_types=["sliding_attention"]), "layer_types"),
     (dict(hidden_size="wide"), "hidden_size is 'wide'; it must be a whole number: restore"),
@@ -352,6 +357,29 @@ def test_older_spelling_of_rope_and_several_ends(tmp_path):
     with open(os.path.join(folder, "generation_config.json"), "w") as f:
         json.dump({"eos_token_id": [7]}, f)
     assert GPT.from_pretrained(folder).cfg.eos_ids == (7, 39, 38)
+
+
+def test_what_older_configs_leave_unsaid(tmp_path):
+    """rope_theta is 10000, and Llama 1 has as many heads of keys as of queries."""
+    unsaid = dict.fromkeys(("rope_parameters", "num_key_value_heads"), "absent")
+    folder, _ = copy("llama", tmp_path, **unsaid)
+    cfg = ModelConfig(**hf.read_config(folder, ModelConfig))
+    assert cfg.rope_theta == 10000.0 and cfg.n_kv_heads == cfg.n_heads
+
+
+def test_yarn_without_its_stretch(tmp_path):
+    """As DeepSeek-R1-0528-Qwen3-8B has it: 0.878 is one over YaRN's 1.139."""
+    rope = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
+    rope |= dict(attn_factor=0.8782488562869419)
+    unsaid = dict(rope_parameters="absent", rope_theta=1e6)
+    folder, _ = copy("qwen3", tmp_path, **unsaid, rope_scaling=rope)
+    cfg = ModelConfig(**hf.read_config(folder, ModelConfig))
+    assert rope["attn_factor"] * rope_module.yarn_magnitude(4.0, 1.0) == pytest.approx(1.0)
+    assert rope_module.magnitude(cfg) == 1.0
+    del rope["attn_factor"]
+    folder, _ = copy("qwen3", tmp_path / "plain", **unsaid, rope_scaling=rope)
+    cfg = ModelConfig(**hf.read_config(folder, ModelConfig))
+    assert rope_module.magnitude(cfg) == pytest.approx(1 / 0.8782488562869419)
 
 
 def test_shards(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import datetime
 import json
 
+import jinja2
 import pytest
 
 import tokenizer as T
@@ -50,6 +51,81 @@ def test_a_foreign_tokenizer_by_hand(tmp_path):
     assert t.encode("!\x07?") == [vocab["!?"]] and t.decode(t.encode("é 你")) == "é 你"
     assert (t.eos_id, t.pad_id, t.vocab_size) == (2, 0, 3 + 255 + 5)
     assert t.decode([*t.encode("the"), 2, 0]) == "the" and t.encode("<|im_end|>") != [2]
+
+
+def with_added(folder, *tokens, **flags):
+    """The same with tokens added: a new one, or one that is a word's already."""
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    vocab = raw["model"]["vocab"]
+    for token in tokens:
+        known = {t["content"]: t["id"] for t in raw["added_tokens"]} | vocab
+        i = known.get(token, max(known.values()) + 1)
+        raw["added_tokens"].append({"content": token, "id": i, "special": False} | flags)
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    return T.load(str(folder)), vocab
+
+
+def test_tags_are_read_even_if_they_are_special(tmp_path):
+    """As by add_special_tokens({"additional_special_tokens": ["<think>", ...]})."""
+    chat_folder(tmp_path)
+    t, _ = with_added(tmp_path, "<think>", "</think>", "<answer>", "</answer>", special=True)
+    text = "<think>1+2</think><answer>3</answer>"
+    assert t.response(t.encode(text, trusted=True)) == text
+
+
+def test_an_added_token_may_be_a_word_s_token_too(tmp_path):
+    """As a pad token "!", or add_tokens(["the"]): they keep their ids, and no letter is lost."""
+    chat_folder(tmp_path)
+    t, vocab = with_added(tmp_path, "!", "the")
+    assert t.encode("the!!?") == [vocab["the"], vocab["!"], vocab["!?"]]
+    assert t.encode("the!", trusted=True) == [vocab["the"], vocab["!"]]
+
+
+def test_what_a_folder_leaves_unsaid(tmp_path):
+    """No normaliser; an end token that is stale, where config.json names another."""
+    chat_folder(tmp_path)
+    raw, about = (tmp_path / f"tokenizer{x}.json" for x in ("", "_config"))
+    content, names = json.loads(raw.read_text()), json.loads(about.read_text())
+    del content["normalizer"]
+    raw.write_text(json.dumps(content))
+    about.write_text(json.dumps(names | {"eos_token": "</s>"}))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 2}))
+    assert T.load(str(tmp_path)).eos_id == 2
+
+
+def test_a_pattern_of_what_is_not_removed(tmp_path):
+    """Split, "Removed", inverted: the matches are kept."""
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": r"\d|\D+"},
+        "behavior": "Removed",
+        "invert": True,
+    }
+    level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    pre = {"type": "Sequence", "pretokenizers": [split, level]}
+    t = T.load(chat_folder(tmp_path / "chat", pre_tokenizer=pre))
+    assert [t.decode_bytes(i) for i in t.encode("12the")] == [b"1", b"2", b"the"]
+
+
+@pytest.mark.parametrize("template", ["r1", "none"])
+def test_transformers_asks_with_the_token_that_our_prompts_begin_with(template, tmp_path):
+    """Its chat templates add none of their own."""
+    start = {"single": [{"SpecialToken": {"id": "<|end|>"}}], "type": "TemplateProcessing"}
+    folder = chat_folder(tmp_path / "base", post_processor=start)
+    about = tmp_path / "base" / "tokenizer_config.json"
+    about.write_text(json.dumps({"eos_token": "<|im_end|>"}))  # a base: without a template
+    ours = T.load(folder, template)
+    ours.save(str(tmp_path))
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"]
+    content = jinja2.Template(written).render(
+        messages=[{"role": "user", "content": "the 12"}], add_generation_prompt=True
+    )
+    assert ours.encode(content, trusted=True) == ours.prompt("the 12")
+    again = T.load(str(tmp_path))
+    assert again.prompt("the 12") == ours.prompt("the 12")
+    again.save(str(tmp_path / "again"))
+    kept = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
+    assert kept["chat_template"] == written
 
 
 DEEPSEEK = [r"\p{N}{1,3}", "[一-龥]+", r"[^\r\n\p{L}\p{P}]?[\p{L}\p{M}]+| ?[\p{P}]+[\r\n]*|\s+"]
