@@ -43,7 +43,7 @@ def main() -> None:
             if model.fingerprint() not in (settings.get("init"), settings.get("base")):
                 needs = "its checkpoints hold adapters, which need the run's base"
                 raise UserError(f"'{args.tokenizer}' is another model: {needs} as --tokenizer")
-            dtype = getattr(torch, settings["precision"])
+            dtype = getattr(torch, settings.get("precision", "float32"))
             add_adapters(model, LoRAConfig(**settings["lora"]), settings["seed"], dtype)
         else:
             model = GPT(ModelConfig(**{k: v for k, v in shape.items() if k in known}))
