@@ -4,9 +4,10 @@
 
 Both are our network with one number in place of the vocabulary, read at the last token. "helpful":
 which of two replies do people prefer? [DeepSeek-R1, 2501.12948v1, section 2.3.4; the loss is that
-of Bradley and Terry] It reads the final answer only; in half of its pairs the better reply is the
-shorter, so that length earns nothing. "safe" judges single responses and reads all of them,
-thinking included.
+of Bradley and Terry] It reads the final answer only. Most of its pairs are replies of the model
+that is to be trained, as the paper's are of models: it says wrong things that nobody would make up.
+In half of the others the better reply is the shorter, so that length earns nothing. "safe" judges
+single responses and reads all of them, thinking included.
 
 Only differences of "helpful" scores of one prompt mean anything: pairs do not fix a zero. Where one
 number is needed the sigmoid squashes it, and above 1/2 means no more than above the head's start.
@@ -30,22 +31,29 @@ import inputs
 import rewards as rw
 import tokenizer as tokenizers
 from data import Problem, World, WorldConfig
+from eval import EvalConfig
 from lib import distributed, files
 from lib.optim import adamw
 from lib.run import Run, finished, resumable
 from lib.trainer import Trainer
 from model import GPT
+from rejection import sampled
 from reward_model import RewardModel
 from sft import SFTConfig
 from tasks import general
 
 KINDS = ("helpful", "safe")
+FIRST, REPLIES = 800_000, 4  # of the requests that the model itself answers; to each
+PAIR = ("prompt", "better", "worse")
 
 
 @dataclass
 class PreferenceConfig:
-    examples: int = config.setting(10_000, low=2)  # pairs, or responses with a label
-    epochs: int = config.setting(2, low=1)
+    examples: int = config.setting(20_000, low=8)  # pairs; a quarter as many labelled responses
+    own: float = config.setting(
+        0.9, low=0, high=1
+    )  # requests that the model itself answers, of all
+    epochs: int = config.setting(4, low=1)
     per_step: int = config.setting(32, low=1)
     lr: float = 5e-4
     held_out: int = config.setting(256, low=2)  # examples that the accuracy is measured on
@@ -55,6 +63,7 @@ class PreferenceConfig:
 class Config(config.Config):
     world: WorldConfig = config.section(WorldConfig)
     sft: SFTConfig = config.section(SFTConfig)
+    eval: EvalConfig = config.section(EvalConfig)
     preference: PreferenceConfig = config.section(PreferenceConfig)
 
 
@@ -72,52 +81,87 @@ def loss_of(scores: Tensor, labels: list[bool] | None) -> Tensor:
     return F.binary_cross_entropy_with_logits(scores, targets)
 
 
-def examples_of(kind: str, world: World, tokenizer, count: int, split: str):
-    """The world's judgements: ([better texts, worse texts], None) or ([responses], labels)."""
+def own_pairs(cfg, base: str, world: World, path: str, split: str, count: int) -> list[dict]:
+    """Pairs of the own replies of the model in folder `base`, {"prompt", "better", "worse"}: of
+    those to each of `count` requests, two of which one serves better by the world's rule. They are
+    saved in the JSONL file `path`; if it exists, they are read from there."""
+    if os.path.exists(path):
+        return files.read_lines(path, "a pair", lambda row: {key: row[key] for key in PAIR})
+    problems = world.problems("general", count, split, FIRST)
+    samples, journal = sampled(base, problems, REPLIES, cfg, path, cfg.seed)
+    replies = [(s["helpfulness"], rw.reply(s["response"])) for s in samples]
+    rows, rng = [], random.Random(cfg.seed)
+    for i, problem in enumerate(problems):
+        group = replies[i * REPLIES : (i + 1) * REPLIES]
+        if pairs := [(a, b) for x, a in group for y, b in group if x > y]:
+            rows.append(dict(zip(PAIR, (problem.prompt, *rng.choice(pairs)))))
+    print(f"{len(rows)} pairs of its own replies to {count} requests ({split})", flush=True)
+    if rows:
+        files.write_lines(path, rows)
+    journal.remove()
+    return rows
 
-    def read(problem: Problem, response: str) -> list[int]:
-        return tokenizer.example(problem.prompt, response)[0]
+
+def examples_of(kind: str, world: World, tokenizer, count: int, split: str, own=()):
+    """Judgements: ([better texts, worse texts], None) or ([responses], labels). own: own_pairs(),
+    which take the place of as many of the world's."""
+
+    def read(rows: list[tuple], place: int) -> list[list[int]]:
+        return [tokenizer.example(row[0], row[place])[0] for row in rows]
 
     if kind == "helpful":
-        pairs = [general.preference(world, i, split) for i in range(count)]
-        better = [read(problem, text) for problem, text, _ in pairs]
-        return [better, [read(problem, text) for problem, _, text in pairs]], None
+        rows = [tuple(row.values()) for row in own]
+        for i in range(count - len(own)):
+            problem, *texts = general.preference(world, i, split)
+            rows.append((problem.prompt, *texts))
+        return [read(rows, 1), read(rows, 2)], None
     judged = [general.safety(world, i, split) for i in range(count)]
-    return [[read(problem, text) for problem, text, _ in judged]], [safe for _, _, safe in judged]
+    rows = [(problem.prompt, text) for problem, text, _ in judged]
+    return [read(rows, 1)], [safe for _, _, safe in judged]
 
 
-def accuracy(model: RewardModel, kind: str, world: World, tokenizer, count: int) -> float:
-    """Share of held-out pairs in the right order, or of held-out responses with the right label."""
-    texts, labels = examples_of(kind, world, tokenizer, count, "test")
+def accuracy(model: RewardModel, texts: list[list], labels: list[bool] | None) -> float:
+    """Share of examples_of() a kind in the right order, or with the right label."""
     with distributed.gathered(model):
         scores = model.score([ids for column in texts for ids in column]).float().cpu()
     if labels is None:
-        return (scores[:count] > scores[count:]).float().mean().item()
+        better, worse = scores.chunk(2)
+        return (better > worse).float().mean().item()
     return ((scores > 0) == torch.tensor(labels)).float().mean().item()
 
 
 def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     """Train the reward model `kind` from the model in folder `base`; returns its folder. One that
     is finished, with the same settings, is left as it is."""
-    gpt, n = GPT.from_pretrained(base), cfg.preference.held_out
-    settings = {"preference": asdict(cfg.preference), "world": asdict(cfg.world)}
+    gpt, p = GPT.from_pretrained(base), cfg.preference
+    settings = {"preference": asdict(p), "world": asdict(cfg.world)}
     settings |= {"seed": cfg.seed, "base": gpt.fingerprint()}
     if done := finished(out, settings, kind):
         return done
     torch.manual_seed(cfg.seed)
     tokenizer = tokenizers.load(base, **cfg.asked)
-    model, world = RewardModel(gpt), World(cfg.seed, cfg.world)
-    texts, labels = examples_of(kind, world, tokenizer, cfg.preference.examples, "train")
+    model, world, own = RewardModel(gpt), World(cfg.seed, cfg.world), {"train": [], "dev": []}
+    if kind == "helpful":
+        for split, count in (("train", round(p.own * p.examples)), ("dev", p.held_out)):
+            path = os.path.join(out, f"pairs-{split}.jsonl")
+            own[split] = own_pairs(cfg, base, world, path, split, count)
+    count = p.examples if kind == "helpful" else p.examples // 4
+    texts, labels = examples_of(kind, world, tokenizer, count, "train", own["train"])
 
     def loss(indices: list[int]) -> Tensor:
         rows = [column[i] for column in texts for i in indices]
         return loss_of(model.read(rows).float(), labels and [labels[i] for i in indices])
 
     with Run(out, settings, resume, kind) as run:
-        fit(cfg, model, cfg.preference.examples, loss, run, f"reward model: {kind}")
-        right = accuracy(model, kind, world, tokenizer, n)
-        files.write_json(os.path.join(out, "accuracy.json"), {"held_out": n, "accuracy": right})
-        print(f"reward model '{kind}': {100 * right:.1f}% of {n} held-out examples right")
+        fit(cfg, model, count, loss, run, f"reward model: {kind}")
+        right = accuracy(model, *examples_of(kind, world, tokenizer, p.held_out, "dev"))
+        figures, n = {"held_out": p.held_out, "accuracy": right}, len(own["dev"])
+        print(f"reward model '{kind}': {right:.1%} of {p.held_out} held-out examples right")
+        if n:
+            right = accuracy(model, *examples_of(kind, world, tokenizer, n, "dev", own["dev"]))
+            figures |= {"own_pairs": n, "own_accuracy": right}
+            print(f"and {right:.1%} of {n} pairs of the model's own replies")
+        files.write_json(os.path.join(out, "accuracy.json"), figures)
         return run.export(model, tokenizer)
 
 

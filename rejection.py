@@ -28,15 +28,7 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     """
     if os.path.exists(path):
         return inputs.read_rows(path)
-    # at temperature 1, however the table's responses are drawn
-    ways = replace(cfg.eval, k=samples, temperature=1.0, top_p=1.0, begun=False)
-    cfg, sets = replace(cfg, eval=ways), {"all tasks": problems}
-    title = f"sampling {folder}"
-    settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
-    settings |= cfg.asked
-    journal = Journal(path, settings | {"model": folder})
-    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, title, journal)
-    drawn = reports["all tasks"].samples
+    drawn, journal = sampled(folder, problems, samples, cfg, path, seed)
     if judge:
         texts = [s["response"] for s in drawn]
         for s, scores in zip(drawn, judge([problems[s["problem"]] for s in drawn], texts)):
@@ -56,6 +48,17 @@ def harvest(folder, problems, samples, most, cfg, path: str, seed: int, judge=No
     files.write_lines(path, rows)
     journal.remove()
     return inputs.read_rows(path)  # the main process's, on all
+
+
+def sampled(folder, problems, samples, cfg, path: str, seed: int) -> tuple[list[dict], Journal]:
+    """Scored responses of the model in a folder, `samples` to each problem, at temperature 1,
+    whatever the table's is; and the journal that keeps them until the file `path` is written."""
+    ways = replace(cfg.eval, k=samples, temperature=1.0, top_p=1.0, begun=False)
+    cfg, sets = replace(cfg, eval=ways), {"all tasks": problems}
+    settings = {"seed": seed, "eval": asdict(cfg.eval), "problems": fingerprint(problems)}
+    journal = Journal(path, settings | cfg.asked | {"model": folder})
+    reports = evaluation.evaluate_folder(cfg, folder, sets, seed, f"sampling {folder}", journal)
+    return reports["all tasks"].samples, journal
 
 
 def clean(problem: Problem, samples: list[dict], most: int, dropped: Counter) -> list[str]:
@@ -78,10 +81,11 @@ def clean(problem: Problem, samples: list[dict], most: int, dropped: Counter) ->
 
 
 def flaw(problem: Problem, text: str, right: bool) -> str:
-    """The first filter that a response fails, or "" if it is clean. "unfounded": the answer to a
-    puzzle whose people were not put in order. One guess in three is right, and would teach that
-    reasons do not matter. "repetition": a piece of the thinking, between commas outside
-    parentheses, that follows itself or comes three times."""
+    """The first filter that a response fails, or "" if it is clean. "unfounded": a program or an
+    expression that its thinking does not hold, or the answer to a puzzle whose people were not put
+    in order. One guess in three is right, and would teach that reasons do not matter. "repetition":
+    a piece of the thinking, between commas outside parentheses, that follows itself or comes three
+    times."""
     if not right:
         return "wrong"
     if not rw.format_reward(text):
@@ -91,6 +95,10 @@ def flaw(problem: Problem, text: str, right: bool) -> str:
         return "language"
     rows = re.findall(r"(?<![A-Z>])[A-Z](?:>[A-Z])+", thinking)  # of people, such as A>C>B
     if problem.task == "logic" and rows[-1:] != [">".join(problem.tests["order"])]:
+        return "unfounded"
+    found = rw.extract_answer(text).rpartition("return ")[2]  # a program's expression
+    found, held = ("".join(x.split()) for x in (found, thinking))
+    if problem.task in ("code", "countdown") and found not in held:
         return "unfounded"
     pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", thinking)]
     pieces = [piece for piece in pieces if not piece.isdigit()]  # of a list of numbers

@@ -51,8 +51,8 @@ class R1Config:
     samples: int = setting(4, low=1)  # responses to each
     most_kept: int = setting(2, low=1)  # clean ones of them
     demonstrations: float = setting(1 / 3, low=0)  # general ones for each clean response
-    preference_steps: int = setting(20, low=0)  # the last ones of stage 4, with general requests
-    general: float = setting(0.5, low=0)  # in these, requests for each reasoning problem
+    preference_steps: int = setting(40, low=0)  # the last ones of stage 4, with general requests
+    general: float = setting(2.0, low=0)  # in these, requests for each reasoning problem
     language: float = 1.0  # weight of language consistency in stages 2 and 4
     cold_epochs: int = setting(8, low=1)  # of the cold start, whose texts are few
     epochs: int = setting(3, low=1)  # of other fine-tuning
@@ -86,15 +86,14 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     from which on all are made again."""
     cfg = stages.settings_of(cfg, Config)
     r, base = cfg.r1, os.path.dirname(models["base"])
-    prompts = r.cold_prompts + r.reject_prompts
+    sampled = r.samples * (r.cold_prompts + r.reject_prompts)
     texts = r.cold_epochs * r.cold_prompts + r.epochs * r.reject_prompts
     learnt = round(texts * r.most_kept * (1 + r.demonstrations) * cfg.eval.max_new_tokens)
     known = models["base"] if inputs.is_model(models["base"]) else None
     if not known:
         stages.check_read(cfg, "r1.tasks", r.tasks)
         learnt += stages.own_base(cfg).sft.tokens
-    more = {"sampled": prompts * r.samples, "tasks": r.tasks, "added": r.general}
-    stages.check_room(cfg, known, learnt, 3 * r.steps, **more)
+    stages.check_room(cfg, known, learnt, 3 * r.steps, sampled, tasks=r.tasks, added=r.general)
     stages.check_origin(out, models)
     inputs.begin(out, resume, "r1")
     if start:

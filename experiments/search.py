@@ -37,7 +37,7 @@ import rewards as rw
 import tokenizer as tokenizers
 from config import section, setting
 from data import REASONING, TASKS, World, prompt_ids
-from eval import EvalConfig, held_out, sampling
+from eval import held_out, sampling
 from lib import cli, distributed, files, report
 from lib.errors import UserError
 from lib.progress import Progress
@@ -80,7 +80,6 @@ QUICK = {f"search.{key}": value for key, value in SMALL.items()} | {"eval.max_ne
 @dataclass
 class Config(preference.Config):
     search: SearchConfig = section(SearchConfig)
-    eval: EvalConfig = section(EvalConfig)
 
 
 Start = tuple[list[int], list[int]]  # token ids of a prompt, and of a response so far

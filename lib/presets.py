@@ -9,7 +9,7 @@ world.level 2  precision bfloat16  sft.tokens 1_000_000_000  sft.tokens_per_step
 sft.micro_tokens 16_384  sft.adam_lr 1e-3  grpo.steps 300  grpo.problems_per_step 64
 grpo.max_new_tokens 1024  grpo.micro_tokens 16_384  grpo.lr 5e-5  grpo.warmup 10
 eval.max_new_tokens 1024  r1.cold_prompts 8000  r1.reject_prompts 20_000  r1.steps 200
-r1.preference_steps 60  r1.tokens_per_step 65_536  preference.examples 12_000
+r1.preference_steps 60  r1.general 0.5  r1.tokens_per_step 65_536
 distill.prompts 12_000  distill.rl_steps 150
 """
 _BIG = """
@@ -21,8 +21,8 @@ sft.tokens 4_000_000_000  sft.tokens_per_step 524_288  sft.micro_tokens 32_768  
 sft.adam_lr 5e-4  grpo.steps 500  grpo.problems_per_step 16  grpo.max_new_tokens 2048
 grpo.micro_tokens 32_768  grpo.lr 2e-5  grpo.warmup 10  grpo.kl_beta 1e-3  grpo.ref_every 25
 eval.max_new_tokens 2048  eval.rows 256  r1.cold_prompts 8000  r1.reject_prompts 20_000
-r1.steps 300  r1.preference_steps 80  r1.tokens_per_step 131_072
-preference.examples 20_000  distill.prompts 20_000  distill.rl_steps 200
+r1.steps 300  r1.preference_steps 80  r1.general 0.5  r1.tokens_per_step 131_072
+distill.prompts 20_000  distill.rl_steps 200
 """
 # the laptop's run for nearly four times as long, with the limit on length doubled on the way
 _LONG = """

@@ -1,5 +1,6 @@
 import math
 import os
+import re
 
 import pytest
 import torch
@@ -24,9 +25,11 @@ def test_the_better_reply_is_better_and_length_says_nothing():
 
 def test_safety_labels():
     rows = [general.safety(WORLD, i) for i in range(600)]
-    for p, text, safe in rows:
-        helps = p.tests["wrong"] in text and p.tests["kind"] == "harmful"
-        assert safe == (not helps) and rw.format_reward(text)
+    helps = re.compile(r"To (steal|burn|smash|hack|poison) |要(偷走|烧掉|砸烂|入侵|毒害)")
+    for _, text, safe in rows:
+        assert safe == (not helps.search(text)) and rw.format_reward(text)
+    words = {re.split("[,,]就?", rw.reply(text))[-1] for _, text, safe in rows if not safe}
+    assert len(words) > 10  # not one phrase: come at night
     harmful = [safe for p, _, safe in rows if p.tests["kind"] == "harmful"]
     assert 0.4 < len(harmful) / 600 < 0.6 and 0.25 < sum(harmful) / len(harmful) < 0.45
     # harm planned in the thinking alone
@@ -69,11 +72,49 @@ def test_losses_by_hand():
 
 def small() -> P.Config:
     cfg = config.make(P.Config)
-    settings = {"examples": 64, "epochs": 1, "held_out": 16}
-    for key, value in {f"preference.{k}": v for k, v in settings.items()}.items():
+    settings = {"examples": 64, "epochs": 1, "per_step": 8, "held_out": 16}
+    settings = {f"preference.{k}": v for k, v in settings.items()} | {"eval.max_new_tokens": 8}
+    for key, value in settings.items():
         config.set_key(cfg, key, value)
     cfg.sft.save_every = 1
     return cfg
+
+
+def test_pairs_of_its_own_replies(tmp_path, monkeypatch):
+    """Right before wrong, by the rule; a request with equally good replies makes none."""
+    problems = WORLD.problems("general", 3, start=P.FIRST)
+    texts = [p.answer for p in problems]
+    said = [[texts[0], "What?", "What?", ""], [texts[1]] * 4, ["x", "y", "z", ""]]
+    samples = [
+        {
+            "helpfulness": rw.helpfulness(p, text),
+            "response": f"<think>-</think><answer>{text}</answer>",
+        }
+        for p, group in zip(problems, said)
+        for text in group
+    ]
+    asked, removed = [], []
+
+    def sampled(folder, problems, *given):
+        asked.extend(problems)
+        return samples, type("Journal", (), {"remove": lambda self: removed.append(1)})()
+
+    monkeypatch.setattr(P, "sampled", sampled)
+    given = small(), "base", WORLD, str(tmp_path / "pairs.jsonl"), "train", 3
+    rows = P.own_pairs(*given)
+    assert asked == problems and len(rows) == 1 and removed == [1]
+    prompt, better, worse = rows[0].values()
+    assert (prompt, better) == (problems[0].prompt, texts[0]) and worse in ("What?", "")
+    assert P.own_pairs(*given) == rows and len(asked) == 3  # read from the file
+
+
+def test_own_pairs_take_the_place_of_made_ones(world_tokenizer):
+    own = [{"prompt": "Who are you?", "better": "I.", "worse": "No."}] * 3
+    (better, worse), labels = P.examples_of("helpful", WORLD, world_tokenizer, 5, "train", own)
+    read = [world_tokenizer.example("Who are you?", text)[0] for text in ("I.", "No.")]
+    assert labels is None and better[:3] == [read[0]] * 3 and worse[:3] == [read[1]] * 3
+    made, _ = P.examples_of("helpful", WORLD, world_tokenizer, 2, "train")
+    assert [better[3:], worse[3:]] == made
 
 
 def test_training_is_resumable_and_the_judge_reads_what_it_should(

@@ -8,6 +8,7 @@ from eval import Config
 EN = Problem("Tom has 3, finds 4. How many now?", "7", "arithmetic", "en")
 ORDER = "A is taller than C. C is shorter than A. B is taller than A. Who is tallest?"
 PUZZLE = Problem(ORDER, "B", "logic", "en", {"order": ["B", "A", "C"]})
+PAIRS = Problem("Make 54 from 6, 9.", "6*9", "countdown", "en", {})
 ZH = Problem("小明有3个,捡到4。现在几个?", "7", "arithmetic", "zh")
 
 
@@ -26,12 +27,21 @@ FILTERED = [
     (PUZZLE, "maybe B", "B", True, "unfounded"),
     (EN, "so Tom,Ben,Mia wait no Mia,Ben,Tom", "7", True, ""),
     (
-        Problem("", "def f(x): return 1", "code"),
+        Problem("", "def f(x): return max(x+3,5)*2", "code"),
         "first x+3,then max(x+3,5),then max(x+3,5)*2",
-        "def f(x): return 1",
+        "def f(x): return max(x + 3, 5) * 2",
         True,
         "",
     ),
+    (
+        Problem("", "def f(x): return max(x+8+9,4)", "code"),
+        "first x+8,then x+8+9,then max(x+8+9,+9",
+        "def f(x): return max(x+8+9,4)",
+        True,
+        "unfounded",
+    ),
+    (PAIRS, "let me try 9+1=10 want 54 low,again 6*9=54 want 54 yes", "6*9", True, ""),
+    (PAIRS, "let me try 9+1=10 want 54 low,again 6*9=54 want 54 yes", "9*6", True, "unfounded"),
     (
         Problem("", "def f(x): return max(x+3,2)", "code", "zh"),
         "先x+3,再max(x+3,2)",

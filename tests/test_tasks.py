@@ -324,8 +324,8 @@ def test_what_is_preferred_and_what_is_safe():
         assert helpfulness(p, better) > helpfulness(p, worse)
         added += worse.endswith("OK") and p.tests.get("asked") != "ending"
         p, text, safe = general.safety(world, i)
-        harmful = p.tests["kind"] == "harmful"
-        assert safe == (not (harmful and p.tests["wrong"] in text))
+        helps = re.search("[Tt]o (steal|burn|smash|hack|poison)|要(偷走|烧掉|砸烂|入侵|毒害)", text)
+        assert safe == (p.tests["kind"] != "harmful" or not helps)
         p, text = general.demonstration(world, i)
         assert helpfulness(p, text) > 0
     assert added > 15  # a form that is often asked for loses where it is not
