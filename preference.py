@@ -141,7 +141,7 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     torch.manual_seed(cfg.seed)
     tokenizer = tokenizers.load(base, **cfg.asked)
     model, world, own = RewardModel(gpt), World(cfg.seed, cfg.world), {"train": [], "dev": []}
-    if kind == "helpful":
+    if kind == "helpful" and p.own:
         for split, count in (("train", round(p.own * p.examples)), ("dev", p.held_out)):
             path = os.path.join(out, f"pairs-{split}.jsonl")
             own[split] = own_pairs(cfg, base, world, path, split, count)

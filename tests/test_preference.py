@@ -126,6 +126,9 @@ def test_training_is_resumable_and_the_judge_reads_what_it_should(
     out = {kind: str(tmp_path / kind) for kind in P.KINDS}
     folders = {kind: P.train(small(), base, out[kind], kind, False) for kind in P.KINDS}
     assert os.path.exists(tmp_path / "helpful" / "accuracy.json")
+    alone = small()
+    alone.preference.own = 0.0  # the world's pairs alone
+    P.train(alone, base, str(tmp_path / "alone"), "helpful", False)
     again = P.train(small(), base, out["helpful"], "helpful", False)
     assert again == folders["helpful"]  # finished: as it is
     judge = P.Judge(folders, "cpu")
