@@ -56,7 +56,8 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     | R1    | 5   |
     """
     widths = [max(map(len, column)) for column in zip(head, *rows)]
-    lines = [[c.ljust(w) for c, w in zip(row, widths)] for row in [head, *rows]]
+    # a "|" in a name would end its cell
+    lines = [[c.replace("|", "¦").ljust(w) for c, w in zip(row, widths)] for row in [head, *rows]]
     ruler = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     text = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([text[0], ruler, *text[1:]])

@@ -16,6 +16,11 @@ def test_doctests():
     assert doctest.testmod(report).failed == 0
 
 
+def test_a_bar_in_a_name_does_not_end_its_cell():
+    lines = report.markdown_table(["model"], [["a|b"]]).split("\n")
+    assert lines[-1] == "| a¦b   |"
+
+
 def test_provenance_names_command_date_and_machine():
     found = report.provenance("python x.py")
     assert found["command"] == "python x.py" and re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
