@@ -34,7 +34,7 @@ from data import Problem, World, WorldConfig
 from eval import EvalConfig
 from lib import distributed, files
 from lib.optim import adamw
-from lib.run import Run, finished, resumable
+from lib.run import Run, check_folder, finished, lock_settings, resumable
 from lib.trainer import Trainer
 from model import GPT
 from rejection import sampled
@@ -50,9 +50,8 @@ PAIR = ("prompt", "better", "worse")
 @dataclass
 class PreferenceConfig:
     examples: int = config.setting(20_000, low=8)  # pairs; a quarter as many labelled responses
-    own: float = config.setting(
-        0.9, low=0, high=1
-    )  # requests that the model itself answers, of all
+    # requests put to the model itself, as a share of examples; not each makes a pair
+    own: float = config.setting(0.9, low=0, high=1)
     epochs: int = config.setting(4, low=1)
     per_step: int = config.setting(32, low=1)
     lr: float = 5e-4
@@ -79,6 +78,12 @@ def loss_of(scores: Tensor, labels: list[bool] | None) -> Tensor:
         return -F.logsigmoid(better - worse).mean()
     targets = torch.tensor(labels, dtype=scores.dtype, device=scores.device)
     return F.binary_cross_entropy_with_logits(scores, targets)
+
+
+def drawn(cfg) -> int:
+    """How many responses own_pairs() draws for a reward model."""
+    p = cfg.preference
+    return REPLIES * (round(p.own * p.examples) + p.held_out)
 
 
 def own_pairs(cfg, base: str, world: World, path: str, split: str, count: int) -> list[dict]:
@@ -142,6 +147,8 @@ def train(cfg, base: str, out: str, kind: str, resume: bool) -> str:
     tokenizer = tokenizers.load(base, **cfg.asked)
     model, world, own = RewardModel(gpt), World(cfg.seed, cfg.world), {"train": [], "dev": []}
     if kind == "helpful" and p.own:
+        check_folder(out, resume, kind)  # before they are drawn
+        lock_settings(out, settings | {"eval": asdict(cfg.eval)} | cfg.asked)
         for split, count in (("train", round(p.own * p.examples)), ("dev", p.held_out)):
             path = os.path.join(out, f"pairs-{split}.jsonl")
             own[split] = own_pairs(cfg, base, world, path, split, count)

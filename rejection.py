@@ -82,10 +82,10 @@ def clean(problem: Problem, samples: list[dict], most: int, dropped: Counter) ->
 
 def flaw(problem: Problem, text: str, right: bool) -> str:
     """The first filter that a response fails, or "" if it is clean. "unfounded": a program or an
-    expression that its thinking does not hold, or the answer to a puzzle whose people were not put
-    in order. One guess in three is right, and would teach that reasons do not matter. "repetition":
-    a piece of the thinking, between commas outside parentheses, that follows itself or comes three
-    times."""
+    expression that its thinking does not hold, spelt as the world's texts do, or the answer to a
+    puzzle whose people were not put in order. One guess in three is right, and would teach that
+    reasons do not matter. "repetition": a piece of the thinking, between commas outside
+    parentheses, that follows itself or comes three times."""
     if not right:
         return "wrong"
     if not rw.format_reward(text):
@@ -96,10 +96,10 @@ def flaw(problem: Problem, text: str, right: bool) -> str:
     rows = re.findall(r"(?<![A-Z>])[A-Z](?:>[A-Z])+", thinking)  # of people, such as A>C>B
     if problem.task == "logic" and rows[-1:] != [">".join(problem.tests["order"])]:
         return "unfounded"
-    found = rw.extract_answer(text).rpartition("return ")[2]  # a program's expression
-    found, held = ("".join(x.split()) for x in (found, thinking))
-    if problem.task in ("code", "countdown") and found not in held:
-        return "unfounded"
+    if problem.task in ("code", "countdown"):
+        found = rw.extract_answer(text).rpartition("return ")[2]  # a program's expression
+        if "".join(found.split()) not in "".join(thinking.split()):
+            return "unfounded"
     pieces = [piece.strip() for piece in re.split(r",(?![^()]*\))", thinking)]
     pieces = [piece for piece in pieces if not piece.isdigit()]  # of a list of numbers
     twice = any(a == b for a, b in zip(pieces, pieces[1:]))

@@ -86,7 +86,7 @@ def recipe(cfg, models: dict[str, str], out: str, resume: bool, start=None) -> N
     from which on all are made again."""
     cfg = stages.settings_of(cfg, Config)
     r, base = cfg.r1, os.path.dirname(models["base"])
-    sampled = r.samples * (r.cold_prompts + r.reject_prompts)
+    sampled = r.samples * (r.cold_prompts + r.reject_prompts) + preference.drawn(cfg)
     texts = r.cold_epochs * r.cold_prompts + r.epochs * r.reject_prompts
     learnt = round(texts * r.most_kept * (1 + r.demonstrations) * cfg.eval.max_new_tokens)
     known = models["base"] if inputs.is_model(models["base"]) else None

@@ -74,7 +74,7 @@ def search(plan: Plan):
     thinking (full 40 minutes, quick 3)"""
     runs: list[dict] = []
     for seed in plan.seeds:
-        flags = [] if plan.quick else ["--problems", "32", "--preference.epochs", "4"]
+        flags = [] if plan.quick else ["--problems", "32"]
         script, model = "-m experiments.search", f"{plan.zero(seed)}/model"
         # its picture is drawn last; search.json is there after the first method
         out = plan.recipe(script, "findings/search", seed, "search.png", QUICK, model, *flags)

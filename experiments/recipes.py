@@ -122,7 +122,7 @@ def check_version(folder: str, complete: bool) -> None:
 
 def r1(plan: Plan):
     """The four stages: base, Zero, Dev1, Dev2, Dev3 and R1 on the same held-out problems and
-    requests (full 90 minutes a seed with one thread, quick 8)"""
+    requests (full 110 minutes a seed with one thread, quick 8)"""
     folders = [plan.r1(seed) for seed in plan.seeds]
     runs = [load_json(f"{out}/stages.json")["figures"] for out in folders]
     for out, rows in zip(folders, runs):
@@ -132,8 +132,11 @@ def r1(plan: Plan):
     report.plot_stages(named[0], plan.result("png"))
     content = {"seeds": plan.seeds, "reward_model_accuracy": {}}
     for kind in preference.KINDS:
-        found = [load_json(f"{out}/{kind}/accuracy.json")["accuracy"] for out in folders]
-        content["reward_model_accuracy"][kind] = spread(found)
+        found = [load_json(f"{out}/{kind}/accuracy.json") for out in folders]
+        content["reward_model_accuracy"][kind] = spread([row["accuracy"] for row in found])
+        if all("own_accuracy" in row for row in found):  # of the policy's own replies
+            own = spread([row["own_accuracy"] for row in found])
+            content["reward_model_accuracy"][f"{kind}, own replies"] = own
     content |= {"mean": means, "half": halves, "runs": runs, "stated": CLAIMS["r1"]}
     return content, report.stage_table(*named)
 

@@ -264,10 +264,13 @@ class Run:
         lost = metrics.get("skipped_steps") or not math.isfinite(metrics.get("entropy", 0.0))
         self.skipped = self.skipped + 1 if lost else 0
         if self.skipped == PATIENCE:
-            problem = f"the loss or its gradient was not finite in {PATIENCE} steps in a row"
+            problem = f"loss, gradient or entropy was not finite in {PATIENCE} steps in a row"
             fix = "lower the learning rate and start with another --out"
             found = checkpoints(self.folder, self.stage)
-            kept = f"; the last good checkpoint is {found[-1]}" if found else ""
+            good = (
+                "last good" if metrics.get("skipped_steps") else "last"
+            )  # others hold such weights
+            kept = f"; the {good} checkpoint is {found[-1]}" if found else ""
             raise UserError(f"{problem}: {fix}{kept}")
 
     def sample(self, step: int, records: list[dict]) -> None:
@@ -488,7 +491,7 @@ def check_folder(folder: str, resume: bool, stage: str) -> dict | None:
     begun = os.path.isdir(os.path.join(folder, "checkpoint"))
     if not status and not begun and os.path.exists(os.path.join(folder, "config.json")):
         raise _no_run(folder)
-    if status and not status["finished"] and is_main_process():
+    if status and not status["finished"] and not resume and is_main_process():
         lock(folder)  # one that is at work is named, and not called stopped
     if status and not resume:
         what = "a finished run" if status["finished"] else "a run"

@@ -43,7 +43,7 @@ def check(cfg) -> None:
     if cfg.n_experts and not 0 < cfg.n_experts_per_token <= reach:
         msg = f"model.n_experts_per_token is {cfg.n_experts_per_token}"
         raise UserError(f"{msg}, but the router can reach only {reach} experts")
-    if cfg.n_experts and (cfg.dim % 4 or cfg.expert_dim % 4):  # F.grouped_mm wants rows of 16 bytes
+    if cfg.n_experts and (cfg.dim % 4 or cfg.expert_dim % 4):  # F.grouped_mm: rows of 16 bytes
         raise UserError("model.dim and model.expert_dim must be multiples of 4 with experts")
     if cfg.rope_dim % 2:
         raise UserError("model.qk_rope_head_dim (mla) or model.head_dim (gqa) must be even")

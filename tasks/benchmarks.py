@@ -147,8 +147,10 @@ def _asked(row: dict) -> str:
     asked, context = _prompt(row, _first(row, ASKED)), row.get(_first(row, CONTEXT))
     if not isinstance(context, str):
         return asked
-    question, about = (re.sub(r"[\W_]+", "", text.casefold()) for text in (asked, context))
-    if question in about or about in question:  # one has the other, which may hold the answer
+    texts = asked, context
+    question, about = ("".join(text.split()) for text in texts)
+    letters, others = (re.sub(r"[\W_]+", "", text.casefold()) for text in texts)
+    if about in question or letters in others:  # one has the other; the text may hold the answer
         return asked
     return f"{context.strip()}\n\n{asked}"
 

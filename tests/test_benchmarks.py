@@ -322,6 +322,8 @@ def test_what_a_question_is_about_stands_before_it(tmp_path, name):
     assert choice.prompt.startswith("Seven apples.\n\nHow many?\n\nA) 6\n")
     repeated = row | {name: "Seven apples. How many? #### 7", "answer": 7}
     assert load_jsonl(write(tmp_path, repeated))[0].prompt == "How many?"  # it has the answer too
+    signed = {name: "x = -5", "question": "Is x > 5?", "answer": "no"}
+    assert load_jsonl(write(tmp_path, signed))[0].prompt == "x = -5\n\nIs x > 5?"
     spaced = row | {name: "[INST] Seven apples. how MANY ? [/INST] 7", "answer": 7}
     assert load_jsonl(write(tmp_path, spaced))[0].prompt == "How many?"
 

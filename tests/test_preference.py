@@ -108,6 +108,17 @@ def test_pairs_of_its_own_replies(tmp_path, monkeypatch):
     assert P.own_pairs(*given) == rows and len(asked) == 3  # read from the file
 
 
+def test_pairs_of_another_model_are_not_taken(tiny_model, world_tokenizer, tmp_path):
+    """They lie in the folder before the run itself does."""
+    base, out = str(tmp_path / "base"), tmp_path / "out"
+    tiny_model.save_pretrained(base)
+    world_tokenizer.save(base)
+    P.lock_settings(str(out), {"seed": 5})
+    (out / "pairs-train.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match="was started with --seed 5, not 0"):
+        P.train(small(), base, str(out), "helpful", False)
+
+
 def test_own_pairs_take_the_place_of_made_ones(world_tokenizer):
     own = [{"prompt": "Who are you?", "better": "I.", "worse": "No."}] * 3
     (better, worse), labels = P.examples_of("helpful", WORLD, world_tokenizer, 5, "train", own)

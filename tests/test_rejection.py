@@ -58,6 +58,12 @@ def test_the_filters(problem, thinking, answer, right, why):
     assert rejection.flaw(problem, text, right) == why
 
 
+def test_a_reply_without_an_answer_is_no_fault():
+    """Two reward models may like it."""
+    asked = Problem("Hi", "Hello.", "general", "en", {"kind": "who"})
+    assert rejection.flaw(asked, "<think>hm</think><answer>.</answer>", True) == ""
+
+
 def test_the_form_filter():
     assert rejection.flaw(EN, "<think>3 at first, finds 4 makes 7</think>7", True) == "form"
     assert rejection.flaw(EN, "<answer>7</answer><think>3</think>", True) == "form"
