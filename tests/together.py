@@ -163,7 +163,7 @@ def zero(base: str, folder: str, stop: int) -> None:
 def judge(base: str, folder: str) -> None:
     """Five steps on responses with a label, in the last of which there is none for the second
     process. Not on pairs: their bias has no gradient but rounding, which Adam makes a step of."""
-    values = dict(examples=33, epochs=1, per_step=8, held_out=4)
+    values = dict(examples=132, epochs=1, per_step=8, held_out=4)  # 33 of them are labelled
     cfg = settings({f"preference.{k}": v for k, v in values.items()})
     preference.train(cfg, base, folder, "safe", False)
 
