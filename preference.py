@@ -50,8 +50,7 @@ PAIR = ("prompt", "better", "worse")
 @dataclass
 class PreferenceConfig:
     examples: int = config.setting(20_000, low=8)  # pairs; a quarter as many labelled responses
-    # requests put to the model itself, as a share of examples; not each makes a pair
-    own: float = config.setting(0.9, low=0, high=1)
+    own: float = config.setting(0.9, low=0, high=1)  # requests to the model itself, over examples
     epochs: int = config.setting(4, low=1)
     per_step: int = config.setting(32, low=1)
     lr: float = 5e-4
@@ -83,13 +82,13 @@ def loss_of(scores: Tensor, labels: list[bool] | None) -> Tensor:
 def drawn(cfg) -> int:
     """How many responses own_pairs() draws for a reward model."""
     p = cfg.preference
-    return REPLIES * (round(p.own * p.examples) + p.held_out)
+    return REPLIES * (round(p.own * p.examples) + p.held_out) if p.own else 0
 
 
 def own_pairs(cfg, base: str, world: World, path: str, split: str, count: int) -> list[dict]:
-    """Pairs of the own replies of the model in folder `base`, {"prompt", "better", "worse"}: of
-    those to each of `count` requests, two of which one serves better by the world's rule. They are
-    saved in the JSONL file `path`; if it exists, they are read from there."""
+    """Pairs of replies by the model in folder `base`, {"prompt", "better", "worse"}: for each of
+    `count` requests two of its replies, if one serves better by the world's rule. They are saved in
+    the JSONL file `path`; if it exists, they are read from there."""
     if os.path.exists(path):
         return files.read_lines(path, "a pair", lambda row: {key: row[key] for key in PAIR})
     problems = world.problems("general", count, split, FIRST)

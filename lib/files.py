@@ -79,10 +79,12 @@ def lock(folder: str, name: str = ".lock") -> None:
     folder is made. UserError that names the process that writes there already."""
     make_folder(folder)
     path = os.path.join(os.path.realpath(folder), name)
-    open(path, "a").close()  # on Windows too it is the mark of a run that has begun
-    if not fcntl or path in _locks:
+    if path in _locks:
         return
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open until the process ends
+    if not fcntl:  # the file alone is the mark of a run that has begun
+        file.close()
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
